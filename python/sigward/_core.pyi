@@ -1,0 +1,257 @@
+"""The compiled module: sigward's Rust signer and engine, as Python sees them (crate `sigward-python`).
+
+Nothing here blocks on the network. Every call takes microseconds and is safe from any thread.
+"""
+
+from collections.abc import Sequence
+from typing import Final, Literal, final
+
+__version__: Final[str]
+
+Headers = Sequence[tuple[bytes, bytes]]
+"""Ordered pairs of (name, value), names in any case, repeated names allowed."""
+
+class SigwardError(Exception):
+    """Base of what the Rust module raises. `slug`, `fault` ("client" | "sigward" | "upstream") and `hint` say more."""
+
+    slug: str
+    fault: str
+    hint: str
+
+class SettingsError(SigwardError):
+    """The settings handed to `Engine` do not hold; the message names the field."""
+
+class SigningError(SigwardError):
+    """A request cannot be signed; the message names the part and its mend."""
+
+# ---------------------------------------------------------------- signing
+
+@final
+class SigningSteps:
+    """The four steps of 'Create a signed AWS API request', for `sigward sign` and for tests. Holds no secret."""
+
+    @property
+    def canonical_request(self) -> bytes: ...
+    @property
+    def string_to_sign(self) -> str: ...
+    @property
+    def signature(self) -> str:
+        """64 hexadecimal digits."""
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """What signing adds to the request, in order: x-amz-date, x-amz-security-token, …, authorization."""
+
+@final
+class Signer:
+    """Signs for one identity, region and signing name; caches its derived keys. `repr` shows no secret.
+
+    `style`: "s3" (path encoded once, as sent) or "generic" (path normalised, encoded twice).
+    Raises `SigningError` when a field is empty or holds a control character.
+    """
+
+    def __new__(
+        cls,
+        access_key_id: str,
+        secret_access_key: str,
+        session_token: str | None,
+        region: str,
+        signing_name: str,
+        style: Literal["s3", "generic"] = "generic",
+    ) -> Signer: ...
+    def sign(
+        self,
+        method: bytes,
+        path: bytes,
+        query: bytes,
+        headers: list[tuple[bytes, bytes]],
+        body: bytes,
+        timestamp: int,
+        /,
+    ) -> bytes:
+        """Signs one request by headers.
+
+        `path`, `query`: as sent, undecoded, without `?`. `headers`: must hold `host`. `timestamp`: Unix seconds.
+        Returns the header lines to add, one blob: `name: value\\r\\n` each, in order, `authorization` last.
+        """
+    def steps(
+        self,
+        method: bytes,
+        path: bytes,
+        query: bytes,
+        headers: list[tuple[bytes, bytes]],
+        body: bytes,
+        timestamp: int,
+        /,
+    ) -> SigningSteps:
+        """The same signature with every intermediate string."""
+    def _steps_with(
+        self,
+        method: bytes,
+        path: bytes,
+        query: bytes,
+        headers: list[tuple[bytes, bytes]],
+        body: bytes,
+        timestamp: int,
+        normalize: bool,
+        content_sha256: bool,
+        /,
+    ) -> SigningSteps:
+        """For AWS's signing vectors, which set what services leave alone."""
+
+# ---------------------------------------------------------------- recognising
+
+@final
+class Recognised:
+    """What a host name says. `style`: "s3" | "generic"; `region` None: the host names none, so the default is used."""
+
+    @property
+    def signing_name(self) -> str: ...
+    @property
+    def region(self) -> str | None: ...
+    @property
+    def partition(self) -> str: ...
+    @property
+    def style(self) -> str: ...
+    @property
+    def signed(self) -> bool:
+        """False for hosts that take no signature, such as S3 websites."""
+
+def recognise(host: str) -> Recognised | None:
+    """Looks one host name up (no port). None: not a host of AWS's that is known to take SigV4."""
+
+# ---------------------------------------------------------------- engine
+
+@final
+class Report:
+    """What happened to one exchange: for flows, logs and the demo. Signatures and tokens are redacted."""
+
+    @property
+    def service(self) -> str | None: ...
+    @property
+    def region(self) -> str | None: ...
+    @property
+    def identity(self) -> str | None: ...
+    @property
+    def action(self) -> str:
+        """"sign" | "pass" | "deny" | "refuse"."""
+    @property
+    def upstream(self) -> str | None:
+        """`scheme://host:port` that the bytes went to."""
+    @property
+    def attempts(self) -> list[tuple[str, float, float]]:
+        """(outcome: "200", "503 throttled", "connect-failed", …; seconds it took; seconds waited before it)."""
+    @property
+    def signed_head(self) -> list[tuple[bytes, bytes]]:
+        """The last head sent upstream, with `authorization` signature and token values replaced by `redacted`."""
+    @property
+    def error(self) -> str | None:
+        """Slug of the error that sigward answered with, if it did."""
+    @property
+    def summary(self) -> str:
+        """One line: `dynamodb us-east-1 default: 503, 503, 200 in 0.31 s`."""
+
+@final
+class Job:
+    """One request under way. Obtained from `Engine.submit`; dropping it does not cancel it."""
+
+    @property
+    def id(self) -> int: ...
+    def send(self, data: bytes, /) -> bool:
+        """Queues a piece of the request body (after an upgrade: of the tunnel). False: more than the high-water mark (1 MiB)
+        is queued; send no more until the `EVENT_WRITABLE` for this job."""
+    def end(self, trailers: Headers | None = None, /) -> None:
+        """The body is complete."""
+    def ack(self, size: int, /) -> None:
+        """`size` bytes of response data were handed to the client; the engine sends at most 512 KiB ahead of this."""
+    def cancel(self) -> None:
+        """The client went away: stops waiting, retrying and sending at once. No event for this job follows."""
+
+# Events, as `Engine.poll` gives them: tuples whose first item is one of these, and the second the job's id.
+EVENT_RESPONSE: Final = 0
+"""(0, job, version: bytes, status: int, reason: bytes, headers: tuple[tuple[bytes, bytes], ...], data: bytes, end: bool, report: Report)
+The head and, where it came at once, the first data. Status 101: the connection is upgraded; data flows both ways from here.
+sigward's own errors come this way too (report.error says so): a job that was not cancelled always gets exactly one of these,
+or EVENT_FAILED. The headers are end-to-end: hop-by-hop headers and transfer-encoding are removed, content-length stands as upstream sent it."""
+EVENT_DATA: Final = 1
+"""(1, job, data: bytes, end: bool)"""
+EVENT_TRAILERS: Final = 2
+"""(2, job, trailers: tuple[tuple[bytes, bytes], ...]): the response is complete."""
+EVENT_FAILED: Final = 3
+"""(3, job, message: str): the response broke off after its head was delivered; the client's connection must break too."""
+EVENT_WRITABLE: Final = 4
+"""(4, job): the upload queue is below its low-water mark again."""
+EVENT_REFRESH: Final = 5
+"""(5, identity: str): a request waits for this identity's credentials. Answer with set_credentials or set_credentials_failed."""
+
+ENTRY_FORWARD: Final = 0
+"""The target is from an absolute-form request (http://host/…); the Host header must agree with it."""
+ENTRY_CONNECT: Final = 1
+"""The target is the CONNECT authority of an intercepted tunnel; the Host header must agree with it."""
+ENTRY_REVERSE: Final = 2
+"""The target is set by the reverse listener (or by Host where the listener has no upstream); Host is rewritten to it."""
+
+@final
+class Engine:
+    """The driver: decides, signs, paces, sends, judges. Runs on its own threads; keeps the only connection pool.
+
+    `settings`: JSON, shape `EngineSettings` in rust/gateway/src/settings.rs (python/sigward/settings.py makes it).
+    Raises `SettingsError`.
+    """
+
+    def __new__(cls, settings: str) -> Engine: ...
+    def configure(self, settings: str, /) -> None:
+        """Swaps routes, limits and time-outs in; requests under way keep what they began with. Raises `SettingsError`."""
+    def fileno(self) -> int:
+        """A descriptor that is readable whenever `poll` has something to give. Owned by the engine."""
+    def poll(self) -> list[tuple[object, ...]]:
+        """Takes all events that are due. Never blocks."""
+    def submit(
+        self,
+        entry: int,
+        method: bytes,
+        scheme: bytes,
+        host: str,
+        port: int,
+        path: bytes,
+        headers: Headers,
+        body: bytes | None,
+        client: str,
+        /,
+    ) -> Job:
+        """Starts an exchange.
+
+        `path`: origin-form, as sent, with query. `headers`: the client's, unchanged. `body`: the whole body (b"" for none), or None
+        when it follows by `Job.send`/`Job.end`. `client`: the peer's address, for the log.
+        Bad input does not raise: it is answered by an EVENT_RESPONSE with the mend.
+        """
+    def intercepts(self, host: str, port: int, /) -> bool:
+        """True if TLS to this destination is to be intercepted: a route signs or denies it, or it is an AWS endpoint that takes SigV4."""
+    def may_connect(self, host: str, address: str, /) -> bool:
+        """False if `address` (an IP address that `host` resolved to) is a metadata, loopback or link-local address that no route names."""
+    def set_credentials(
+        self,
+        identity: str,
+        access_key_id: str,
+        secret_access_key: str,
+        session_token: str | None,
+        expires_at: float | None,
+        provider: str,
+        /,
+    ) -> None:
+        """Publishes a snapshot. `expires_at`: Unix seconds, None: never. `provider`: botocore's `method`, for reports."""
+    def set_credentials_failed(self, identity: str, reasons: Sequence[tuple[str, str]], /) -> None:
+        """The chain found none: (provider, why) in the chain's order. Waiting requests get a 503 that lists them. A snapshot that is
+        still valid goes on serving."""
+    def admin(self, address: str, /) -> tuple[str, int]:
+        """Starts the admin listener (`/healthz`, `/readyz`, `/metrics`) on `HOST:PORT`; returns where it is bound. Raises OSError."""
+    def set_ready(self, part: str, ready: bool, why: str = "", /) -> None:
+        """Readiness by part ("listeners", "shutdown", …): `/readyz` answers 200 when every part is ready, among them "credentials",
+        which the engine keeps itself."""
+    def is_ready(self) -> bool: ...
+    def metrics(self) -> str:
+        """Prometheus text format 0.0.4."""
+    def in_flight(self) -> int: ...
+    def redact(self, name: bytes, value: bytes, /) -> bytes:
+        """The value of one header as it may be shown: signatures, tokens and keys replaced."""
+    def close(self) -> None:
+        """Ends the threads; jobs under way are dropped. Idempotent."""

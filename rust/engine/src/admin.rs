@@ -1,0 +1,66 @@
+//! The admin listener: `/healthz`, `/readyz`, `/metrics`. On an address of its own, and never calls AWS.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+
+use crate::shared::Shared;
+
+/// Serves until the runtime ends.
+pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+    loop {
+        let socket = match listener.accept().await {
+            Ok((socket, _)) => socket,
+            Err(error) => {
+                // Out of descriptors, mostly: another connection has to end first.
+                tracing::warn!("admin: {error}");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let shared = Arc::clone(&shared);
+        tokio::spawn(async move {
+            let service = service_fn(move |request| {
+                let response = answer(&request, &shared);
+                async move { Ok::<_, Infallible>(response) }
+            });
+            let mut server = http1::Builder::new();
+            server.timer(TokioTimer::new()).header_read_timeout(std::time::Duration::from_secs(10));
+            let _ = server.serve_connection(TokioIo::new(socket), service).await;
+        });
+    }
+}
+
+fn answer(request: &Request<Incoming>, shared: &Shared) -> Response<Full<Bytes>> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return plain(StatusCode::METHOD_NOT_ALLOWED, "GET is served here\n".into());
+    }
+    match request.uri().path() {
+        "/healthz" => plain(StatusCode::OK, "ok\n".into()),
+        "/readyz" => match shared.not_ready() {
+            missing if missing.is_empty() => plain(StatusCode::OK, "ready\n".into()),
+            missing => plain(StatusCode::SERVICE_UNAVAILABLE, format!("not ready\n{}\n", missing.join("\n"))),
+        },
+        "/metrics" => {
+            let mut response = plain(StatusCode::OK, shared.metrics.text());
+            response.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
+            response
+        }
+        _ => plain(StatusCode::NOT_FOUND, "/healthz, /readyz and /metrics are served here\n".into()),
+    }
+}
+
+fn plain(status: StatusCode, text: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(text)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}

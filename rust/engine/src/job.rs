@@ -1,0 +1,300 @@
+//! One request of a front that talks by messages: its upload queue, its download credit, and the task that serves it.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use sigward_gateway::{Record, RequestHead};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Notify;
+
+use crate::body::{BodyError, Inbound};
+use crate::drive::{Answer, AnswerBody, drive};
+use crate::outbox::OutboxEvent;
+use crate::shared::Shared;
+use crate::Client;
+
+/// More than this in the upload queue: the front should stop.
+const HIGH_WATER: usize = 1 << 20;
+/// Less than this: it may go on.
+const LOW_WATER: usize = 256 << 10;
+/// The engine runs so far ahead of what the client has taken.
+const CREDIT: usize = 512 << 10;
+/// An answer of known length up to this is told in one message.
+const WHOLE: u64 = 64 << 10;
+
+#[derive(Debug, Default)]
+struct Queue {
+    pieces: VecDeque<Bytes>,
+    queued: usize,
+    trailers: Option<HeaderMap>,
+    ended: bool,
+    /// The front was told to stop.
+    full: bool,
+    waker: Option<Waker>,
+}
+
+/// What the front holds of a job.
+#[derive(Clone, Debug)]
+pub struct Job {
+    id: u64,
+    queue: Arc<Mutex<Queue>>,
+    credit: Arc<Credit>,
+    abort: tokio::task::AbortHandle,
+}
+
+impl Job {
+    /// Its number, in events.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Queues a piece. False: stop until `Writable`.
+    pub fn send(&self, piece: Bytes) -> bool {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if !queue.ended && !piece.is_empty() {
+            queue.queued += piece.len();
+            queue.pieces.push_back(piece);
+        }
+        queue.full |= queue.queued > HIGH_WATER;
+        if let Some(waker) = queue.waker.take() {
+            waker.wake();
+        }
+        !queue.full
+    }
+
+    /// No more will come.
+    pub fn end(&self, trailers: Option<HeaderMap>) {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.trailers = trailers.filter(|trailers| !trailers.is_empty());
+        queue.ended = true;
+        if let Some(waker) = queue.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// The client took so many bytes of the answer.
+    pub fn ack(&self, size: usize) {
+        self.credit.give_back(size);
+    }
+
+    /// The client is gone.
+    pub fn cancel(&self) {
+        self.abort.abort();
+    }
+}
+
+/// Bytes told and not yet taken.
+#[derive(Debug, Default)]
+struct Credit {
+    ahead: AtomicUsize,
+    returned: Notify,
+}
+
+impl Credit {
+    fn give_back(&self, size: usize) {
+        let _ = self.ahead.fetch_update(Ordering::AcqRel, Ordering::Acquire, |ahead| Some(ahead.saturating_sub(size)));
+        self.returned.notify_one();
+    }
+
+    async fn take(&self, size: usize) {
+        while self.ahead.load(Ordering::Acquire) >= CREDIT {
+            self.returned.notified().await;
+        }
+        self.ahead.fetch_add(size, Ordering::AcqRel);
+    }
+}
+
+/// The engine's end of the upload queue.
+struct Upload {
+    job: u64,
+    queue: Arc<Mutex<Queue>>,
+    shared: Arc<Shared>,
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(piece) = queue.pieces.pop_front() {
+            queue.queued -= piece.len();
+            if queue.full && queue.queued < LOW_WATER {
+                queue.full = false;
+                self.shared.outbox.push(OutboxEvent::Writable { job: self.job });
+            }
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
+        }
+        if queue.ended {
+            return Poll::Ready(queue.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))));
+        }
+        queue.waker = Some(context.waker().clone());
+        Poll::Pending
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.ended && queue.pieces.is_empty() && queue.trailers.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::default()
+    }
+}
+
+/// Counts a request as under way, and as given up if its task is dropped before it was told.
+struct UnderWay {
+    shared: Arc<Shared>,
+    began: Instant,
+    told: bool,
+}
+
+impl UnderWay {
+    fn new(shared: &Arc<Shared>) -> Self {
+        shared.metrics.in_flight.inc();
+        Self { shared: Arc::clone(shared), began: Instant::now(), told: false }
+    }
+
+    fn tell(&mut self, record: &Record) {
+        self.told = true;
+        self.shared.metrics.count(record, &record.status.to_string(), self.began.elapsed());
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.shared.metrics.in_flight.dec();
+        if !self.told {
+            self.shared.metrics.count(&Record::default(), "client-gone", self.began.elapsed());
+        }
+    }
+}
+
+/// Starts a job. `body`: the whole of it, or `None` when it follows by `send` and `end`.
+pub(crate) fn start(shared: &Arc<Shared>, runtime: &tokio::runtime::Handle, client: &Client, id: u64, head: RequestHead, body: Option<Bytes>) -> Job {
+    let queue = Arc::new(Mutex::new(Queue::default()));
+    let credit = Arc::new(Credit::default());
+    let inbound: Inbound = match body {
+        Some(body) => {
+            queue.lock().unwrap_or_else(PoisonError::into_inner).ended = true;
+            http_body_util::Full::new(body).map_err(|never| match never {}).boxed_unsync()
+        }
+        None => Upload { job: id, queue: Arc::clone(&queue), shared: Arc::clone(shared) }.boxed_unsync(),
+    };
+    let task = {
+        let (shared, client, queue, credit) = (Arc::clone(shared), client.clone(), Arc::clone(&queue), Arc::clone(&credit));
+        let mut under_way = UnderWay::new(&shared);
+        async move {
+            let answer = drive(&shared, &client, head, inbound).await;
+            under_way.tell(&answer.record);
+            tell(id, &shared, &queue, &credit, answer).await;
+        }
+    };
+    let abort = runtime.spawn(task).abort_handle();
+    Job { id, queue, credit, abort }
+}
+
+/// Passes an answer on, as far as the client takes it.
+async fn tell(job: u64, shared: &Arc<Shared>, queue: &Arc<Mutex<Queue>>, credit: &Credit, answer: Answer) {
+    let Answer { response, record, upgrade } = answer;
+    let (head, mut body) = response.into_parts();
+    let (status, headers) = (head.status, head.headers);
+    let length = body.size_hint().exact().or_else(|| content_length(&headers));
+    let outbox = &shared.outbox;
+    let respond = |data, end| outbox.push(OutboxEvent::Response { job, status, headers, data, end, record: Box::new(record) });
+    if let Some(upgrade) = upgrade {
+        respond(Bytes::new(), false);
+        return match upgrade.await {
+            Ok(upgraded) => tunnel(job, shared, queue, credit, upgraded).await,
+            Err(error) => outbox.push(OutboxEvent::Failed { job, message: format!("the upgrade failed: {error}") }),
+        };
+    }
+    if body.is_end_stream() {
+        return respond(Bytes::new(), true);
+    }
+    if length.is_some_and(|length| length <= WHOLE) {
+        let mut whole = Vec::new();
+        loop {
+            match body.frame().await {
+                None => return respond(whole.into(), true),
+                Some(Ok(frame)) => whole.extend(frame.into_data().ok().into_iter().flatten()),
+                Some(Err(error)) => {
+                    respond(whole.into(), false);
+                    return outbox.push(OutboxEvent::Failed { job, message: error.to_string() });
+                }
+            }
+        }
+    }
+    respond(Bytes::new(), false);
+    stream(job, shared, credit, body).await;
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+async fn stream(job: u64, shared: &Arc<Shared>, credit: &Credit, mut body: AnswerBody) {
+    let outbox = &shared.outbox;
+    loop {
+        match body.frame().await {
+            None => return outbox.push(OutboxEvent::Data { job, data: Bytes::new(), end: true }),
+            Some(Err(error)) => return outbox.push(OutboxEvent::Failed { job, message: error.to_string() }),
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => {
+                    credit.take(data.len()).await;
+                    outbox.push(OutboxEvent::Data { job, data, end: false });
+                }
+                Err(frame) => {
+                    let trailers = frame.into_trailers().unwrap_or_default();
+                    return outbox.push(OutboxEvent::Trailers { job, trailers });
+                }
+            },
+        }
+    }
+}
+
+/// Bytes both ways after `101 Switching Protocols`, until either side ends.
+async fn tunnel(job: u64, shared: &Arc<Shared>, queue: &Arc<Mutex<Queue>>, credit: &Credit, upgraded: hyper::upgrade::Upgraded) {
+    // The request is over: what the front queues from here on is the tunnel's.
+    {
+        let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.ended = false;
+    }
+    let (mut reader, mut writer) = tokio::io::split(hyper_util::rt::TokioIo::new(upgraded));
+    let mut upload = Upload { job, queue: Arc::clone(queue), shared: Arc::clone(shared) };
+    let up = async {
+        while let Some(Ok(frame)) = upload.frame().await {
+            if let Ok(data) = frame.into_data() {
+                writer.write_all(&data).await?;
+                writer.flush().await?;
+            }
+        }
+        writer.shutdown().await?;
+        // The upstream ends the tunnel in its own time.
+        std::future::pending::<std::io::Result<()>>().await
+    };
+    let down = async {
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            let size = reader.read(&mut buffer).await?;
+            let data = Bytes::copy_from_slice(buffer.get(..size).unwrap_or_default());
+            credit.take(size).await;
+            shared.outbox.push(OutboxEvent::Data { job, data, end: size == 0 });
+            if size == 0 {
+                return Ok::<(), std::io::Error>(());
+            }
+        }
+    };
+    let result = tokio::select! { result = up => result, result = down => result };
+    if let Err(error) = result {
+        shared.outbox.push(OutboxEvent::Failed { job, message: error.to_string() });
+    }
+}

@@ -1,0 +1,195 @@
+//! The driver and upstream half of sigward, for every front.
+//!
+//! The engine runs on threads of its own and keeps the only connection pool. A front hands it a request's head and body
+//! and takes the answer; what happens between is decided by `sigward-gateway` and carried out in [`drive`].
+//! [`Engine`] is for fronts that talk by messages (mitmproxy's, in Python): [`Engine::submit`] in, [`Engine::poll`] out.
+
+mod admin;
+pub mod body;
+mod connect;
+pub mod drive;
+pub mod job;
+mod metrics;
+pub mod outbox;
+mod shared;
+mod tls;
+
+use std::net::SocketAddr;
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use sigward_gateway::settings::{EngineSettings, TlsSettings};
+use sigward_gateway::{Config, RequestHead};
+use tokio::sync::watch;
+
+pub use job::Job;
+pub use outbox::OutboxEvent;
+pub use shared::credentials;
+
+use shared::Shared;
+
+pub(crate) type Client = hyper_util::client::legacy::Client<connect::Connector, body::Outbound>;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Engine {
+    shared: Arc<Shared>,
+    workers: Vec<Worker>,
+    jobs: AtomicU64,
+    stop: watch::Sender<bool>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+#[derive(Debug)]
+struct Worker {
+    runtime: tokio::runtime::Handle,
+    client: arc_swap::ArcSwap<Client>,
+}
+
+impl Engine {
+    /// Starts the threads. The error names the setting and the mend.
+    pub fn new(settings: &str) -> Result<Self, String> {
+        let settings = EngineSettings::from_json(settings)?;
+        let threads = settings.threads;
+        let tls = tls::client_config(&settings.tls)?;
+        let shared = Arc::new(Shared::new(Config::new(settings)?).map_err(|error| format!("no descriptor for the engine: {error}"))?);
+        let (stop, _) = watch::channel(false);
+        let mut workers = Vec::with_capacity(threads);
+        let mut handles = Vec::with_capacity(threads);
+        for number in 0..threads {
+            // One current-thread runtime a thread: measured faster than one runtime that steals work.
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(|error| format!("threads: no runtime: {error}"))?;
+            let config = shared.config.load();
+            workers.push(Worker { runtime: runtime.handle().clone(), client: arc_swap::ArcSwap::from_pointee(client(&tls, &config.settings)) });
+            let mut stopped = stop.subscribe();
+            let thread = std::thread::Builder::new()
+                .name(format!("sigward-{number}"))
+                .spawn(move || {
+                    runtime.block_on(async move {
+                        let _ = stopped.wait_for(|stop| *stop).await;
+                    });
+                    runtime.shutdown_background();
+                })
+                .map_err(|error| format!("threads: {error}"))?;
+            handles.push(thread);
+        }
+        Ok(Self { shared, workers, jobs: AtomicU64::new(0), stop, threads: Mutex::new(handles) })
+    }
+
+    /// Swaps settings in; exchanges under way keep what they began with. `threads` cannot change.
+    pub fn configure(&self, settings: &str) -> Result<(), String> {
+        let settings = EngineSettings::from_json(settings)?;
+        let tls: &TlsSettings = &settings.tls;
+        let tls = tls::client_config(tls)?;
+        let config = Config::new(settings)?;
+        for worker in &self.workers {
+            worker.client.store(Arc::new(client(&tls, &config.settings)));
+        }
+        self.shared.config.store(Arc::new(config));
+        Ok(())
+    }
+
+    /// Starts an exchange. `body`: the whole of it, or `None` when it follows by [`Job::send`] and [`Job::end`].
+    pub fn submit(&self, head: RequestHead, body: Option<Bytes>) -> Option<Job> {
+        let id = self.jobs.fetch_add(1, Ordering::Relaxed);
+        let worker = self.workers.get(usize::try_from(id).unwrap_or(0) % self.workers.len().max(1))?;
+        Some(job::start(&self.shared, &worker.runtime, &worker.client.load(), id, head, body))
+    }
+
+    /// All that there is to tell. Never blocks.
+    pub fn poll(&self) -> Vec<OutboxEvent> {
+        self.shared.outbox.take()
+    }
+
+    /// Readable while [`Engine::poll`] has something.
+    pub fn descriptor(&self) -> RawFd {
+        self.shared.outbox.descriptor()
+    }
+
+    /// True if TLS to this host is to be intercepted.
+    pub fn intercepts(&self, host: &str) -> bool {
+        self.shared.config.load().intercepts(&normal(host))
+    }
+
+    /// True if a client may reach `address`, to which `host` resolved.
+    pub fn may_connect(&self, host: &str, address: std::net::IpAddr) -> bool {
+        !sigward_gateway::is_forbidden(address) || self.shared.config.load().router.names(&normal(host))
+    }
+
+    /// Publishes a snapshot of credentials.
+    pub fn set_credentials(&self, identity: &str, credentials: sigward_sigv4::Credentials, expires_at: Option<f64>, provider: &str) {
+        self.shared.publish(identity, credentials, expires_at, provider);
+    }
+
+    /// Notes that a load failed: (provider, why) in the chain's order.
+    pub fn set_credentials_failed(&self, identity: &str, failures: Vec<(String, String)>) {
+        self.shared.publish_failure(identity, failures);
+    }
+
+    /// Starts the admin listener; returns where it is bound.
+    pub fn admin(&self, address: &str) -> std::io::Result<SocketAddr> {
+        let listener = std::net::TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        let bound = listener.local_addr()?;
+        let worker = self.workers.first().ok_or_else(|| std::io::Error::other("the engine has no thread"))?;
+        let _entered = worker.runtime.enter();
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        worker.runtime.spawn(admin::serve(listener, Arc::clone(&self.shared)));
+        Ok(bound)
+    }
+
+    /// Readiness by part.
+    pub fn set_ready(&self, part: &str, ready: bool, why: &str) {
+        self.shared.set_ready(part, ready, why);
+    }
+
+    /// Every part that is not ready, and why.
+    pub fn not_ready(&self) -> Vec<String> {
+        self.shared.not_ready()
+    }
+
+    /// Prometheus's text format 0.0.4.
+    pub fn metrics(&self) -> String {
+        self.shared.metrics.text()
+    }
+
+    /// Requests under way.
+    pub fn in_flight(&self) -> i64 {
+        self.shared.metrics.in_flight.get()
+    }
+
+    /// Ends the threads; jobs under way are dropped.
+    pub fn close(&self) {
+        self.stop.send_replace(true);
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn normal(host: &str) -> String {
+    host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
+}
+
+fn client(tls: &Arc<rustls::ClientConfig>, settings: &EngineSettings) -> Client {
+    hyper_util::client::legacy::Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(settings.timeouts.pool_idle)
+        .timer(TokioTimer::new())
+        .set_host(false)
+        .build(connect::Connector::new(tls, settings.timeouts.connect))
+}

@@ -1,0 +1,118 @@
+//! What all threads of the engine share: snapshots that are swapped whole, readiness, metrics.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use sigward_gateway::{Config, Identities, Identity};
+use sigward_sigv4::{Credentials, SignError};
+use tokio::sync::watch;
+
+use crate::metrics::Metrics;
+use crate::outbox::{Outbox, OutboxEvent};
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: ArcSwap<Config>,
+    pub(crate) identities: ArcSwap<Identities>,
+    published: watch::Sender<u64>,
+    /// The zero of the clock that never goes back.
+    pub(crate) started: Instant,
+    pub(crate) metrics: Metrics,
+    pub(crate) outbox: Outbox,
+    seed: AtomicU64,
+    parts: Mutex<BTreeMap<String, (bool, String)>>,
+}
+
+impl Shared {
+    pub(crate) fn new(config: Config) -> std::io::Result<Self> {
+        let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |since| since.as_nanos() as u64);
+        Ok(Self {
+            config: ArcSwap::from_pointee(config),
+            identities: ArcSwap::from_pointee(Identities::default()),
+            published: watch::Sender::new(0),
+            started: Instant::now(),
+            metrics: Metrics::new(),
+            outbox: Outbox::new()?,
+            seed: AtomicU64::new(seed),
+            parts: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn next_seed(&self) -> u64 {
+        self.seed.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)
+    }
+
+    /// Swaps one identity's snapshot in; the old one's secrets go when the last exchange that signs with them ends.
+    pub(crate) fn publish(&self, name: &str, credentials: Credentials, expires_at: Option<f64>, provider: &str) {
+        self.metrics.credentials_expire(name, expires_at);
+        self.update(name, |identity| {
+            identity.credentials = Some(Arc::new(credentials));
+            identity.expires_at = expires_at;
+            identity.provider = provider.into();
+            identity.failures = Arc::default();
+        });
+    }
+
+    /// Notes that a load failed. A snapshot that is still valid goes on serving.
+    pub(crate) fn publish_failure(&self, name: &str, failures: Vec<(String, String)>) {
+        self.update(name, |identity| identity.failures = failures.into());
+    }
+
+    fn update(&self, name: &str, change: impl FnOnce(&mut Identity)) {
+        // Publications are rare and come from one keeper; the lock orders them all the same.
+        let _order = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut identities = Identities::clone(&self.identities.load());
+        let identity = identities.entry(name.into()).or_default();
+        change(identity);
+        identity.version += 1;
+        self.identities.store(Arc::new(identities));
+        self.published.send_modify(|version| *version += 1);
+    }
+
+    /// Asks the keeper for an identity and waits until it is published anew, well or badly, or `patience` ends.
+    pub(crate) async fn wait_for_credentials(&self, name: &str, patience: Duration) {
+        let mut published = self.published.subscribe();
+        let version = || self.identities.load().get(name).map_or(0, |identity| identity.version);
+        let before = version();
+        if self.identities.load().get(name).is_some_and(|identity| identity.usable(unix_seconds()).is_some()) {
+            return;
+        }
+        self.outbox.push(OutboxEvent::Refresh { identity: name.to_owned() });
+        let changed = published.wait_for(|_| version() != before);
+        let _ = tokio::time::timeout(patience, changed).await;
+    }
+
+    pub(crate) fn set_ready(&self, part: &str, ready: bool, why: &str) {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner).insert(part.to_owned(), (ready, why.to_owned()));
+    }
+
+    /// Every part that is not ready, and why. Empty: ready.
+    pub(crate) fn not_ready(&self) -> Vec<String> {
+        let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut missing: Vec<String> =
+            parts.iter().filter(|(_, (ready, _))| !ready).map(|(part, (_, why))| format!("{part}: {why}")).collect();
+        if !parts.contains_key("listeners") {
+            missing.push("listeners: not bound yet".into());
+        }
+        let identities = self.identities.load();
+        let name = &self.config.load().settings.default_identity;
+        if identities.get(name.as_str()).and_then(|identity| identity.usable(unix_seconds())).is_none() {
+            missing.push(format!("credentials: identity {name:?} has none"));
+        }
+        missing
+    }
+}
+
+/// The wall clock.
+pub(crate) fn unix_seconds() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// Makes a snapshot of credentials, checked.
+pub fn credentials(access_key_id: &str, secret_access_key: &str, session_token: Option<&str>) -> Result<Credentials, SignError> {
+    Credentials::new(access_key_id, secret_access_key, session_token)
+}

@@ -1,0 +1,43 @@
+//! Whom sigward trusts upstream: the system's roots, and the files that the settings name. Verification is never off.
+
+use std::fs;
+use std::sync::Arc;
+
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use sigward_gateway::settings::TlsSettings;
+
+/// Builds the client's TLS. The error names the file and the mend.
+pub(crate) fn client_config(settings: &TlsSettings) -> Result<Arc<ClientConfig>, String> {
+    let mut roots = RootCertStore::empty();
+    if settings.system_roots {
+        let found = rustls_native_certs::load_native_certs();
+        for error in &found.errors {
+            tracing::warn!("system roots: {error}");
+        }
+        roots.add_parsable_certificates(found.certs);
+    }
+    for path in &settings.ca_files {
+        let said = |why: &dyn std::fmt::Display| format!("tls.ca_files: {}: {why}; a readable PEM file with certificates is expected", path.display());
+        let pem = fs::read(path).map_err(|error| said(&error))?;
+        let certificates: Vec<CertificateDer<'static>> =
+            CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|error| said(&error))?;
+        if certificates.is_empty() {
+            return Err(said(&"it holds no certificate"));
+        }
+        for certificate in certificates {
+            roots.add(certificate).map_err(|error| said(&error))?;
+        }
+    }
+    if roots.is_empty() {
+        return Err("tls: nobody is trusted: system_roots is false or found none, and ca_files is empty; name a CA file".into());
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| format!("tls: {error}"))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}

@@ -1,0 +1,683 @@
+//! One request's life, as a state machine that does no I/O.
+//!
+//! Theory of operation. The driver owns the bytes; the exchange owns the decisions. The driver calls [`Exchange::on`] with
+//! an [`Event`] and carries out the [`Step`] that comes back, until the step is [`Step::Reply`] or [`Step::Deliver`]:
+//!
+//! ```text
+//!   Head ──▶ Read ──Body──▶ (Refresh ──Refreshed──▶) Send ──Response──▶ Deliver
+//!                                                     ▲  ╲──Failed──▶╮   ▲
+//!                                                     │  ReadCode ──ResponseBody──╯
+//!                                                     ╰──Elapsed── Wait
+//! ```
+//!
+//! Each attempt is signed anew, with the time and the credentials of that moment. An event that does not fit the state is
+//! the driver's mistake and refuses the request; nothing panics.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::HeaderMap;
+use http::{HeaderValue, Method, Response};
+use sha2::{Digest, Sha256};
+use sigward_sigv4::Style;
+
+use crate::admit::{self, BodySize, Entry, RequestHead, Scheme, Target};
+use crate::identity::{Identities, Identity};
+use crate::judge::{self, CODE_PREFIX, RetryClass, Verdict};
+use crate::recognise::recognise;
+use crate::record::{Attempt, Disposition, Record, redacted};
+use crate::refuse::{Refusal, Shape};
+use crate::route::{Router, Upstream, is_forbidden, over_tls};
+use crate::settings::{Action, EngineSettings};
+use crate::sign::{self, BodyHash};
+
+/// Settings, checked: an immutable snapshot.
+#[derive(Debug)]
+pub struct Config {
+    /// As given.
+    pub settings: EngineSettings,
+    /// The routes.
+    pub router: Router,
+}
+
+impl Config {
+    /// Checks the settings. The error names the field and the mend.
+    pub fn new(settings: EngineSettings) -> Result<Self, String> {
+        let router = Router::new(&settings.routes)?;
+        Ok(Self { settings, router })
+    }
+
+    /// True if TLS to this host is to be intercepted.
+    pub fn intercepts(&self, host: &str) -> bool {
+        match self.router.knows(host) {
+            Some(route) => route.action != Action::Pass || route.moves(),
+            None => recognise(host).is_some_and(|found| found.signed),
+        }
+    }
+}
+
+/// When something happened, and who can sign then.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment<'a> {
+    /// The wall clock, for signatures.
+    pub unix_seconds: u64,
+    /// A clock that never goes back, for waits.
+    pub since_start: Duration,
+    /// The snapshot of credentials.
+    pub identities: &'a Identities,
+}
+
+/// What the driver tells.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A request arrived.
+    Head(RequestHead),
+    /// `bytes` are new since the last event. `last`: the body is complete.
+    Body {
+        /// New bytes.
+        bytes: &'a [u8],
+        /// No more will come.
+        last: bool,
+    },
+    /// The wait is over.
+    Elapsed,
+    /// The identity was published anew, or the time for it ran out.
+    Refreshed,
+    /// The head of the answer.
+    Response {
+        /// HTTP status.
+        status: u16,
+        /// As received.
+        headers: &'a HeaderMap,
+    },
+    /// The prefix that was asked for, or all there is.
+    ResponseBody {
+        /// The first bytes of the body.
+        prefix: &'a [u8],
+    },
+    /// The attempt failed before an answer's head.
+    Failed(Failure),
+}
+
+/// How an attempt failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// No address, or no connection, or TLS not verified: nothing was sent.
+    Connect(String),
+    /// The address is one that clients must not reach.
+    Forbidden(String),
+    /// TLS could not be verified; a repeat does not help.
+    Tls(String),
+    /// The connection broke after bytes were sent.
+    Broken(String),
+    /// No answer in time.
+    HeadTimeout,
+    /// The request's body did not come to its end: the client's doing.
+    Body(String),
+    /// Sigward itself: no disk for the spool, and the like.
+    Internal(String),
+}
+
+/// Where the driver keeps what it reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// In memory.
+    Memory,
+    /// In an unlinked temporary file.
+    Spool,
+}
+
+/// Where the body of an attempt comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyPlan {
+    /// There is none.
+    Empty,
+    /// What was read, from memory or the spool; can be sent again.
+    Kept,
+    /// What was read, then the rest as it arrives; cannot be sent again.
+    Stream,
+}
+
+/// One attempt, ready to send.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// The method.
+    pub method: Method,
+    /// Origin-form.
+    pub path: String,
+    /// All of them, Host included; no framing but content-length.
+    pub headers: HeaderMap,
+    /// Where to.
+    pub upstream: Upstream,
+    /// The body.
+    pub body: BodyPlan,
+    /// The protocol the client wants to change to, for `Upgrade`.
+    pub upgrade: Option<HeaderValue>,
+}
+
+/// What the driver does next.
+#[derive(Debug)]
+pub enum Step {
+    /// Read the body on. `Memory`: one `Body` event when it is complete or `limit` is passed. `Spool`: a `Body` event for each piece.
+    Read {
+        /// Bytes.
+        limit: u64,
+        /// Where to.
+        keep: Keep,
+    },
+    /// Tell `Elapsed` at this time of the clock that never goes back.
+    Wait {
+        /// Since the start.
+        until: Duration,
+    },
+    /// Ask for this identity's credentials; tell `Refreshed`.
+    Refresh {
+        /// Its name.
+        identity: Arc<str>,
+    },
+    /// Send this; tell `Response` or `Failed`.
+    Send(Box<Outgoing>),
+    /// Read so much of the answer; tell `ResponseBody`.
+    ReadCode {
+        /// Bytes.
+        limit: usize,
+    },
+    /// The client gets this answer.
+    Reply(Box<Response<Bytes>>),
+    /// The client gets the upstream's answer.
+    Deliver,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    New,
+    Reading(Keep),
+    AwaitingCredentials,
+    Sending,
+    ReadingCode { status: u16 },
+    Waiting,
+    Done,
+}
+
+/// What is to be signed with, settled by routing.
+#[derive(Debug)]
+struct Signing {
+    service: Arc<str>,
+    region: Arc<str>,
+    identity: Arc<str>,
+    style: Style,
+}
+
+/// One request's life.
+#[derive(Debug)]
+pub struct Exchange {
+    config: Arc<Config>,
+    state: State,
+    shape: Shape,
+    random: u64,
+    started: Duration,
+    attempt_began: Duration,
+    waited: Duration,
+    head: Option<RequestHead>,
+    upgrade: Option<HeaderValue>,
+    signing: Option<Signing>,
+    upstream: Option<Upstream>,
+    hash: Option<BodyHash>,
+    hasher: Option<Sha256>,
+    read: u64,
+    body: BodyPlan,
+    record: Record,
+}
+
+impl Exchange {
+    /// `seed`: any number, for jitter; a new one for each exchange.
+    pub fn new(config: Arc<Config>, seed: u64) -> Self {
+        Self {
+            config,
+            state: State::New,
+            shape: Shape::Plain,
+            random: seed,
+            started: Duration::ZERO,
+            attempt_began: Duration::ZERO,
+            waited: Duration::ZERO,
+            head: None,
+            upgrade: None,
+            signing: None,
+            upstream: None,
+            hash: None,
+            hasher: None,
+            read: 0,
+            body: BodyPlan::Empty,
+            record: Record::default(),
+        }
+    }
+
+    /// What there is to tell so far.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// Takes the record out, when the exchange is over.
+    pub fn into_record(self) -> Record {
+        self.record
+    }
+
+    /// The settings that this exchange began with.
+    pub fn config(&self) -> &Arc<Config> {
+        &self.config
+    }
+
+    /// When the whole exchange must have its answer, on the clock that never goes back.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.config.settings.timeouts.total.map(|total| self.started + total)
+    }
+
+    /// One event, one step.
+    pub fn on(&mut self, event: Event<'_>, at: &Moment<'_>) -> Step {
+        match (self.state, event) {
+            (State::New, Event::Head(head)) => self.begin(head, at),
+            (State::Reading(keep), Event::Body { bytes, last }) => self.body(keep, bytes, last, at),
+            (State::AwaitingCredentials, Event::Refreshed) => self.attempt(at, false),
+            (State::Sending, Event::Response { status, headers }) => self.response(status, headers, at),
+            (State::ReadingCode { status }, Event::ResponseBody { prefix }) => match judge::judge_body(status, prefix) {
+                Verdict::Retry(class) => self.again(class, status.to_string(), at),
+                _ => self.deliver(status, at),
+            },
+            (State::Waiting, Event::Elapsed) => self.attempt(at, true),
+            (State::Sending | State::Reading(_), Event::Failed(failure)) => self.failed(&failure, at),
+            (state, event) => {
+                let mut event = format!("{event:?}");
+                event.truncate(event.find([' ', '(', '{']).unwrap_or(event.len()));
+                self.refuse(&Refusal::sigward(500, "out-of-order", format!("the driver told {event} in {state:?}."), "This is a bug in sigward."))
+            }
+        }
+    }
+
+    fn begin(&mut self, mut head: RequestHead, at: &Moment<'_>) -> Step {
+        self.started = at.since_start;
+        let found = recognise(&head.target.host);
+        self.shape = Shape::of(&head.method, &head.path, &head.headers, found.map(|found| found.signing_name));
+        let admitted = admit::admit(&mut head, &self.config.settings.limits);
+        let head = self.head.insert(head);
+        match admitted {
+            Ok(upgrade) => self.upgrade = upgrade,
+            Err(refusal) => return self.refuse(&refusal),
+        }
+        if let (BodySize::Known(length), Some(max)) = (head.body, self.config.settings.body.max)
+            && length > max
+        {
+            return self.too_large(max);
+        }
+        if let Err(refusal) = self.route() {
+            return self.refuse(&refusal);
+        }
+        self.plan_body(at)
+    }
+
+    /// recognise and route: settles the disposition, the destination and the scope.
+    fn route(&mut self) -> Result<(), Refusal> {
+        let config = Arc::clone(&self.config);
+        let Some(head) = self.head.as_mut() else { return Ok(()) };
+        let target = head.target.clone();
+        let found = recognise(&target.host);
+        let route = config.router.find(&target.host, &head.path);
+        let mut upstream = match route {
+            Some(route) => route.upstream(&target),
+            None => Upstream { target: target.clone(), connect: None, named: false },
+        };
+        if !upstream.named
+            && let Ok(address) = target.host.parse()
+            && is_forbidden(address)
+        {
+            return Err(forbidden(&target.host));
+        }
+        let action = match route {
+            Some(route) => route.action,
+            None if sign::is_presigned(&head.path) => Action::Pass,
+            None if found.is_some_and(|found| found.signed) => Action::Sign,
+            None if found.is_some() || head.entry != Entry::Reverse => Action::Pass,
+            None => {
+                return Err(Refusal::client(
+                    403,
+                    "not-aws",
+                    format!("{:?} is not a host of AWS's that is known to take SigV4, and no route names it.", admit::shown(&target.host)),
+                    "Send the Host header of an AWS endpoint, give the listener an `upstream`, or add a [[route]] with `host` and `service`.",
+                ));
+            }
+        };
+        let route_name = route.map(|route| Arc::clone(&route.name));
+        match action {
+            Action::Deny => {
+                self.record.disposition = Disposition::Deny;
+                return Err(Refusal::client(
+                    403,
+                    "denied",
+                    format!("route {} denies {:?}.", route_name.as_deref().unwrap_or_default(), admit::shown(&target.host)),
+                    "Ask the operator of this sigward to change the route.",
+                ));
+            }
+            Action::Pass => self.record.disposition = Disposition::Pass,
+            // A presigned request brings its own signature, also where a route says how to sign the others.
+            Action::Sign if sign::is_presigned(&head.path) => self.record.disposition = Disposition::Pass,
+            Action::Sign => {
+                let service = route.and_then(|route| route.service.clone()).or_else(|| found.map(|found| found.signing_name.into()));
+                let Some(service) = service else {
+                    return Err(Refusal::sigward(
+                        502,
+                        "unknown-service",
+                        format!("{:?} does not say which AWS service it is.", admit::shown(&target.host)),
+                        format!("Set `service` (the signing name) in route {}.", route_name.as_deref().unwrap_or_default()),
+                    ));
+                };
+                if !route.is_some_and(crate::route::Route::moves) {
+                    upstream.target = over_tls(&target).ok_or_else(|| {
+                        Refusal::client(
+                            400,
+                            "plain-text-port",
+                            format!("signed requests go out over TLS, but {:?} asks for port {} in plain text.", admit::shown(&target.host), target.port),
+                            "Leave the port away, or use https.",
+                        )
+                    })?;
+                }
+                let settings = &config.settings;
+                self.signing = Some(Signing {
+                    style: route.map_or_else(|| crate::recognise::style_of(&service), |route| route.style_for(&service)),
+                    region: route
+                        .and_then(|route| route.region.clone())
+                        .or_else(|| found.map(|found| found.region.into()))
+                        .unwrap_or_else(|| settings.default_region.as_str().into()),
+                    identity: route.and_then(|route| route.identity.clone()).unwrap_or_else(|| settings.default_identity.as_str().into()),
+                    service,
+                });
+                self.record.disposition = Disposition::Sign;
+                sign::remove_client_signature(&mut head.headers);
+            }
+        }
+        sign::address(&mut head.headers, &upstream.target);
+        if let Some(signing) = &self.signing {
+            self.shape = Shape::of(&head.method, &head.path, &head.headers, Some(&signing.service));
+            head.path = sign::wire_path(signing.style, &head.path);
+            self.record.service = Some(Arc::clone(&signing.service));
+            self.record.region = Some(Arc::clone(&signing.region));
+            self.record.identity = Some(Arc::clone(&signing.identity));
+        }
+        self.record.upstream = Some(upstream.target.to_string());
+        self.upstream = Some(upstream);
+        Ok(())
+    }
+
+    /// Bodies: held up to `body.hold`; beyond that streamed where no hash of all of it is needed, else spooled.
+    fn plan_body(&mut self, at: &Moment<'_>) -> Step {
+        let Some(head) = self.head.as_ref() else { return Step::Deliver };
+        let (size, hold) = (head.body, self.config.settings.body.hold);
+        if self.signing.is_some() {
+            match sign::given_hash(&head.headers) {
+                Ok(given) => self.hash = given.map(BodyHash::Given),
+                Err(why) => {
+                    return self.refuse(&Refusal::client(
+                        501,
+                        "signed-chunks",
+                        format!("the body is sent in signed chunks, and {why}."),
+                        "Have the client send UNSIGNED-PAYLOAD or a plain body, e.g. over https, or without payload signing.",
+                    ));
+                }
+            }
+        }
+        let over_tls = self.upstream.as_ref().is_some_and(|upstream| upstream.target.scheme == Scheme::Https);
+        match size {
+            BodySize::Known(0) => {
+                self.body = BodyPlan::Empty;
+                self.hash.get_or_insert_with(|| BodyHash::Digest(Sha256::digest(b"").into()));
+                self.attempt(at, true)
+            }
+            BodySize::Known(length) if length > hold => {
+                let s3 = self.signing.as_ref().is_some_and(|signing| signing.style == Style::S3);
+                if self.hash.is_none() && s3 && over_tls {
+                    self.hash = Some(BodyHash::Given(HeaderValue::from_static("UNSIGNED-PAYLOAD")));
+                }
+                if self.can_stream() {
+                    self.body = BodyPlan::Stream;
+                    return self.attempt(at, true);
+                }
+                self.spool()
+            }
+            _ => {
+                self.body = BodyPlan::Kept;
+                self.state = State::Reading(Keep::Memory);
+                Step::Read { limit: hold, keep: Keep::Memory }
+            }
+        }
+    }
+
+    /// True if no hash of the whole body is needed, or it is known already.
+    fn can_stream(&self) -> bool {
+        self.signing.is_none() || self.hash.is_some()
+    }
+
+    fn spool(&mut self) -> Step {
+        self.body = BodyPlan::Kept;
+        self.state = State::Reading(Keep::Spool);
+        Step::Read { limit: self.config.settings.body.spool_max, keep: Keep::Spool }
+    }
+
+    fn body(&mut self, keep: Keep, bytes: &[u8], last: bool, at: &Moment<'_>) -> Step {
+        self.read += bytes.len() as u64;
+        let settings = &self.config.settings.body;
+        let most = if keep == Keep::Spool { settings.spool_max } else { u64::MAX };
+        let max = settings.max.unwrap_or(u64::MAX).min(most);
+        if self.read > max {
+            return self.too_large(max);
+        }
+        let hashing = self.signing.is_some() && self.hash.is_none();
+        if last && self.hasher.is_none() && hashing {
+            self.hash = Some(BodyHash::Digest(Sha256::digest(bytes).into()));
+        } else if hashing {
+            self.hasher.get_or_insert_with(Sha256::new).update(bytes);
+        }
+        if !last {
+            return match keep {
+                Keep::Spool => Step::Read { limit: most, keep },
+                Keep::Memory if self.can_stream() => {
+                    self.body = BodyPlan::Stream;
+                    self.attempt(at, true)
+                }
+                Keep::Memory => self.spool(),
+            };
+        }
+        if let Some(hasher) = self.hasher.take() {
+            self.hash = Some(BodyHash::Digest(hasher.finalize().into()));
+        }
+        if let Some(head) = self.head.as_mut() {
+            head.body = BodySize::Known(self.read);
+        }
+        self.attempt(at, true)
+    }
+
+    /// Signs and sends. `may_refresh`: ask for credentials if there are none.
+    fn attempt(&mut self, at: &Moment<'_>, may_refresh: bool) -> Step {
+        let (Some(head), Some(upstream)) = (self.head.as_ref(), self.upstream.as_ref()) else { return Step::Deliver };
+        let mut headers = head.headers.clone();
+        sign::frame(&mut headers, head, head.body);
+        if let Some(signing) = &self.signing {
+            let identity = at.identities.get(&*signing.identity);
+            let Some(credentials) = identity.and_then(|identity| identity.usable(at.unix_seconds)) else {
+                let known_to_fail = identity.is_some_and(|identity| !identity.failures.is_empty());
+                if may_refresh && !known_to_fail {
+                    let identity = Arc::clone(&signing.identity);
+                    self.state = State::AwaitingCredentials;
+                    return Step::Refresh { identity };
+                }
+                let refusal = no_credentials(&signing.identity, identity);
+                return self.refuse(&refusal);
+            };
+            let Some(hash) = &self.hash else { return Step::Deliver };
+            let scope = (&*signing.region, &*signing.service, signing.style);
+            let signed = sign::sign(credentials, scope, head.method.as_str(), &head.path, hash, &mut headers, at.unix_seconds);
+            if let Err(error) = signed {
+                let refusal = Refusal::client(400, error.slug(), format!("the request cannot be signed: {error}."), error.hint());
+                return self.refuse(&refusal);
+            }
+            self.record.signatures += 1;
+        }
+        self.record.signed_head = redacted(&headers);
+        let outgoing = Outgoing {
+            method: head.method.clone(),
+            path: head.path.clone(),
+            headers,
+            upstream: upstream.clone(),
+            body: self.body,
+            upgrade: self.upgrade.clone(),
+        };
+        self.attempt_began = at.since_start;
+        self.state = State::Sending;
+        Step::Send(Box::new(outgoing))
+    }
+
+    fn response(&mut self, status: u16, headers: &HeaderMap, at: &Moment<'_>) -> Step {
+        if !self.may_repeat(at) {
+            return self.deliver(status, at);
+        }
+        match judge::judge_head(status, headers) {
+            Verdict::Deliver => self.deliver(status, at),
+            Verdict::Retry(class) => self.again(class, status.to_string(), at),
+            Verdict::ReadCode => {
+                self.state = State::ReadingCode { status };
+                Step::ReadCode { limit: CODE_PREFIX }
+            }
+        }
+    }
+
+    fn failed(&mut self, failure: &Failure, at: &Moment<'_>) -> Step {
+        let host = self.upstream.as_ref().map(|upstream| upstream.target.authority()).unwrap_or_default();
+        let (outcome, repeatable, refusal) = match failure {
+            Failure::Connect(why) => (
+                "connect-failed",
+                true,
+                Refusal::upstream(502, "connect-failed", format!("no connection to {host}: {why}."), "Check the network, DNS and the endpoint's name."),
+            ),
+            Failure::Tls(why) => (
+                "tls-failed",
+                false,
+                Refusal::upstream(502, "tls-failed", format!("TLS to {host} was not verified: {why}."), "If the endpoint has a private CA, add its certificate to tls.ca_files."),
+            ),
+            Failure::Forbidden(address) => ("forbidden-address", false, forbidden(address)),
+            Failure::Broken(why) => (
+                "connection-broken",
+                true,
+                Refusal::upstream(502, "connection-broken", format!("the connection to {host} broke before an answer: {why}."), "Try again."),
+            ),
+            Failure::HeadTimeout => (
+                "head-timeout",
+                true,
+                Refusal::upstream(504, "head-timeout", format!("{host} sent no answer in time."), "Try again, or raise timeouts.head or timeouts.total."),
+            ),
+            Failure::Body(why) => (
+                "body-failed",
+                false,
+                Refusal::client(400, "body-failed", format!("the request's body did not come to its end: {why}."), "Send all of it."),
+            ),
+            Failure::Internal(why) => (
+                "internal",
+                false,
+                Refusal::sigward(500, "internal", format!("{why}."), "See sigward's log; body.spool_dir needs room for large bodies."),
+            ),
+        };
+        if repeatable && self.may_repeat(at) {
+            return self.again(RetryClass::Transient, outcome.to_owned(), at);
+        }
+        self.tell(outcome.to_owned(), at);
+        self.refuse(&refusal)
+    }
+
+    /// Attempts are left, and what was sent can be sent again.
+    fn may_repeat(&self, at: &Moment<'_>) -> bool {
+        let replayable = self.body != BodyPlan::Stream && self.upgrade.is_none();
+        let attempts_left = (self.record.attempts.len() as u32) + 1 < self.config.settings.retry.attempts;
+        replayable && attempts_left && self.deadline().is_none_or(|deadline| at.since_start < deadline)
+    }
+
+    fn again(&mut self, class: RetryClass, mut outcome: String, at: &Moment<'_>) -> Step {
+        if class == RetryClass::Throttling {
+            outcome.push_str(" throttled");
+        }
+        self.tell(outcome, at);
+        let n = self.record.attempts.len() as u32;
+        let random = self.next_random();
+        let wait = judge::delay(&self.config.settings.retry, class, n, random);
+        self.waited = wait;
+        self.state = State::Waiting;
+        let until = at.since_start + wait;
+        Step::Wait { until: self.deadline().map_or(until, |deadline| until.min(deadline)) }
+    }
+
+    fn tell(&mut self, outcome: String, at: &Moment<'_>) {
+        let took = at.since_start.saturating_sub(self.attempt_began);
+        self.record.attempts.push(Attempt { outcome, took, waited: std::mem::take(&mut self.waited) });
+    }
+
+    fn deliver(&mut self, status: u16, at: &Moment<'_>) -> Step {
+        self.tell(status.to_string(), at);
+        self.record.status = status;
+        self.state = State::Done;
+        Step::Deliver
+    }
+
+    fn too_large(&mut self, max: u64) -> Step {
+        self.refuse(&Refusal::client(
+            413,
+            "body-too-large",
+            format!("the request's body is larger than the {max} bytes that are served."),
+            "Send it in parts, or raise body.max or body.spool_max.",
+        ))
+    }
+
+    /// Answers instead of the upstream.
+    pub fn refuse(&mut self, refusal: &Refusal) -> Step {
+        self.state = State::Done;
+        self.record.status = refusal.status;
+        self.record.error = Some(refusal.slug);
+        if self.record.attempts.is_empty() && self.record.disposition != Disposition::Deny {
+            self.record.disposition = Disposition::Refuse;
+        }
+        let head_only = self.head.as_ref().is_some_and(|head| head.method == Method::HEAD);
+        Step::Reply(Box::new(refusal.response(self.shape, head_only)))
+    }
+
+    /// SplitMix64 (Steele, Lea, Flood 2014): jitter needs spread, not secrecy.
+    fn next_random(&mut self) -> f64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^= mixed >> 31;
+        (mixed >> 11) as f64 / (1_u64 << 53) as f64
+    }
+}
+
+fn forbidden(host: &str) -> Refusal {
+    Refusal::client(
+        403,
+        "forbidden-address",
+        format!("{:?} is a loopback, link-local or metadata address.", admit::shown(host)),
+        "Such addresses are served only where a [[route]] names the host, or has `connect` or `upstream`.",
+    )
+}
+
+fn no_credentials(name: &str, identity: Option<&Identity>) -> Refusal {
+    let tried: Vec<String> = identity
+        .map(|identity| identity.failures.iter().map(|(provider, why)| format!("{provider}: {why}")).collect())
+        .unwrap_or_default();
+    let tried = if tried.is_empty() { "they are still being loaded".to_owned() } else { format!("tried {}", tried.join("; ")) };
+    Refusal::sigward(
+        503,
+        "no-credentials",
+        format!("identity {name:?} has no usable AWS credentials: {tried}."),
+        "Give sigward credentials (environment, profile, container or instance role), then see `sigward whoami`.",
+    )
+}
+
+/// A target for a request whose host cannot be one; only to answer it.
+pub fn nowhere() -> Target {
+    Target { scheme: Scheme::Https, host: "invalid".into(), port: 443 }
+}

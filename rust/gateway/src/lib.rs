@@ -1,0 +1,24 @@
+//! Every decision that sigward makes about a request, without I/O, clock or thread.
+//!
+//! A request walks forward through the rooms of this crate, one module each:
+//! [`admit`] → [`recognise`] → [`route`] → [`sign`] → (the driver sends) → [`judge`] → [`record`], and never back
+//! except to try again. [`Exchange`] joins them: a driver feeds it [`Event`]s and carries out the [`Step`]s it answers with.
+//! Here live no sockets and no secrets but the credential snapshots in [`Identities`]; the engine calls, nothing is called.
+
+pub mod admit;
+pub mod exchange;
+pub mod identity;
+pub mod judge;
+pub mod recognise;
+pub mod record;
+pub mod refuse;
+pub mod route;
+pub mod settings;
+pub mod sign;
+
+pub use admit::{BodySize, Entry, RequestHead, Scheme, Target};
+pub use exchange::{BodyPlan, Config, Event, Exchange, Failure, Keep, Moment, Outgoing, Step};
+pub use identity::{Identities, Identity};
+pub use record::{Attempt, Disposition, Record};
+pub use refuse::{Fault, Refusal, Shape};
+pub use route::{Upstream, is_forbidden};

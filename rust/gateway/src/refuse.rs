@@ -1,0 +1,253 @@
+//! What sigward answers itself: an error in the shape of the protocol that the client speaks, so that its SDK can read it.
+//!
+//! Every refusal names a slug (`x-sigward-error`), the side at fault, the cause and the mend.
+//! Shapes: "Smithy protocols" (awsJson, restJson1, restXml, awsQuery, ec2Query, rpcv2Cbor), error serialization.
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderMap};
+use http::{HeaderValue, Method, Response, StatusCode};
+
+/// Who has to mend it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The program that sent the request.
+    Client,
+    /// This proxy, or its operator.
+    Sigward,
+    /// The service, or the way to it.
+    Upstream,
+}
+
+/// One error that sigward answers with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// HTTP status.
+    pub status: u16,
+    /// Machine-readable, for `x-sigward-error`.
+    pub slug: &'static str,
+    /// Who has to mend it.
+    pub fault: Fault,
+    /// The cause.
+    pub message: String,
+    /// The mend.
+    pub hint: String,
+}
+
+impl Refusal {
+    /// The client's fault.
+    pub fn client(status: u16, slug: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { status, slug, fault: Fault::Client, message: message.into(), hint: hint.into() }
+    }
+
+    /// Sigward's or its operator's fault.
+    pub fn sigward(status: u16, slug: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { fault: Fault::Sigward, ..Self::client(status, slug, message, hint) }
+    }
+
+    /// The upstream's fault.
+    pub fn upstream(status: u16, slug: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { fault: Fault::Upstream, ..Self::client(status, slug, message, hint) }
+    }
+
+    /// `no-credentials` → `NoCredentials`, where protocols want an error code.
+    fn code(&self) -> String {
+        self.slug
+            .split('-')
+            .flat_map(|word| {
+                let mut letters = word.chars();
+                letters.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(letters)
+            })
+            .collect()
+    }
+
+    /// The answer, in `shape`. `head_only`: the request was HEAD, so there is no body.
+    pub fn response(&self, shape: Shape, head_only: bool) -> Response<Bytes> {
+        let text = format!("sigward: {} {}", self.message, self.hint);
+        let code = self.code();
+        let (content_type, body) = shape.body(&code, &text, self.fault);
+        let mut response = Response::new(if head_only { Bytes::new() } else { Bytes::from(body) });
+        *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        headers.insert("x-sigward-error", HeaderValue::from_static(self.slug));
+        if matches!(shape, Shape::RestJson | Shape::Json10 | Shape::Json11)
+            && let Ok(code) = HeaderValue::from_str(&code)
+        {
+            headers.insert("x-amzn-errortype", code);
+        }
+        if shape == Shape::Cbor {
+            headers.insert("smithy-protocol", HeaderValue::from_static("rpc-v2-cbor"));
+        }
+        response
+    }
+}
+
+/// The protocols' error shapes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// `awsJson1_0`
+    Json10,
+    /// `awsJson1_1`
+    Json11,
+    /// `restJson1`
+    RestJson,
+    /// `awsQuery`, and `restXml` but S3
+    Query,
+    /// `ec2Query`
+    Ec2,
+    /// S3's `restXml` with `noErrorWrapping`
+    S3,
+    /// `rpcv2Cbor`
+    Cbor,
+    /// Not AWS's.
+    Plain,
+}
+
+impl Shape {
+    /// Reads the protocol off a request's head. `signing_name`: as far as it is known.
+    pub fn of(method: &Method, path: &str, headers: &HeaderMap, signing_name: Option<&str>) -> Self {
+        let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        if headers.contains_key("smithy-protocol") || content_type.starts_with("application/cbor") {
+            return Self::Cbor;
+        }
+        if content_type.starts_with("application/x-amz-json-1.0") {
+            return Self::Json10;
+        }
+        if headers.contains_key("x-amz-target") || content_type.starts_with("application/x-amz-json-1.1") {
+            return Self::Json11;
+        }
+        match signing_name {
+            Some("s3" | "s3-object-lambda" | "s3-outposts" | "s3express") => return Self::S3,
+            Some("ec2") => return Self::Ec2,
+            Some("cloudfront" | "route53") => return Self::Query,
+            _ => {}
+        }
+        let form = *method == Method::POST && content_type.starts_with("application/x-www-form-urlencoded");
+        let query = path.split_once('?').map(|(_, query)| query).unwrap_or_default();
+        if form || query.split('&').any(|pair| pair.starts_with("Action=")) {
+            return Self::Query;
+        }
+        if signing_name.is_some() { Self::RestJson } else { Self::Plain }
+    }
+
+    fn body(self, code: &str, text: &str, fault: Fault) -> (&'static str, Vec<u8>) {
+        let xml = escape_xml(text);
+        match self {
+            Self::Json10 | Self::Json11 => {
+                let content_type = if self == Self::Json10 { "application/x-amz-json-1.0" } else { "application/x-amz-json-1.1" };
+                (content_type, serde_json::json!({"__type": format!("sigward#{code}"), "message": text}).to_string().into_bytes())
+            }
+            Self::RestJson => ("application/json", serde_json::json!({"code": code, "message": text}).to_string().into_bytes()),
+            Self::Query => {
+                let kind = if fault == Fault::Client { "Sender" } else { "Receiver" };
+                let body = format!(
+                    "<ErrorResponse><Error><Type>{kind}</Type><Code>{code}</Code><Message>{xml}</Message></Error><RequestId>sigward</RequestId></ErrorResponse>"
+                );
+                ("text/xml", body.into_bytes())
+            }
+            Self::Ec2 => {
+                let body = format!(
+                    "<Response><Errors><Error><Code>{code}</Code><Message>{xml}</Message></Error></Errors><RequestID>sigward</RequestID></Response>"
+                );
+                ("text/xml", body.into_bytes())
+            }
+            Self::S3 => {
+                let body = format!(
+                    "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>{xml}</Message><RequestId>sigward</RequestId></Error>"
+                );
+                ("application/xml", body.into_bytes())
+            }
+            Self::Cbor => ("application/cbor", cbor_map(&[("__type", &format!("sigward#{code}")), ("message", text)])),
+            Self::Plain => ("text/plain; charset=utf-8", format!("{text}\n").into_bytes()),
+        }
+    }
+}
+
+fn escape_xml(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            // XML 1.0 has no form for control characters.
+            control if control.is_control() && !matches!(control, '\n' | '\t') => escaped.push('\u{fffd}'),
+            other => escaped.push(other),
+        }
+    }
+    escaped
+}
+
+/// A map of text to text, fewer than 24 entries (RFC 8949, section 3).
+fn cbor_map(entries: &[(&str, &str)]) -> Vec<u8> {
+    let mut out = vec![0xa0 | (entries.len().min(23) as u8)];
+    for text in entries.iter().flat_map(|(key, value)| [key, value]) {
+        match text.len() {
+            length @ 0..24 => out.push(0x60 | length as u8),
+            length @ 24..256 => out.extend([0x78, length as u8]),
+            length @ 256..65_536 => {
+                out.push(0x79);
+                out.extend((length as u16).to_be_bytes());
+            }
+            length => {
+                out.push(0x7a);
+                out.extend((length as u32).to_be_bytes());
+            }
+        }
+        out.extend(text.bytes());
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal() -> Refusal {
+        Refusal::sigward(503, "no-credentials", "env: <none> & nothing", "Set them.")
+    }
+
+    fn body(shape: Shape) -> String {
+        String::from_utf8_lossy(refusal().response(shape, false).body()).into_owned()
+    }
+
+    #[test]
+    fn each_protocol_gets_its_shape() {
+        assert_eq!(body(Shape::Json10), r#"{"__type":"sigward#NoCredentials","message":"sigward: env: <none> & nothing Set them."}"#);
+        assert_eq!(body(Shape::RestJson), r#"{"code":"NoCredentials","message":"sigward: env: <none> & nothing Set them."}"#);
+        assert!(body(Shape::Query).contains("<Type>Receiver</Type><Code>NoCredentials</Code><Message>sigward: env: &lt;none&gt; &amp; nothing"));
+        assert!(body(Shape::Ec2).starts_with("<Response><Errors><Error><Code>NoCredentials</Code>"));
+        assert!(body(Shape::S3).contains("\n<Error><Code>NoCredentials</Code>"));
+        assert_eq!(body(Shape::Plain), "sigward: env: <none> & nothing Set them.\n");
+        let cbor = refusal().response(Shape::Cbor, false);
+        assert!(cbor.body().starts_with(b"\xa2\x66__type\x75sigward#NoCredentials\x67message\x78\x28sigward"));
+    }
+
+    #[test]
+    fn the_slug_is_always_there_and_head_has_no_body() {
+        let response = refusal().response(Shape::S3, true);
+        assert_eq!(response.headers()["x-sigward-error"], "no-credentials");
+        assert!(response.body().is_empty());
+        assert_eq!(response.status(), 503);
+    }
+
+    #[test]
+    fn the_protocol_is_read_off_the_head() {
+        let headers = |pairs: &[(&'static str, &'static str)]| -> HeaderMap {
+            pairs.iter().map(|(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
+        };
+        let form = headers(&[("content-type", "application/x-www-form-urlencoded; charset=utf-8")]);
+        for (given, service, expected) in [
+            (headers(&[("x-amz-target", "X.Y"), ("content-type", "application/x-amz-json-1.0")]), Some("dynamodb"), Shape::Json10),
+            (headers(&[("x-amz-target", "X.Y")]), None, Shape::Json11),
+            (headers(&[("smithy-protocol", "rpc-v2-cbor")]), Some("sqs"), Shape::Cbor),
+            (form.clone(), Some("ec2"), Shape::Ec2),
+            (form, Some("sts"), Shape::Query),
+            (HeaderMap::new(), Some("s3"), Shape::S3),
+            (HeaderMap::new(), Some("lambda"), Shape::RestJson),
+            (HeaderMap::new(), None, Shape::Plain),
+        ] {
+            assert_eq!(Shape::of(&Method::POST, "/", &given, service), expected);
+        }
+    }
+}

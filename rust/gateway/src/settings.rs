@@ -1,0 +1,264 @@
+//! What an operator sets, as the engine takes it: JSON, made by `python/sigward/settings.py`. Every field has a default.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+
+/// The whole of it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EngineSettings {
+    /// Engine threads, ≥ 1.
+    pub threads: usize,
+    /// For hosts that name no region.
+    pub default_region: String,
+    /// The identity of routes that name none.
+    pub default_identity: String,
+    /// How bodies are kept.
+    pub body: BodySettings,
+    /// How long each wait may last.
+    pub timeouts: Timeouts,
+    /// Attempts and delays.
+    pub retry: RetrySettings,
+    /// Whom to trust upstream.
+    pub tls: TlsSettings,
+    /// Limits of a request's head.
+    pub limits: Limits,
+    /// First match wins.
+    pub routes: Vec<RouteSettings>,
+}
+
+impl Default for EngineSettings {
+    fn default() -> Self {
+        Self {
+            threads: 1,
+            default_region: "us-east-1".into(),
+            default_identity: "default".into(),
+            body: BodySettings::default(),
+            timeouts: Timeouts::default(),
+            retry: RetrySettings::default(),
+            tls: TlsSettings::default(),
+            limits: Limits::default(),
+            routes: Vec::new(),
+        }
+    }
+}
+
+impl EngineSettings {
+    /// Reads JSON. The error names the field and what was expected there.
+    pub fn from_json(json: &str) -> Result<Self, String> {
+        let settings: Self = serde_json::from_str(json).map_err(|error| error.to_string())?;
+        if settings.threads == 0 {
+            return Err("threads: at least 1".into());
+        }
+        if settings.retry.attempts == 0 {
+            return Err("retry.attempts: at least 1 (1 means no retry)".into());
+        }
+        Ok(settings)
+    }
+}
+
+/// See "Bodies" in docs/design.md.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BodySettings {
+    /// Bytes kept in memory, hashed and replayable; larger bodies are spooled or streamed.
+    pub hold: u64,
+    /// Largest request body that is served, bytes; `None`: no limit.
+    pub max: Option<u64>,
+    /// Where spooled bodies lie (unlinked files); `None`: the system's directory for temporary files.
+    pub spool_dir: Option<PathBuf>,
+    /// Largest body that is spooled, bytes.
+    pub spool_max: u64,
+}
+
+impl Default for BodySettings {
+    fn default() -> Self {
+        Self { hold: 1 << 20, max: None, spool_dir: None, spool_max: 5 << 40 }
+    }
+}
+
+/// Seconds in JSON.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Timeouts {
+    /// TCP and TLS handshakes.
+    #[serde(deserialize_with = "seconds")]
+    pub connect: Duration,
+    /// From the last byte of the request to the head of the answer.
+    #[serde(deserialize_with = "seconds")]
+    pub head: Duration,
+    /// Without a byte in either direction while a body is under way.
+    #[serde(deserialize_with = "seconds")]
+    pub idle: Duration,
+    /// From the request's head to the answer's head, attempts and waits together; `None`: no limit.
+    #[serde(deserialize_with = "optional_seconds")]
+    pub total: Option<Duration>,
+    /// An idle pooled connection is closed after this.
+    #[serde(deserialize_with = "seconds")]
+    pub pool_idle: Duration,
+    /// A request waits so long for credentials that are being loaded.
+    #[serde(deserialize_with = "seconds")]
+    pub credentials: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            head: Duration::from_secs(60),
+            idle: Duration::from_secs(60),
+            total: None,
+            pool_idle: Duration::from_secs(60),
+            credentials: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Full-jitter exponential backoff: `random() · min(scale · 2^(n−1), cap)` before retry n.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetrySettings {
+    /// Attempts in all, ≥ 1.
+    pub attempts: u32,
+    /// Scale for 5xx and connection errors.
+    #[serde(deserialize_with = "seconds")]
+    pub base: Duration,
+    /// Scale for throttling.
+    #[serde(deserialize_with = "seconds")]
+    pub throttle_base: Duration,
+    /// Longest delay before jitter.
+    #[serde(deserialize_with = "seconds")]
+    pub cap: Duration,
+}
+
+impl Default for RetrySettings {
+    fn default() -> Self {
+        Self {
+            attempts: 3,
+            base: Duration::from_millis(50),
+            throttle_base: Duration::from_secs(1),
+            cap: Duration::from_secs(20),
+        }
+    }
+}
+
+/// TLS to the upstream is always verified.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TlsSettings {
+    /// PEM files with certificates to trust besides the system's.
+    pub ca_files: Vec<PathBuf>,
+    /// Trust the system's roots.
+    pub system_roots: bool,
+}
+
+impl Default for TlsSettings {
+    fn default() -> Self {
+        Self { ca_files: Vec::new(), system_roots: true }
+    }
+}
+
+/// Limits of a request's head.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// All names and values together, bytes.
+    pub header_bytes: usize,
+    /// How many headers.
+    pub headers: usize,
+    /// Path and query, bytes.
+    pub target_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { header_bytes: 64 << 10, headers: 200, target_bytes: 16 << 10 }
+    }
+}
+
+/// One `[[route]]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RouteSettings {
+    /// For messages; empty: its number.
+    pub name: String,
+    /// Host pattern; `*` matches any run of characters.
+    pub host: String,
+    /// Path pattern, likewise; `None`: every path.
+    pub path: Option<String>,
+    /// What to do.
+    pub action: Action,
+    /// Signing name, where the host does not tell or tells wrong.
+    pub service: Option<String>,
+    /// Region in the scope, likewise.
+    pub region: Option<String>,
+    /// Whose credentials.
+    pub identity: Option<String>,
+    /// `https://host[:port]`: the request goes there instead; scheme, Host and TLS name are rewritten.
+    pub upstream: Option<String>,
+    /// `host:port`: only the socket goes there; Host and the verified TLS name stay.
+    pub connect: Option<String>,
+    /// `s3` or `generic`; `None`: by the signing name.
+    pub style: Option<PathStyle>,
+}
+
+/// What a route does with a request.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// Sign and forward.
+    #[default]
+    Sign,
+    /// Forward untouched.
+    Pass,
+    /// Refuse with 403.
+    Deny,
+}
+
+/// How the path enters the canonical request.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum PathStyle {
+    /// As sent, encoded once.
+    S3,
+    /// Normalised, encoded twice.
+    Generic,
+}
+
+fn seconds<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    checked(f64::deserialize(from)?)
+}
+
+fn optional_seconds<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    Option::<f64>::deserialize(from)?.map(checked).transpose()
+}
+
+fn checked<E: serde::de::Error>(seconds: f64) -> Result<Duration, E> {
+    Duration::try_from_secs_f64(seconds).map_err(|_| E::custom(format!("{seconds}: seconds, a number ≥ 0, are expected")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_object_gives_the_defaults() {
+        let settings = EngineSettings::from_json("{}").unwrap();
+        assert_eq!(settings.retry.attempts, 3);
+        assert_eq!(settings.body.hold, 1 << 20);
+    }
+
+    #[test]
+    fn errors_name_the_field() {
+        for (json, said) in [
+            (r#"{"bdy": {}}"#, "bdy"),
+            (r#"{"timeouts": {"connect": -1}}"#, "seconds"),
+            (r#"{"retry": {"attempts": 0}}"#, "retry.attempts"),
+            (r#"{"routes": [{"host": "*", "action": "sing"}]}"#, "sing"),
+        ] {
+            assert!(EngineSettings::from_json(json).unwrap_err().contains(said), "{json}");
+        }
+    }
+}

@@ -1,0 +1,379 @@
+//! `Engine`, `Job` and `Report`. Nothing here waits: what takes time happens on the engine's threads, which never take the GIL.
+
+use std::net::IpAddr;
+use std::os::fd::RawFd;
+
+use bytes::Bytes;
+use http::header::{HeaderMap, HeaderName};
+use http::{HeaderValue, Method};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyList, PyTuple};
+use sigward_engine::OutboxEvent;
+use sigward_gateway::{BodySize, Entry, Record, RequestHead, Scheme, Target};
+
+const EVENT_RESPONSE: u8 = 0;
+const EVENT_DATA: u8 = 1;
+const EVENT_TRAILERS: u8 = 2;
+const EVENT_FAILED: u8 = 3;
+const EVENT_WRITABLE: u8 = 4;
+const EVENT_REFRESH: u8 = 5;
+
+const ENTRY_FORWARD: u8 = 0;
+const ENTRY_CONNECT: u8 = 1;
+const ENTRY_REVERSE: u8 = 2;
+
+#[pyclass(frozen, module = "sigward._core")]
+pub(crate) struct Engine {
+    engine: sigward_engine::Engine,
+}
+
+#[pyclass(frozen, module = "sigward._core")]
+pub(crate) struct Job {
+    job: sigward_engine::Job,
+}
+
+#[pyclass(frozen, module = "sigward._core")]
+pub(crate) struct Report {
+    record: Record,
+}
+
+#[pymethods]
+impl Engine {
+    #[new]
+    fn new(python: Python<'_>, settings: &str) -> PyResult<Self> {
+        let engine = python.detach(|| sigward_engine::Engine::new(settings));
+        Ok(Self { engine: engine.map_err(|message| crate::errors::settings(python, message))? })
+    }
+
+    #[pyo3(signature = (settings, /))]
+    fn configure(&self, python: Python<'_>, settings: &str) -> PyResult<()> {
+        python.detach(|| self.engine.configure(settings)).map_err(|message| crate::errors::settings(python, message))
+    }
+
+    fn fileno(&self) -> RawFd {
+        self.engine.descriptor()
+    }
+
+    fn poll<'py>(&self, python: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let events: Vec<Bound<'py, PyTuple>> = self.engine.poll().into_iter().map(|event| tuple(python, event)).collect::<PyResult<_>>()?;
+        PyList::new(python, events)
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "positional arguments cost least")]
+    #[pyo3(signature = (entry, method, scheme, host, port, path, headers, body, client, /))]
+    fn submit(
+        &self,
+        entry: u8,
+        method: &[u8],
+        scheme: &[u8],
+        host: &str,
+        port: i64,
+        path: &[u8],
+        headers: &Bound<'_, PyAny>,
+        body: Option<&[u8]>,
+        client: &str,
+    ) -> PyResult<Job> {
+        let entry = match entry {
+            ENTRY_FORWARD => Entry::Forward,
+            ENTRY_CONNECT => Entry::Connect,
+            ENTRY_REVERSE => Entry::Reverse,
+            other => return Err(PyValueError::new_err(format!("entry: one of ENTRY_… is expected, not {other}"))),
+        };
+        let (headers, bad_header) = header_map(headers)?;
+        let scheme = if scheme == b"http" { Scheme::Http } else { Scheme::Https };
+        let target = u16::try_from(port).map_err(|_| format!("port {port}")).and_then(|port| Target::new(scheme, host, port));
+        let wrong = bad_header.or_else(|| target.as_ref().err().cloned());
+        let size = match body {
+            Some(body) => BodySize::Known(body.len() as u64),
+            None => content_length(&headers).map_or(BodySize::Unknown, BodySize::Known),
+        };
+        let method_read = Method::from_bytes(method);
+        let wrong = wrong.or_else(|| method_read.is_err().then(|| "the method is not a token".to_owned()));
+        let head = RequestHead {
+            entry,
+            method: method_read.unwrap_or(Method::GET),
+            target: target.unwrap_or_else(|_| sigward_gateway::exchange::nowhere()),
+            path: legal_target(path),
+            headers,
+            body: size,
+            client: client.to_owned(),
+            malformed: wrong,
+        };
+        let job = self.engine.submit(head, body.map(Bytes::copy_from_slice));
+        Ok(Job { job: job.ok_or_else(|| PyRuntimeError::new_err("the engine is closed"))? })
+    }
+
+    #[pyo3(signature = (host, port, /))]
+    fn intercepts(&self, host: &str, port: u16) -> bool {
+        let _ = port;
+        self.engine.intercepts(host)
+    }
+
+    #[pyo3(signature = (host, address, /))]
+    fn may_connect(&self, host: &str, address: &str) -> PyResult<bool> {
+        // A scope (fe80::1%eth0) says only which link.
+        let bare = address.split('%').next().unwrap_or_default();
+        let address: IpAddr = bare.parse().map_err(|_| PyValueError::new_err(format!("address: an IP address is expected, not {address:?}")))?;
+        Ok(self.engine.may_connect(host, address))
+    }
+
+    #[pyo3(signature = (identity, access_key_id, secret_access_key, session_token, expires_at, provider, /))]
+    #[allow(clippy::too_many_arguments, reason = "one snapshot")]
+    fn set_credentials(
+        &self,
+        python: Python<'_>,
+        identity: &str,
+        access_key_id: &str,
+        secret_access_key: &str,
+        session_token: Option<&str>,
+        expires_at: Option<f64>,
+        provider: &str,
+    ) -> PyResult<()> {
+        let credentials = sigward_engine::credentials(access_key_id, secret_access_key, session_token.filter(|token| !token.is_empty()));
+        let credentials = credentials.map_err(|error| crate::errors::signing(python, &error))?;
+        self.engine.set_credentials(identity, credentials, expires_at, provider);
+        Ok(())
+    }
+
+    #[pyo3(signature = (identity, reasons, /))]
+    fn set_credentials_failed(&self, identity: &str, reasons: Vec<(String, String)>) {
+        self.engine.set_credentials_failed(identity, reasons);
+    }
+
+    #[pyo3(signature = (address, /))]
+    fn admin(&self, python: Python<'_>, address: &str) -> PyResult<(String, u16)> {
+        let bound = python.detach(|| self.engine.admin(address))?;
+        Ok((bound.ip().to_string(), bound.port()))
+    }
+
+    #[pyo3(signature = (part, ready, why = "", /))]
+    fn set_ready(&self, part: &str, ready: bool, why: &str) {
+        self.engine.set_ready(part, ready, why);
+    }
+
+    fn is_ready(&self) -> bool {
+        self.engine.not_ready().is_empty()
+    }
+
+    fn metrics(&self) -> String {
+        self.engine.metrics()
+    }
+
+    fn in_flight(&self) -> i64 {
+        self.engine.in_flight()
+    }
+
+    #[pyo3(signature = (name, value, /))]
+    #[allow(clippy::unused_self, reason = "a method for Python")]
+    fn redact<'py>(&self, python: Python<'py>, name: &[u8], value: &[u8]) -> Bound<'py, PyBytes> {
+        match (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+            (Ok(name), Ok(value)) => PyBytes::new(python, sigward_gateway::record::redact(&name, &value).as_bytes()),
+            _ => PyBytes::new(python, b"redacted"),
+        }
+    }
+
+    fn close(&self, python: Python<'_>) {
+        python.detach(|| self.engine.close());
+    }
+
+    #[allow(clippy::unused_self, reason = "a method for Python")]
+    fn __repr__(&self) -> &'static str {
+        "Engine(…)"
+    }
+}
+
+#[pymethods]
+impl Job {
+    #[getter]
+    fn id(&self) -> u64 {
+        self.job.id()
+    }
+
+    #[pyo3(signature = (data, /))]
+    fn send(&self, data: &[u8]) -> bool {
+        self.job.send(Bytes::copy_from_slice(data))
+    }
+
+    #[pyo3(signature = (trailers = None, /))]
+    fn end(&self, trailers: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        let trailers = trailers.map(header_map).transpose()?.map(|(trailers, _)| trailers);
+        self.job.end(trailers);
+        Ok(())
+    }
+
+    #[pyo3(signature = (size, /))]
+    fn ack(&self, size: usize) {
+        self.job.ack(size);
+    }
+
+    fn cancel(&self) {
+        self.job.cancel();
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Job({})", self.job.id())
+    }
+}
+
+#[pymethods]
+impl Report {
+    #[getter]
+    fn service(&self) -> Option<&str> {
+        self.record.service.as_deref()
+    }
+
+    #[getter]
+    fn region(&self) -> Option<&str> {
+        self.record.region.as_deref()
+    }
+
+    #[getter]
+    fn identity(&self) -> Option<&str> {
+        self.record.identity.as_deref()
+    }
+
+    #[getter]
+    fn action(&self) -> &str {
+        self.record.disposition.as_str()
+    }
+
+    #[getter]
+    fn upstream(&self) -> Option<&str> {
+        self.record.upstream.as_deref()
+    }
+
+    #[getter]
+    fn attempts(&self) -> Vec<(String, f64, f64)> {
+        let attempts = self.record.attempts.iter();
+        attempts.map(|attempt| (attempt.outcome.clone(), attempt.took.as_secs_f64(), attempt.waited.as_secs_f64())).collect()
+    }
+
+    #[getter]
+    fn signed_head<'py>(&self, python: Python<'py>) -> Vec<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)> {
+        let head = self.record.signed_head.iter();
+        head.map(|(name, value)| (PyBytes::new(python, name.as_str().as_bytes()), PyBytes::new(python, value.as_bytes()))).collect()
+    }
+
+    #[getter]
+    fn error(&self) -> Option<&str> {
+        self.record.error
+    }
+
+    #[getter]
+    fn summary(&self) -> String {
+        self.record.summary()
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Report({})", self.record.summary())
+    }
+}
+
+fn tuple(python: Python<'_>, event: OutboxEvent) -> PyResult<Bound<'_, PyTuple>> {
+    let bytes = |data: &Bytes| PyBytes::new(python, data);
+    match event {
+        OutboxEvent::Response { job, status, headers, data, end, record } => {
+            let reason = status.canonical_reason().unwrap_or_default();
+            let reason = PyBytes::new(python, reason.as_bytes());
+            let report = Bound::new(python, Report { record: *record })?;
+            let headers = pairs(python, &headers)?;
+            (EVENT_RESPONSE, job, PyBytes::new(python, b"HTTP/1.1"), status.as_u16(), reason, headers, bytes(&data), end, report).into_pyobject(python)
+        }
+        OutboxEvent::Data { job, data, end } => (EVENT_DATA, job, bytes(&data), end).into_pyobject(python),
+        OutboxEvent::Trailers { job, trailers } => (EVENT_TRAILERS, job, pairs(python, &trailers)?).into_pyobject(python),
+        OutboxEvent::Failed { job, message } => (EVENT_FAILED, job, message).into_pyobject(python),
+        OutboxEvent::Writable { job } => (EVENT_WRITABLE, job).into_pyobject(python),
+        OutboxEvent::Refresh { identity } => (EVENT_REFRESH, identity).into_pyobject(python),
+    }
+}
+
+fn pairs<'py>(python: Python<'py>, headers: &HeaderMap) -> PyResult<Bound<'py, PyTuple>> {
+    let pairs: Vec<Bound<'py, PyTuple>> = headers
+        .iter()
+        .map(|(name, value)| (PyBytes::new(python, name.as_str().as_bytes()), PyBytes::new(python, value.as_bytes())).into_pyobject(python))
+        .collect::<PyResult<_>>()?;
+    PyTuple::new(python, pairs)
+}
+
+/// The headers, and what is wrong with the first that is malformed.
+fn header_map(headers: &Bound<'_, PyAny>) -> PyResult<(HeaderMap, Option<String>)> {
+    let mut map = HeaderMap::with_capacity(16);
+    let mut wrong = None;
+    for pair in headers.try_iter()? {
+        let pair = pair?;
+        let (name, value): (Bound<'_, PyBytes>, Bound<'_, PyBytes>) = pair.extract()?;
+        match (HeaderName::from_bytes(name.as_bytes()), header_value(value.as_bytes())) {
+            (Ok(name), Some(value)) => {
+                if map.try_append(name, value).is_err() {
+                    wrong = wrong.or_else(|| Some("there are too many headers".to_owned()));
+                }
+            }
+            (Err(_), _) => wrong = wrong.or_else(|| Some(format!("header name {:?} is not a token", String::from_utf8_lossy(name.as_bytes())))),
+            (Ok(name), None) => wrong = wrong.or_else(|| Some(format!("the value of header {name} holds a control character"))),
+        }
+    }
+    Ok((map, wrong))
+}
+
+/// An obsolete line fold (RFC 9112, section 5.2) becomes blanks, as it has to be before it is forwarded.
+fn header_value(value: &[u8]) -> Option<HeaderValue> {
+    if let Ok(value) = HeaderValue::from_bytes(value) {
+        return Some(value);
+    }
+    let mut unfolded = Vec::with_capacity(value.len());
+    let mut rest = value;
+    while let [byte, after @ ..] = rest {
+        match rest {
+            [b'\r', b'\n', b' ' | b'\t', ..] => {
+                unfolded.extend(b"  ");
+                rest = after.get(1..).unwrap_or_default();
+            }
+            [b'\n', b' ' | b'\t', ..] => {
+                unfolded.push(b' ');
+                rest = after;
+            }
+            _ => {
+                unfolded.push(*byte);
+                rest = after;
+            }
+        }
+    }
+    HeaderValue::from_bytes(&unfolded).ok()
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Bytes that no request target may hold, encoded: nothing is lost, and what follows is ASCII.
+fn legal_target(path: &[u8]) -> String {
+    let mut target = String::with_capacity(path.len());
+    for &byte in path {
+        if byte.is_ascii_graphic() && byte != b'#' {
+            target.push(char::from(byte));
+        } else {
+            target.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    target
+}
+
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    for (name, value) in [
+        ("EVENT_RESPONSE", EVENT_RESPONSE),
+        ("EVENT_DATA", EVENT_DATA),
+        ("EVENT_TRAILERS", EVENT_TRAILERS),
+        ("EVENT_FAILED", EVENT_FAILED),
+        ("EVENT_WRITABLE", EVENT_WRITABLE),
+        ("EVENT_REFRESH", EVENT_REFRESH),
+        ("ENTRY_FORWARD", ENTRY_FORWARD),
+        ("ENTRY_CONNECT", ENTRY_CONNECT),
+        ("ENTRY_REVERSE", ENTRY_REVERSE),
+    ] {
+        module.add(name, value)?;
+    }
+    module.add_class::<Engine>()?;
+    module.add_class::<Job>()?;
+    module.add_class::<Report>()
+}

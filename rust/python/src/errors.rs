@@ -1,0 +1,38 @@
+//! Rust's errors as Python's exceptions, each with `slug`, `fault` and `hint`.
+
+use pyo3::create_exception;
+use pyo3::exceptions::PyException;
+use pyo3::prelude::*;
+
+create_exception!(sigward._core, SigwardError, PyException, "Base of what the Rust module raises.");
+create_exception!(sigward._core, SettingsError, SigwardError, "The settings do not hold; the message names the field.");
+create_exception!(sigward._core, SigningError, SigwardError, "A request cannot be signed; the message names the part.");
+
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let python = module.py();
+    let base = python.get_type::<SigwardError>();
+    for name in ["slug", "fault", "hint"] {
+        base.setattr(name, "")?;
+    }
+    module.add("SigwardError", base)?;
+    module.add("SettingsError", python.get_type::<SettingsError>())?;
+    module.add("SigningError", python.get_type::<SigningError>())
+}
+
+fn with(python: Python<'_>, error: PyErr, slug: &str, fault: &str, hint: &str) -> PyErr {
+    let value = error.value(python);
+    for (name, text) in [("slug", slug), ("fault", fault), ("hint", hint)] {
+        if let Err(failed) = value.setattr(name, text) {
+            return failed;
+        }
+    }
+    error
+}
+
+pub(crate) fn settings(python: Python<'_>, message: String) -> PyErr {
+    with(python, SettingsError::new_err(message), "bad-settings", "sigward", "See docs/settings.md, or run `sigward check`.")
+}
+
+pub(crate) fn signing(python: Python<'_>, error: &sigward_sigv4::SignError) -> PyErr {
+    with(python, SigningError::new_err(error.to_string()), error.slug(), "client", &error.hint())
+}

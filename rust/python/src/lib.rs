@@ -1,0 +1,22 @@
+//! `sigward._core`: the engine and the signer, as Python sees them. Thin; documented in `python/sigward/_core.pyi`.
+//! The only place where a Rust error becomes a Python exception.
+
+mod engine;
+mod errors;
+mod recognised;
+mod signer;
+
+use pyo3::prelude::*;
+
+/// Requests allocate and free on engine threads at a high rate; the system's allocator keeps what it was given.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[pymodule]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    errors::register(module)?;
+    signer::register(module)?;
+    recognised::register(module)?;
+    engine::register(module)
+}
