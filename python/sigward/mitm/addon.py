@@ -1,0 +1,175 @@
+"""The addons: which connections are intercepted, where a request is bound for, and that nothing fails open.
+
+mitmproxy swallows what a hook raises and lets the request go on. Here a hook that raises refuses the request: ours by `refusing`,
+other people's by `EngineAddonManager` in `front.py`.
+"""
+
+import asyncio
+import functools
+import ipaddress
+import logging
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from mitmproxy import http, tcp, tls
+from mitmproxy.net.http import url
+from mitmproxy.proxy import layer
+from mitmproxy.proxy.layers import TCPLayer
+from mitmproxy.proxy.server_hooks import ServerConnectionHookData
+
+from sigward import _core
+from sigward.mitm.bridge import Bridge
+from sigward.mitm.internals import MESSAGE_LIMIT, EngineHttpLayer, http_layer_to_adopt, is_inside_connect
+
+logger = logging.getLogger(__name__)
+
+
+def refusal(status: int, slug: str, message: str) -> http.Response:
+    """An answer of sigward's own, made before the engine knows of the request."""
+    headers = {"content-type": "text/plain; charset=utf-8", "x-sigward-error": slug}
+    return http.Response.make(status, f"sigward: {message}\n", headers)
+
+
+def refuse_flow(flow: http.HTTPFlow, why: str) -> None:
+    """Answers a request that a hook failed on, instead of letting it go on."""
+    flow.request.stream = False
+    flow.response = refusal(500, "hook-failed", f"{why} The request was not sent. See sigward's log.")
+
+
+def refusing[**P](hook: Callable[P, None]) -> Callable[P, None]:
+    """A hook that raises refuses the request."""
+
+    @functools.wraps(hook)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            hook(*args, **kwargs)
+        except Exception:
+            logger.exception("hook %s failed", hook.__name__)
+            flow: Any = args[-1]
+            refuse_flow(flow, f"A hook of sigward's ({hook.__name__}) failed.")
+
+    return wrapped
+
+
+def same_host(one: str, other: str) -> bool:
+    """True if two names are one host: case and a trailing dot mean nothing."""
+    return one.lower().rstrip(".") == other.lower().rstrip(".")
+
+
+class Tunnels:
+    """Comes before mitmproxy's own decisions: what is not intercepted passes untouched, but never to a local address."""
+
+    def __init__(self, engine: _core.Engine) -> None:
+        self.engine = engine
+
+    def intercepts(self, address: tuple[str, int] | None) -> bool:
+        """True if a CONNECT to this address is to be looked into. Its own name decides, not SNI or Host."""
+        return address is not None and self.engine.intercepts(address[0], address[1])
+
+    def next_layer(self, next_layer: layer.NextLayer) -> None:
+        """After CONNECT, whatever is not for an intercepted host is bytes."""
+        context = next_layer.context
+        if is_inside_connect(context) and not self.intercepts(context.server.address):
+            next_layer.layer = TCPLayer(context, ignore=True)
+
+    def tls_clienthello(self, data: tls.ClientHelloData) -> None:
+        """TLS inside an intercepted CONNECT, unless its SNI names another host than CONNECT did: that is not signed for."""
+        address = data.context.server.address
+        if not is_inside_connect(data.context):
+            return
+        sni = data.client_hello.sni
+        data.ignore_connection = not self.intercepts(address) or (sni is not None and address is not None and not same_host(sni, address[0]))
+
+    async def http_connect(self, flow: http.HTTPFlow) -> None:
+        """Refuses a tunnel to a local address while the client can still be told."""
+        host, port = flow.request.host, flow.request.port
+        if self.intercepts((host, port)):
+            return
+        try:
+            await self.allowed_address(host, port)
+        except OSError as error:
+            flow.response = refusal(502, "connect-failed", f"no connection to {host!r}: {error}. Check the host's name.")
+        except PermissionError:
+            raise
+        except ValueError:
+            flow.response = refusal(
+                403, "forbidden-address", f"{host!r} is a loopback, link-local or metadata address; they are served only where a [[route]] names the host."
+            )
+
+    async def server_connect(self, data: ServerConnectionHookData) -> None:
+        """mitmproxy is about to open a tunnel: to an address that was looked at, not to whatever the name says next."""
+        address = data.server.address
+        if address is None:
+            data.server.error = "no destination"
+            return
+        try:
+            data.server.address = (await self.allowed_address(address[0], address[1]), address[1])
+        except (OSError, ValueError) as error:
+            data.server.error = str(error)
+
+    async def allowed_address(self, host: str, port: int) -> str:
+        """The first address of a host that clients may reach. Raises ValueError if there is none, OSError if it does not resolve."""
+        bare = host.removeprefix("[").removesuffix("]")
+        try:
+            found = [str(ipaddress.ip_address(bare))]
+        except ValueError:
+            infos = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found = [str(info[4][0]) for info in infos]
+        for address in found:
+            if self.engine.may_connect(bare, address):
+                return address
+        raise ValueError(f"{host!r} has local addresses only")
+
+
+class Sign:
+    """Comes last: makes the engine the upstream half of every HTTP layer, and says where requests to reverse listeners are bound for."""
+
+    def __init__(self, bridge: Bridge, upstreams: dict[str, tuple[str, str, int] | None]) -> None:
+        self.bridge = bridge
+        self.upstreams = upstreams
+
+    def next_layer(self, next_layer: layer.NextLayer) -> None:
+        """Adopts the HTTP layer that mitmproxy has just made."""
+        if http_layer := http_layer_to_adopt(next_layer):
+            EngineHttpLayer.adopt(http_layer, self.bridge)
+
+    @refusing
+    def requestheaders(self, flow: http.HTTPFlow) -> None:
+        """A reverse listener's upstream, or the endpoint that Host names."""
+        mode = flow.client_conn.proxy_mode
+        if mode.type_name != "reverse":
+            return
+        listener = mode.data.split("://")[-1].split(":")[0]
+        upstream = self.upstreams.get(listener)
+        data = flow.request.data
+        if upstream is not None:
+            scheme, data.host, data.port = upstream
+            data.scheme = scheme.encode()
+            return
+        try:
+            host, port = url.parse_authority(flow.request.host_header or flow.request.authority or "", check=True)
+        except ValueError:
+            flow.request.stream = False
+            flow.response = refusal(400, "bad-host", "the Host header does not name a host; this listener sends a request to the AWS endpoint that Host names.")
+            return
+        data.scheme, data.host, data.port = b"https", host, 443 if port in (None, 80) else port
+
+    @refusing
+    def responseheaders(self, flow: http.HTTPFlow) -> None:
+        """Responses always stream. An addon that wants to read one sets `flow.response.stream = False` after this."""
+        if flow.response is not None and "sigward" in flow.metadata:
+            flow.response.stream = True
+
+    def websocket_message(self, flow: http.HTTPFlow) -> None:
+        """mitmproxy keeps all messages of a connection; the last few are enough to look at."""
+        if flow.websocket is not None:
+            del flow.websocket.messages[:-MESSAGE_LIMIT]
+
+    def tcp_message(self, flow: tcp.TCPFlow) -> None:
+        """The same for raw upgrades."""
+        del flow.messages[:-MESSAGE_LIMIT]
+
+    def client_disconnected(self, client: Any) -> None:
+        """Ends what is left of a client's jobs."""
+        self.bridge.client_gone(self.bridge.handlers(client.id))

@@ -1,0 +1,256 @@
+"""The front as the command line sees it: starts, tells where it listens, drains."""
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mitmproxy import exceptions, hooks, http
+from mitmproxy.addonmanager import AddonManager
+from mitmproxy.addons.errorcheck import ErrorCheck
+from mitmproxy.addons.next_layer import NextLayer
+from mitmproxy.addons.proxyserver import Proxyserver
+from mitmproxy.addons.tlsconfig import TlsConfig
+from mitmproxy.master import Master
+from mitmproxy.options import Options
+from mitmproxy.proxy.server import ConnectionHandler
+
+from sigward import _core
+from sigward.errors import SigwardError
+from sigward.mitm.addon import Sign, Tunnels, refuse_flow
+from sigward.mitm.bridge import Bridge
+
+logger = logging.getLogger(__name__)
+
+# Log lines of mitmproxy's that tell of every connection; ours tell what matters.
+QUIET = ("mitmproxy.proxy.server", "mitmproxy.proxy.mode_servers")
+
+
+class FrontError(SigwardError):
+    """The front cannot start; the message names the address and why."""
+
+    slug = "front-failed"
+    exit_code = 69
+
+
+@dataclass(frozen=True)
+class ReverseListener:
+    """`listen`: "HOST:PORT". `upstream`: "https://host[:port]", or None: the Host header names the AWS endpoint."""
+
+    listen: str
+    upstream: str | None
+
+
+@dataclass(frozen=True)
+class FrontOptions:
+    """`forward`: "HOST:PORT" (port 0: a free one), None: no forward listener. `body_hold`: bytes. `grace`: seconds."""
+
+    forward: str | None
+    reverse: tuple[ReverseListener, ...]
+    ca_dir: Path
+    body_hold: int
+    grace: float
+    addons: tuple[object, ...] = ()
+
+
+class EngineAddonManager(AddonManager):
+    """mitmproxy's, but a hook that raises refuses the request instead of letting it go on."""
+
+    async def trigger_event(self, event: hooks.Hook) -> None:
+        for addon in self.chain:
+            try:
+                await self.invoke_addon(addon, event)
+            except exceptions.AddonHalt:
+                return
+            except Exception:
+                name = getattr(addon, "name", type(addon).__name__)
+                logger.exception("hook %s of addon %s failed", event.name, name)
+                self._refuse(event, name)
+
+    @staticmethod
+    def _refuse(event: hooks.Hook, name: str) -> None:
+        flow = event.args()[0] if event.args() else None
+        if not isinstance(flow, http.HTTPFlow):
+            return
+        if event.name in ("requestheaders", "request", "http_connect"):
+            refuse_flow(flow, f"Hook {event.name} of addon {name} failed.")
+        elif event.name in ("responseheaders", "response") and flow.killable:
+            flow.kill()
+
+
+class EngineMaster(Master):
+    """mitmproxy's master with the addons that sigward needs and no others: each costs time for every request."""
+
+    def __init__(self, options: Options) -> None:
+        super().__init__(options)
+        self.addons.__class__ = EngineAddonManager
+
+
+def split_listen(listen: str) -> tuple[str, int]:
+    """"127.0.0.1:8080" and "[::1]:8080"."""
+    host, _, port = listen.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def parse_upstream(upstream: str) -> tuple[str, str, int]:
+    """(scheme, host, port) of "https://host[:port]"; settings have checked it."""
+    scheme, _, rest = upstream.partition("://")
+    host, colon, port = rest.rstrip("/").rpartition(":")
+    if not colon or rest.endswith("]"):
+        host, port = rest.rstrip("/"), "443" if scheme == "https" else "80"
+    return scheme, host.removeprefix("[").removesuffix("]"), int(port)
+
+
+class Front:
+    """mitmproxy with sigward's engine behind it. One a process: mitmproxy keeps its master in a global."""
+
+    def __init__(self, engine: _core.Engine, options: FrontOptions, on_refresh: Callable[[str], None]) -> None:
+        self.engine = engine
+        self.options = options
+        self.bridge = Bridge(engine, self._handler, on_refresh)
+        self._names: dict[str, str] = {}
+        self._master: EngineMaster | None = None
+        self._server: Proxyserver | None = None
+        self._running: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Binds every listener; they accept when it returns. Raises `FrontError`."""
+        options, upstreams = self._mitmproxy_options()
+        master = EngineMaster(options)
+        server = Proxyserver()
+        ready = asyncio.Event()
+        self._master, self._server = master, server
+        errors = ErrorCheck()
+        errors.repeat_errors_on_stderr = False
+        # Other people's addons come before ours: what they change is what gets signed.
+        master.addons.add(
+            server, Tunnels(self.engine), NextLayer(), TlsConfig(), Sign(self.bridge, upstreams), *self.options.addons, Ready(ready)
+        )
+        for name in QUIET:
+            logging.getLogger(name).setLevel(logging.WARNING)
+        options.update(
+            connection_strategy="lazy",
+            keep_host_header=True,
+            stream_large_bodies=str(self.options.body_hold),
+            store_streamed_bodies=False,
+            upstream_cert=False,
+            rawtcp=True,
+            websocket=True,
+            validate_inbound_headers=True,
+            http3=False,
+        )
+        self.bridge.start()
+        self._running = asyncio.get_running_loop().create_task(master.run())
+        waiting = asyncio.get_running_loop().create_task(ready.wait())
+        done, _ = await asyncio.wait({self._running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        failures = [str(instance.last_exception) for instance in server.servers if instance.last_exception]
+        if self._running in done or failures:
+            await self._stop()
+            why = "; ".join(failures) or "mitmproxy ended"
+            raise FrontError(f"cannot listen: {why}.", hint="Is the address in use? Choose another with --listen or --reverse; port 0 takes a free one.")
+
+    def _mitmproxy_options(self) -> tuple[Options, dict[str, tuple[str, str, int] | None]]:
+        modes: list[str] = []
+        upstreams: dict[str, tuple[str, str, int] | None] = {}
+        if self.options.forward is not None:
+            modes.append(f"regular@{listen_spec(self.options.forward)}")
+            self._names[modes[-1]] = "forward"
+        for number, listener in enumerate(self.options.reverse):
+            # The name is only there to tell listeners apart; nothing connects to it. `http` binds TCP alone.
+            name = f"listener-{number}.invalid"
+            upstreams[name] = None if listener.upstream is None else parse_upstream(listener.upstream)
+            modes.append(f"reverse:http://{name}@{listen_spec(listener.listen)}")
+            self._names[modes[-1]] = f"reverse:{number}"
+        return Options(mode=modes, confdir=str(self.options.ca_dir)), upstreams
+
+    @property
+    def addresses(self) -> dict[str, tuple[str, int]]:
+        """Where each listener is bound: "forward", "reverse:0", … to host and port."""
+        assert self._server is not None
+        found: dict[str, tuple[str, int]] = {}
+        for instance in self._server.servers:
+            for address in instance.listen_addrs[:1]:
+                found[self._names.get(instance.mode.full_spec, instance.mode.full_spec)] = (address[0], address[1])
+        return found
+
+    def _handler(self, client_id: str) -> ConnectionHandler | None:
+        assert self._server is not None
+        return self._server.connections.get(client_id)
+
+    async def drain(self) -> None:
+        """No new connections; what is under way may end within the grace; then all closes."""
+        if self._server is None:
+            return
+        await self._server.servers.update([])
+        deadline = asyncio.get_running_loop().time() + self.options.grace
+        while (self.engine.in_flight() or self.bridge.pending) and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(0.02)
+        await self._flushed(deadline)
+        await self._stop()
+
+    async def _flushed(self, deadline: float) -> None:
+        """What was answered is in the clients' hands, or at least the kernel's."""
+        assert self._server is not None
+        for handler in list(self._server.connections.values()):
+            transport = handler.transports.get(handler.client)
+            if transport is not None and transport.writer is not None:
+                left = max(0.0, deadline - asyncio.get_running_loop().time())
+                try:
+                    await asyncio.wait_for(transport.writer.drain(), left)
+                except (TimeoutError, OSError):
+                    continue
+
+    async def _stop(self) -> None:
+        self.bridge.stop()
+        if self._master is not None and self._running is not None:
+            self._master.should_exit.set()
+            await asyncio.wait({self._running}, timeout=5)
+
+    async def wait_closed(self) -> None:
+        """Returns when mitmproxy has ended, by itself or by `drain`."""
+        if self._running is not None:
+            await asyncio.wait({self._running})
+
+
+class Ready:
+    """Last in the chain: when it is told that mitmproxy runs, all others have been."""
+
+    def __init__(self, ready: asyncio.Event) -> None:
+        self._ready = ready
+
+    def running(self) -> None:
+        """mitmproxy's hook."""
+        self._ready.set()
+
+
+def listen_spec(listen: str) -> str:
+    """mitmproxy's spelling of an address."""
+    host, port = split_listen(listen)
+    return f"{host}:{port}"
+
+
+def loop_factory() -> asyncio.AbstractEventLoop:
+    """uvloop where it is to be had: a tenth more requests a second.
+
+    uvloop's `create_task` and CPython 3.13.0's eager task factory disagree about one argument: the factory is wrapped.
+    """
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    if "eager_start" not in inspect.signature(asyncio.eager_task_factory).parameters:
+        _teach_eager_start()
+    return uvloop.new_event_loop()
+
+
+def _teach_eager_start() -> None:
+    original: Any = asyncio.eager_task_factory
+
+    def eager_task_factory(loop: Any, coro: Any, *, eager_start: bool = True, **kwargs: Any) -> Any:
+        return original(loop, coro, **kwargs) if eager_start else asyncio.Task(coro, loop=loop, **kwargs)
+
+    asyncio.eager_task_factory = eager_task_factory

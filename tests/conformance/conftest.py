@@ -1,0 +1,115 @@
+"""Every behaviour that a client or an upstream can see, through every front.
+
+A case gets `proxy`: a running front with its engine behind it and a raw upstream that stands for AWS.
+"""
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from sigward import _core
+from sigward.ca import CertificateAuthority
+from sigward.mitm import Front, FrontOptions, ReverseListener
+from tests.support import KEY, SECRET, Response, Upstream, connected, engine_settings, read_response
+
+HOST = "sqs.us-east-1.amazonaws.com"
+
+
+@dataclass
+class Proxy:
+    """One front, running."""
+
+    front: Front
+    engine: _core.Engine
+    upstream: Upstream
+    ca_file: Path
+
+    @property
+    def forward(self) -> tuple[str, int]:
+        return self.front.addresses["forward"]
+
+    @property
+    def reverse(self) -> tuple[str, int]:
+        """Host names the endpoint."""
+        return self.front.addresses["reverse:0"]
+
+    @property
+    def fixed(self) -> tuple[str, int]:
+        """Its upstream is HOST."""
+        return self.front.addresses["reverse:1"]
+
+    async def ask(self, raw: bytes, *, to: tuple[str, int] | None = None) -> Response:
+        """Sends bytes to the reverse listener on a connection of their own; reads one response."""
+        async with connected(to or self.reverse) as (reader, writer):
+            writer.write(raw)
+            method = raw.split(b" ", 1)[0].decode()
+            return await asyncio.wait_for(read_response(reader, method), 20)
+
+    @contextlib.asynccontextmanager
+    async def tunnel(self, authority: str, sni: str | None, alpn: list[str] | None = None) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        """CONNECT, then TLS with sigward's CA trusted (and the upstream's)."""
+        context = ssl.create_default_context(cafile=str(self.ca_file))
+        context.load_verify_locations(cadata=self.upstream.ca.cert_pem.bytes().decode())
+        if alpn:
+            context.set_alpn_protocols(alpn)
+        async with connected(self.forward) as (reader, writer):
+            writer.write(f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode())
+            response = await read_response(reader, "HEAD")
+            if response.status != 200:
+                raise ConnectionRefusedError(response.status, response.get("x-sigward-error"))
+            await writer.start_tls(context, server_hostname=sni)
+            yield reader, writer
+
+
+Start = Callable[..., Any]
+
+
+@pytest_asyncio.fixture(params=["mitmproxy"])
+async def start(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Start]:
+    """Starts a front: `await start(upstream, addons=(), **engine_settings)`."""
+    assert request.param == "mitmproxy"
+    stack = contextlib.AsyncExitStack()
+
+    async def starter(upstream: Upstream, *, addons: tuple[object, ...] = (), credentials: bool = True, token: str | None = None, **settings: Any) -> Proxy:
+        ca_file = upstream.write_ca(tmp_path / "upstream.pem")
+        engine = _core.Engine(engine_settings(upstream.port, ca_file, **settings))
+        stack.callback(engine.close)
+        if credentials:
+            engine.set_credentials("default", KEY, SECRET, token, None, "test")
+        authority = CertificateAuthority(tmp_path / "ca")
+        authority.ensure()
+        options = FrontOptions(
+            forward="127.0.0.1:0",
+            reverse=(ReverseListener("127.0.0.1:0", None), ReverseListener("127.0.0.1:0", f"https://{HOST}")),
+            ca_dir=authority.directory,
+            body_hold=settings.get("body", {}).get("hold", 1 << 20),
+            grace=1.0,
+            addons=addons,
+        )
+        front = Front(engine, options, lambda name: None)
+        await front.start()
+        stack.push_async_callback(front.drain)
+        return Proxy(front, engine, upstream, authority.certificate_file)
+
+    async with stack:
+        yield starter
+
+
+@pytest_asyncio.fixture
+async def upstream() -> AsyncIterator[Upstream]:
+    async with Upstream() as running:
+        yield running
+
+
+@pytest_asyncio.fixture
+async def proxy(start: Start, upstream: Upstream) -> Proxy:
+    """The usual one."""
+    running: Proxy = await start(upstream)
+    return running

@@ -1,0 +1,221 @@
+"""Real parts for tests: a TLS upstream that speaks bytes, raw clients, and an oracle that checks signatures with botocore's code."""
+
+import asyncio
+import contextlib
+import json
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import trustme
+from botocore.auth import S3SigV4Auth, SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
+KEY, SECRET, TOKEN = "AKIDTESTS", "a-secret-that-must-not-leak", "a-token-that-must-not-leak"
+
+
+@dataclass
+class Received:
+    """One request as it came in at the upstream."""
+
+    method: str
+    target: str
+    headers: list[tuple[str, str]]
+    body: bytes
+    trailers: list[tuple[str, str]] = field(default_factory=list)
+    connection: int = 0
+
+    def get(self, name: str) -> str | None:
+        """The only value of a header; None if it is not there."""
+        values = self.all(name)
+        assert len(values) <= 1, f"{name} came {len(values)} times"
+        return values[0] if values else None
+
+    def all(self, name: str) -> list[str]:
+        """All values of a header."""
+        return [value for key, value in self.headers if key.lower() == name.lower()]
+
+
+Answer = bytes | Callable[[Received, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+
+
+class Upstream:
+    """A TLS server that reads one request after another and answers with what it is told, bytes or a coroutine."""
+
+    def __init__(self, answers: Iterable[Answer] = (), hosts: tuple[str, ...] = ("*.us-east-1.amazonaws.com", "*.amazonaws.com", "*.s3.us-east-1.amazonaws.com", "localhost")) -> None:
+        self.answers = list(answers)
+        self.received: list[Received] = []
+        self.connections = 0
+        self.arrived = asyncio.Condition()
+        self.ca = trustme.CA()
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.ca.issue_cert(*hosts).configure_cert(self.context)
+        self.port = 0
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def __aenter__(self) -> "Upstream":
+        self.server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self.context, limit=1 << 20)
+        self.port = self.server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.server.close()
+        for task in self._tasks:
+            task.cancel()
+
+    def write_ca(self, path: Path) -> Path:
+        """The CA's certificate as a PEM file."""
+        self.ca.cert_pem.write_to_path(str(path))
+        return path
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self.connections += 1
+        number = self.connections
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            while received := await read_request(reader, lambda: self._peek(), writer):
+                received.connection = number
+                async with self.arrived:
+                    self.received.append(received)
+                    answer = self.answers.pop(0) if self.answers else OK
+                    self.arrived.notify_all()
+                if callable(answer):
+                    await answer(received, reader, writer)
+                else:
+                    writer.write(answer)
+                await writer.drain()
+        writer.close()
+
+    def _peek(self) -> Answer | None:
+        return self.answers[0] if self.answers else None
+
+    async def wait_for(self, count: int) -> list[Received]:
+        """Waits until so many requests have come in."""
+        async with self.arrived:
+            await asyncio.wait_for(self.arrived.wait_for(lambda: len(self.received) >= count), 10)
+        return self.received
+
+
+async def read_request(reader: asyncio.StreamReader, _peek: Any, _writer: asyncio.StreamWriter) -> Received | None:
+    """Reads one HTTP/1.1 request, whole."""
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+    except asyncio.IncompleteReadError:
+        return None
+    lines = head[:-4].decode("latin-1").split("\r\n")
+    method, target, _ = lines[0].split(" ", 2)
+    headers = [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines[1:])]
+    lower = {name.lower(): value for name, value in headers}
+    body, trailers = b"", []
+    if "chunked" in lower.get("transfer-encoding", ""):
+        while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
+            body += (await reader.readexactly(size + 2))[:-2]
+        while (line := await reader.readuntil(b"\r\n")) != b"\r\n":
+            name, _, value = line.decode("latin-1").partition(":")
+            trailers.append((name, value.strip()))
+    elif length := int(lower.get("content-length", "0")):
+        body = await reader.readexactly(length)
+    return Received(method, target, headers, body, trailers)
+
+
+def authorization(received: Received) -> dict[str, str]:
+    """Credential, SignedHeaders and Signature of a signed request."""
+    value = received.get("authorization")
+    assert value is not None, "the request was not signed"
+    algorithm, _, rest = value.partition(" ")
+    assert algorithm == "AWS4-HMAC-SHA256"
+    return dict(part.strip().split("=", 1) for part in rest.split(","))  # type: ignore[misc]
+
+
+def assert_signed(received: Received, host: str, *, token: str | None = None) -> dict[str, str]:
+    """Recomputes the signature of what arrived, with botocore's code. Returns the scope's parts."""
+    parts = authorization(received)
+    access_key, date, region, service, ending = parts["Credential"].split("/")
+    assert (access_key, ending) == (KEY, "aws4_request")
+    assert received.get("host") == host
+    signed_names = parts["SignedHeaders"].split(";")
+    for name, _ in received.headers:
+        if name.lower().startswith("x-amz-") and name.lower() != "x-amzn-trace-id":
+            assert name.lower() in signed_names, f"{name} was sent unsigned"
+    auth_type = S3SigV4Auth if service == "s3" else SigV4Auth
+    auth = auth_type(Credentials(KEY, SECRET, token), service, region)
+    split = urlsplit(f"https://{host}{received.target}")
+    request = AWSRequest(received.method, split.geturl(), data=received.body)
+    for name, value in received.headers:
+        if name.lower() in signed_names:
+            request.headers.add_header(name, value)
+    stamp = received.get("x-amz-date")
+    assert stamp is not None
+    assert stamp.startswith(date)
+    request.context["timestamp"] = stamp
+    request.context["payload_signing_enabled"] = True
+    canonical = auth.canonical_request(request)
+    expected = auth.signature(auth.string_to_sign(request, canonical), request)
+    assert parts["Signature"] == expected, canonical
+    return {"service": service, "region": region, "headers": parts["SignedHeaders"]}
+
+
+@dataclass
+class Response:
+    """One response as a raw client sees it."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+
+    def get(self, name: str) -> str | None:
+        return next((value for key, value in self.headers if key.lower() == name.lower()), None)
+
+
+async def read_response(reader: asyncio.StreamReader, method: str = "GET") -> Response:
+    """Reads one HTTP/1.1 response, whole; 100 is passed over."""
+    while True:
+        head = await reader.readuntil(b"\r\n\r\n")
+        lines = head[:-4].decode("latin-1").split("\r\n")
+        status = int(lines[0].split(" ")[1])
+        if status != 100:
+            break
+    headers = [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines[1:])]
+    lower = {name.lower(): value for name, value in headers}
+    body = b""
+    if method == "HEAD" or status in (204, 304) or status < 200:
+        pass
+    elif "chunked" in lower.get("transfer-encoding", ""):
+        while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
+            body += (await reader.readexactly(size + 2))[:-2]
+        await reader.readuntil(b"\r\n")
+    elif "content-length" in lower:
+        body = await reader.readexactly(int(lower["content-length"]))
+    else:
+        body = await reader.read()
+    return Response(status, headers, body)
+
+
+def engine_settings(upstream_port: int, ca_file: Path, **more: Any) -> str:
+    """Settings that send AWS's hosts to a local upstream."""
+    settings: dict[str, Any] = {
+        "tls": {"ca_files": [str(ca_file)], "system_roots": False},
+        "retry": {"attempts": 3, "base": 0.01, "throttle_base": 0.01},
+        "routes": [{"host": "*.amazonaws.com", "connect": f"127.0.0.1:{upstream_port}"}],
+    }
+    settings.update(more)
+    return json.dumps(settings)
+
+
+@contextlib.asynccontextmanager
+async def connected(address: tuple[str, int], **tls: Any) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A raw client connection."""
+    reader, writer = await asyncio.open_connection(*address, limit=1 << 24, **tls)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
