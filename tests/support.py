@@ -47,7 +47,16 @@ OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 class Upstream:
     """A TLS server that reads one request after another and answers with what it is told, bytes or a coroutine."""
 
-    def __init__(self, answers: Iterable[Answer] = (), hosts: tuple[str, ...] = ("*.us-east-1.amazonaws.com", "*.amazonaws.com", "*.s3.us-east-1.amazonaws.com", "localhost")) -> None:
+    def __init__(
+        self,
+        answers: Iterable[Answer] = (),
+        hosts: tuple[str, ...] = (
+            "*.us-east-1.amazonaws.com",
+            "*.amazonaws.com",
+            "*.s3.us-east-1.amazonaws.com",
+            "localhost",
+        ),
+    ) -> None:
         self.answers = list(answers)
         self.received: list[Received] = []
         self.connections = 0
@@ -210,7 +219,9 @@ def engine_settings(upstream_port: int, ca_file: Path, **more: Any) -> str:
 
 
 @contextlib.asynccontextmanager
-async def connected(address: tuple[str, int], **tls: Any) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+async def connected(
+    address: tuple[str, int], **tls: Any
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A raw client connection."""
     reader, writer = await asyncio.open_connection(*address, limit=1 << 24, **tls)
     try:

@@ -133,7 +133,7 @@ class Report:
     def identity(self) -> str | None: ...
     @property
     def action(self) -> str:
-        """"sign" | "pass" | "deny" | "refuse"."""
+        """ "sign" | "pass" | "deny" | "refuse"."""
     @property
     def upstream(self) -> str | None:
         """`scheme://host:port` that the bytes went to."""

@@ -54,7 +54,10 @@ class CertificateAuthority:
             if not self.certificate_file.exists() or self.certificate_file.read_text() != certificate:
                 write_new(self.certificate_file, certificate.encode(), 0o644)
         except OSError as error:
-            raise CaError(f"the CA in {self.directory} cannot be used: {error}.", hint="Choose a directory of your own with --ca-dir.") from error
+            raise CaError(
+                f"the CA in {self.directory} cannot be used: {error}.",
+                hint="Choose a directory of your own with --ca-dir.",
+            ) from error
 
     def write_bundle(self) -> Path:
         """Writes the system's roots with the certificate behind them. Raises `CaError`."""
@@ -68,13 +71,19 @@ class CertificateAuthority:
     def _check(self) -> None:
         mode = stat.S_IMODE(self.key_file.stat().st_mode)
         if mode & 0o077:
-            raise CaError(f"the CA key {self.key_file} can be read by others (mode {mode:04o}).", hint=f"chmod 600 {self.key_file}")
+            raise CaError(
+                f"the CA key {self.key_file} can be read by others (mode {mode:04o}).",
+                hint=f"chmod 600 {self.key_file}",
+            )
 
     def _certificate_pem(self) -> str:
         pem = self.key_file.read_text()
         start, end = pem.find("-----BEGIN CERTIFICATE-----"), pem.find("-----END CERTIFICATE-----")
         if start < 0 or end < start or "PRIVATE KEY-----" not in pem:
-            raise CaError(f"{self.key_file} does not hold a private key and a certificate.", hint="Move the file away; sigward makes a new CA, which clients must trust anew.")
+            raise CaError(
+                f"{self.key_file} does not hold a private key and a certificate.",
+                hint="Move the file away; sigward makes a new CA, which clients must trust anew.",
+            )
         return pem[start : end + len("-----END CERTIFICATE-----")] + "\n"
 
     def _create(self) -> None:
@@ -84,7 +93,12 @@ class CertificateAuthority:
         from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
         key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "sigward CA"), x509.NameAttribute(NameOID.ORGANIZATION_NAME, "sigward")])
+        name = x509.Name(
+            [
+                x509.NameAttribute(NameOID.COMMON_NAME, "sigward CA"),
+                x509.NameAttribute(NameOID.ORGANIZATION_NAME, "sigward"),
+            ]
+        )
         now = datetime.datetime.now(datetime.UTC)
         usage = x509.KeyUsage(
             digital_signature=False, content_commitment=False, key_encipherment=False, data_encipherment=False, key_agreement=False,
@@ -104,10 +118,14 @@ class CertificateAuthority:
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             .sign(key, hashes.SHA256())
         )
-        secret = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption())
+        secret = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+        )
         # Of two processes that start at once, the first one's CA stays.
         with contextlib.suppress(FileExistsError):
-            write_new(self.key_file, secret + certificate.public_bytes(serialization.Encoding.PEM), 0o600, replace=False)
+            write_new(
+                self.key_file, secret + certificate.public_bytes(serialization.Encoding.PEM), 0o600, replace=False
+            )
 
 
 def write_new(path: Path, content: bytes, mode: int, *, replace: bool = True) -> None:
@@ -129,7 +147,13 @@ def write_new(path: Path, content: bytes, mode: int, *, replace: bool = True) ->
 def system_roots() -> str:
     """The system's trusted certificates, PEM: `SSL_CERT_FILE`, else where OpenSSL looks, else certifi's."""
     paths = ssl.get_default_verify_paths()
-    for place in (os.environ.get("SSL_CERT_FILE"), paths.cafile, paths.openssl_cafile, "/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"):
+    for place in (
+        os.environ.get("SSL_CERT_FILE"),
+        paths.cafile,
+        paths.openssl_cafile,
+        "/etc/ssl/certs/ca-certificates.crt",
+        "/etc/pki/tls/certs/ca-bundle.crt",
+    ):
         if place and Path(place).is_file():
             return Path(place).read_text(encoding="utf-8", errors="replace")
     try:

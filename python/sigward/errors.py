@@ -1,11 +1,11 @@
 """What sigward raises. Every error names the cause and ends in a hint, and knows its exit status (sysexits.h).
 
-    SigwardError (70)
-    ├── UsageError (64)        wrong flags or settings
-    ├── CredentialsError (77)  the chain found no usable keys
-    ├── CaError (78)           the CA's files are missing, damaged or readable by others
-    ├── DemoError (69)         the demo cannot run here
-    └── FrontError (69)        sigward.mitm.front: a listener cannot be bound
+SigwardError (70)
+├── UsageError (64)        wrong flags or settings
+├── CredentialsError (77)  the chain found no usable keys
+├── CaError (78)           the CA's files are missing, damaged or readable by others
+├── DemoError (69)         the demo cannot run here
+└── FrontError (69)        sigward.mitm.front: a listener cannot be bound
 """
 
 

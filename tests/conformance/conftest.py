@@ -53,7 +53,9 @@ class Proxy:
             return await asyncio.wait_for(read_response(reader, method), 20)
 
     @contextlib.asynccontextmanager
-    async def tunnel(self, authority: str, sni: str | None, alpn: list[str] | None = None) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    async def tunnel(
+        self, authority: str, sni: str | None, alpn: list[str] | None = None
+    ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
         """CONNECT, then TLS with sigward's CA trusted (and the upstream's)."""
         context = ssl.create_default_context(cafile=str(self.ca_file))
         context.load_verify_locations(cadata=self.upstream.ca.cert_pem.bytes().decode())
@@ -77,7 +79,14 @@ async def start(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     assert request.param == "mitmproxy"
     stack = contextlib.AsyncExitStack()
 
-    async def starter(upstream: Upstream, *, addons: tuple[object, ...] = (), credentials: bool = True, token: str | None = None, **settings: Any) -> Proxy:
+    async def starter(
+        upstream: Upstream,
+        *,
+        addons: tuple[object, ...] = (),
+        credentials: bool = True,
+        token: str | None = None,
+        **settings: Any,
+    ) -> Proxy:
         ca_file = upstream.write_ca(tmp_path / "upstream.pem")
         engine = _core.Engine(engine_settings(upstream.port, ca_file, **settings))
         stack.callback(engine.close)

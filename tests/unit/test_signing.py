@@ -51,13 +51,19 @@ class Vector:
         def text(name: str) -> str:
             return (folder / f"header-{name}.txt").read_text()
 
-        self.canonical, self.to_sign, self.signature = text("canonical-request"), text("string-to-sign"), text("signature")
+        self.canonical, self.to_sign, self.signature = (
+            text("canonical-request"),
+            text("string-to-sign"),
+            text("signature"),
+        )
         self.signed_request = text("signed-request")
 
 
 def vectors() -> Iterator[Any]:
     if SUITE is None:
-        yield pytest.param(None, marks=pytest.mark.skip(reason="AWS's signing suite is not here: set SIGWARD_SIGNING_SUITE"))
+        yield pytest.param(
+            None, marks=pytest.mark.skip(reason="AWS's signing suite is not here: set SIGWARD_SIGNING_SUITE")
+        )
         return
     for folder in sorted((SUITE / "v4").iterdir()):
         yield pytest.param(folder, id=folder.name)
@@ -71,7 +77,14 @@ def test_vector(folder: Path) -> None:
     token = None if vector.omit else vector.token
     signer = _core.Signer(*vector.signer_args, token, context["region"], context["service"])
     steps = signer._steps_with(
-        vector.method, vector.path, vector.query, vector.headers, vector.body, WHEN, context["normalize"], context["sign_body"]
+        vector.method,
+        vector.path,
+        vector.query,
+        vector.headers,
+        vector.body,
+        WHEN,
+        context["normalize"],
+        context["sign_body"],
     )
     assert steps.canonical_request.decode() == vector.canonical
     assert steps.string_to_sign == vector.to_sign
@@ -86,7 +99,9 @@ def test_all_vectors_are_there() -> None:
     assert len(list((SUITE / "v4").iterdir())) == 38
 
 
-def botocore_signed(style: str, method: str, url: str, headers: list[tuple[str, str]], body: bytes, token: str | None) -> tuple[str, str, str]:
+def botocore_signed(
+    style: str, method: str, url: str, headers: list[tuple[str, str]], body: bytes, token: str | None
+) -> tuple[str, str, str]:
     """(canonical request, string to sign, authorization) by botocore."""
     auth_type = botocore.auth.S3SigV4Auth if style == "s3" else botocore.auth.SigV4Auth
     auth = auth_type(Credentials(KEY, SECRET, token), "s3" if style == "s3" else "dynamodb", "eu-west-1")
@@ -113,7 +128,9 @@ def botocore_signed(style: str, method: str, url: str, headers: list[tuple[str, 
     return seen["canonical"], seen["to_sign"], request.headers["Authorization"]
 
 
-names = st.text("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-", min_size=1, max_size=20).map(lambda name: f"x-{name}")
+names = st.text("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-", min_size=1, max_size=20).map(
+    lambda name: f"x-{name}"
+)
 plain_values = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=40)
 reserved = {"x-amz-date", "x-amz-security-token", "x-amz-content-sha256", "x-amzn-trace-id"}
 header_lists = st.lists(st.tuples(names, plain_values), max_size=8).map(
@@ -121,7 +138,13 @@ header_lists = st.lists(st.tuples(names, plain_values), max_size=8).map(
 )
 segments = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/"), max_size=12)
 tokens = st.one_of(st.none(), st.text("abcABC012+/=", min_size=1, max_size=60))
-queries = st.lists(st.tuples(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8), st.text(st.characters(exclude_categories=["Cs"]), max_size=8)), max_size=5)
+queries = st.lists(
+    st.tuples(
+        st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8),
+        st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
+    ),
+    max_size=5,
+)
 
 
 def encoded_query(pairs: list[tuple[str, str]]) -> str:
@@ -129,7 +152,9 @@ def encoded_query(pairs: list[tuple[str, str]]) -> str:
 
 
 @pytest.mark.parametrize("style", ["s3", "generic"])
-@settings(max_examples=5_000, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=5_000, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 @given(
     method=st.sampled_from(["GET", "PUT", "POST", "DELETE", "HEAD"]),
     path=st.lists(segments, max_size=5),
@@ -139,7 +164,13 @@ def encoded_query(pairs: list[tuple[str, str]]) -> str:
     token=tokens,
 )
 def test_equal_with_botocore(
-    style: str, method: str, path: list[str], query: list[tuple[str, str]], headers: list[tuple[str, str]], body: bytes, token: str | None
+    style: str,
+    method: str,
+    path: list[str],
+    query: list[tuple[str, str]],
+    headers: list[tuple[str, str]],
+    body: bytes,
+    token: str | None,
 ) -> None:
     """10,000 requests in two styles: canonical request, string to sign and Authorization, byte for byte."""
     raw_path = "/" + "/".join(quote(part, safe="-_.~") for part in path)
@@ -158,7 +189,9 @@ def signer(style: str = "generic", token: str | None = None) -> _core.Signer:
     return _core.Signer(KEY, SECRET, token, "us-east-1", "s3" if style == "s3" else "dynamodb", style)  # type: ignore[arg-type]
 
 
-def canonical(style: str, path: bytes, query: bytes = b"", headers: list[tuple[bytes, bytes]] | None = None) -> list[str]:
+def canonical(
+    style: str, path: bytes, query: bytes = b"", headers: list[tuple[bytes, bytes]] | None = None
+) -> list[str]:
     steps = signer(style).steps(b"GET", path, query, [(b"Host", b"h.test"), *(headers or [])], b"", WHEN)
     return steps.canonical_request.decode().split("\n")
 
@@ -185,7 +218,11 @@ def test_a_clients_date_header_does_not_take_x_amz_dates_place() -> None:
 
 
 def test_a_clients_signature_is_replaced_not_signed() -> None:
-    old = [(b"Authorization", b"AWS4-HMAC-SHA256 x"), (b"X-Amz-Date", b"19700101T000000Z"), (b"x-amz-security-token", b"theirs")]
+    old = [
+        (b"Authorization", b"AWS4-HMAC-SHA256 x"),
+        (b"X-Amz-Date", b"19700101T000000Z"),
+        (b"x-amz-security-token", b"theirs"),
+    ]
     lines = canonical("generic", b"/", headers=old)
     assert "x-amz-date:20150830T123600Z" in lines
     assert not any("theirs" in line or line.startswith("authorization") for line in lines)
@@ -214,7 +251,11 @@ def test_bad_keys_are_named(arguments: tuple[Any, ...], slug: str) -> None:
 
 @pytest.mark.parametrize(
     ("method", "headers", "slug"),
-    [(b"GET", [], "missing-host"), (b"G T", [(b"host", b"h")], "bad-byte"), (b"GET", [(b"host", b"h"), (b"a b", b"")], "bad-byte")],
+    [
+        (b"GET", [], "missing-host"),
+        (b"G T", [(b"host", b"h")], "bad-byte"),
+        (b"GET", [(b"host", b"h"), (b"a b", b"")], "bad-byte"),
+    ],
 )
 def test_bad_requests_are_named(method: bytes, headers: list[tuple[bytes, bytes]], slug: str) -> None:
     with pytest.raises(_core.SigningError) as caught:

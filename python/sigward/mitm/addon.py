@@ -79,7 +79,9 @@ class Tunnels:
         if not is_inside_connect(data.context):
             return
         sni = data.client_hello.sni
-        data.ignore_connection = not self.intercepts(address) or (sni is not None and address is not None and not same_host(sni, address[0]))
+        data.ignore_connection = not self.intercepts(address) or (
+            sni is not None and address is not None and not same_host(sni, address[0])
+        )
 
     async def http_connect(self, flow: http.HTTPFlow) -> None:
         """Refuses a tunnel to a local address while the client can still be told."""
@@ -89,12 +91,16 @@ class Tunnels:
         try:
             await self.allowed_address(host, port)
         except OSError as error:
-            flow.response = refusal(502, "connect-failed", f"no connection to {host!r}: {error}. Check the host's name.")
+            flow.response = refusal(
+                502, "connect-failed", f"no connection to {host!r}: {error}. Check the host's name."
+            )
         except PermissionError:
             raise
         except ValueError:
             flow.response = refusal(
-                403, "forbidden-address", f"{host!r} is a loopback, link-local or metadata address; they are served only where a [[route]] names the host."
+                403,
+                "forbidden-address",
+                f"{host!r} is a loopback, link-local or metadata address; they are served only where a [[route]] names the host.",
             )
 
     async def server_connect(self, data: ServerConnectionHookData) -> None:
@@ -151,7 +157,11 @@ class Sign:
             host, port = url.parse_authority(flow.request.host_header or flow.request.authority or "", check=True)
         except ValueError:
             flow.request.stream = False
-            flow.response = refusal(400, "bad-host", "the Host header does not name a host; this listener sends a request to the AWS endpoint that Host names.")
+            flow.response = refusal(
+                400,
+                "bad-host",
+                "the Host header does not name a host; this listener sends a request to the AWS endpoint that Host names.",
+            )
             return
         data.scheme, data.host, data.port = b"https", host, 443 if port in (None, 80) else port
 

@@ -90,7 +90,7 @@ class EngineMaster(Master):
 
 
 def split_listen(listen: str) -> tuple[str, int]:
-    """"127.0.0.1:8080" and "[::1]:8080"."""
+    """ "127.0.0.1:8080" and "[::1]:8080"."""
     host, _, port = listen.rpartition(":")
     return host.removeprefix("[").removesuffix("]"), int(port)
 
@@ -127,7 +127,13 @@ class Front:
         errors.repeat_errors_on_stderr = False
         # Other people's addons come before ours: what they change is what gets signed.
         master.addons.add(
-            server, Tunnels(self.engine), NextLayer(), TlsConfig(), Sign(self.bridge, upstreams), *self.options.addons, Ready(ready)
+            server,
+            Tunnels(self.engine),
+            NextLayer(),
+            TlsConfig(),
+            Sign(self.bridge, upstreams),
+            *self.options.addons,
+            Ready(ready),
         )
         for name in QUIET:
             logging.getLogger(name).setLevel(logging.WARNING)
@@ -151,7 +157,10 @@ class Front:
         if self._running in done or failures:
             await self._stop()
             why = "; ".join(failures) or "mitmproxy ended"
-            raise FrontError(f"cannot listen: {why}.", hint="Is the address in use? Choose another with --listen or --reverse; port 0 takes a free one.")
+            raise FrontError(
+                f"cannot listen: {why}.",
+                hint="Is the address in use? Choose another with --listen or --reverse; port 0 takes a free one.",
+            )
 
     def _mitmproxy_options(self) -> tuple[Options, dict[str, tuple[str, str, int] | None]]:
         modes: list[str] = []

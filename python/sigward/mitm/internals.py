@@ -56,7 +56,9 @@ Pairs = tuple[tuple[bytes, bytes], ...]
 class Bridge(Protocol):
     """What an `EngineConnection` needs of `bridge.Bridge`."""
 
-    def submit(self, connection: "EngineConnection", stream_id: int, request: http.Request, body: bytes | None) -> _core.Job | None:
+    def submit(
+        self, connection: "EngineConnection", stream_id: int, request: http.Request, body: bytes | None
+    ) -> _core.Job | None:
         """Starts a job; None: the engine does not take it."""
 
     def upload_full(self, connection: "EngineConnection", job: _core.Job) -> None:
@@ -160,7 +162,14 @@ class EngineConnection(HttpConnection):
         fields = framed(headers, flow.request, status, len(data) if end else None)
         now = time.time()
         response = http.Response(
-            b"HTTP/1.1", status, reason or status_codes.RESPONSES.get(status, "").encode(), fields, None, None, now, now if end else None
+            b"HTTP/1.1",
+            status,
+            reason or status_codes.RESPONSES.get(status, "").encode(),
+            fields,
+            None,
+            None,
+            now,
+            now if end else None,
         )
         if status == 101:
             # mitmproxy switches protocols once the response is complete; what follows is the tunnel's.

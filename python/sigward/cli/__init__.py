@@ -1,0 +1,85 @@
+"""The command line: one module a command. Data goes to stdout, all else to stderr; every error ends in a hint.
+
+`main` picks the command by its first word and lets pydantic-settings read the rest, so that each command's flags win over the
+environment and the file.
+"""
+
+import os
+import sys
+
+from sigward.errors import SigwardError, UsageError
+
+COMMANDS = {
+    "serve": "Serve: forward proxy, reverse listeners, admin.",
+    "run": "Run a program behind a sigward of its own: sigward run -- CMD …",
+    "sign": "Show how one request is signed, in four steps.",
+    "whoami": "Say whose credentials sigward would use, and from where.",
+    "env": "Print the variables that send a program through sigward.",
+    "ca": "The CA that clients trust: path, export, trust.",
+    "check": "Check settings, CA and credentials without serving.",
+    "demo": "Show it all working against an emulator that verifies signatures.",
+}
+
+
+def main() -> int:
+    """Entry point. Returns the exit status: 0, or as `sigward.errors` says."""
+    arguments = sys.argv[1:]
+    try:
+        return dispatch(arguments)
+    except SigwardError as error:
+        fail(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read stdout has gone; Python would complain once more while closing it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def dispatch(arguments: list[str]) -> int:
+    """Runs one command. Raises `SigwardError`."""
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        sys.stdout.write(overview())
+        return 0 if arguments else 64
+    if arguments[0] in ("-V", "--version"):
+        from sigward import __version__
+
+        sys.stdout.write(f"sigward {__version__}\n")
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    if name not in COMMANDS:
+        from sigward.settings import did_you_mean
+
+        raise UsageError(f"{name!r} is not a command.", hint=did_you_mean(name, set(COMMANDS)))
+    from sigward.cli import commands
+
+    return commands.run(name, rest)
+
+
+def overview() -> str:
+    """What `sigward --help` shows."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()]
+    return "\n".join(
+        [
+            "sigward: an HTTPS signing proxy for AWS",
+            "",
+            "usage: sigward COMMAND [flags]",
+            "",
+            *lines,
+            "",
+            "sigward COMMAND --help tells a command's flags.",
+            "",
+        ]
+    )
+
+
+def fail(error: SigwardError) -> None:
+    """Says on stderr what went wrong and how to mend it. rich heeds NO_COLOR."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(Text.assemble(("error: ", "red"), str(error.args[0])))
+    console.print(Text.assemble(("hint: ", "cyan"), error.hint))

@@ -1,0 +1,267 @@
+"""The commands' flags, and what each does with the parts that do the work."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from pydantic import Field, ValidationError
+from pydantic_settings import CliApp, CliPositionalArg
+from pydantic_settings.exceptions import SettingsError
+
+from sigward.ca import CertificateAuthority
+from sigward.environ import ClientEnvironment
+from sigward.errors import CredentialsError, UsageError
+from sigward.settings import Settings, check_environment, find_file, usage_error
+
+
+def run(name: str, arguments: list[str]) -> int:
+    """Reads a command's flags, environment and file, and runs it. Returns the exit status."""
+    program: list[str] = []
+    if name == "run":
+        arguments, program = split_program(arguments)
+    command = read(COMMANDS[name], f"sigward {name}", arguments)
+    if isinstance(command, Run):
+        return command.execute(program)
+    return cast("Any", command).execute()  # type: ignore[no-any-return]
+
+
+def read[T: Settings](command: type[T], title: str, arguments: list[str]) -> T:
+    """One command's settings from flags, environment and file. Raises `UsageError`."""
+    check_environment()
+    Settings.source = find_file(arguments)
+    command.model_config["cli_prog_name"] = title
+    try:
+        return CliApp.run(command, cli_args=arguments, cli_exit_on_error=False, cli_cmd_method_name="checked")
+    except ValidationError as error:
+        raise usage_error(error, arguments) from error
+    except SettingsError as error:
+        text = str(error).removeprefix("error parsing CLI: ")
+        raise UsageError(f"{text}.", hint=f"See {title} --help, and docs/settings.md.") from error
+
+
+def split_program(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """(flags, program) around `--`."""
+    if "--" in arguments:
+        at = arguments.index("--")
+        return arguments[:at], arguments[at + 1 :]
+    if arguments and not any(argument in ("-h", "--help") for argument in arguments):
+        raise UsageError("run: there is no `--` before the program.", hint="sigward run [flags] -- CMD [arguments]")
+    return arguments, []
+
+
+class Command(Settings):
+    """What all commands share."""
+
+    def checked(self) -> None:
+        """pydantic-settings calls it once flags are read; the work is done after, so that its errors are its own."""
+
+    def authority(self) -> CertificateAuthority:
+        """The CA that the settings name."""
+        return CertificateAuthority(self.ca_dir)
+
+
+class Serve(Command):
+    """Serve until SIGTERM: forward proxy, reverse listeners, admin."""
+
+    def execute(self) -> int:
+        from sigward.cli.serving import serve
+
+        return serve(self)
+
+
+class Run(Command):
+    """Run a program behind a sigward of its own: sigward run [flags] -- CMD [arguments]."""
+
+    listen: str = Field("127.0.0.1:0", description="Forward proxy for the program; port 0 takes a free one.")
+    admin: str = Field("off", description="/healthz, /readyz and /metrics; `off`: none.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("warning", description="Log on stderr.")
+
+    def execute(self, program: list[str]) -> int:
+        from sigward.cli.serving import run_program
+
+        if not program:
+            raise UsageError("run: there is no program.", hint="sigward run [flags] -- CMD [arguments]")
+        return run_program(self, program)
+
+
+class Sign(Command):
+    """Show how one request is signed: canonical request, string to sign, signature, headers to add. Sends nothing."""
+
+    method: CliPositionalArg[str] = Field(description="GET, POST, …")
+    url: CliPositionalArg[str] = Field(description="https://host/path?query")
+    header: list[str] = Field(default_factory=list, description="A header, `name: value`; may be repeated.")
+    data: str | None = Field(None, description="The body.")
+    data_file: Path | None = Field(None, description="The body, from a file.")
+    service: str | None = Field(None, description="Signing name, where the host does not tell.")
+    at: str | None = Field(None, description="The time, e.g. 2015-08-30T12:36:00Z; none: now.")
+    json_output: bool = Field(False, description="Print JSON.")
+
+    def execute(self) -> int:
+        from sigward.cli.signing import sign
+
+        return sign(self)
+
+
+class Whoami(Command):
+    """Say whose credentials sigward would use, and from where. Calls no AWS API but those that give credentials."""
+
+    json_output: bool = Field(False, description="Print JSON.")
+
+    def execute(self) -> int:
+        from sigward.cli.signing import load_credentials
+
+        found, region = load_credentials(self)
+        snapshot = found.snapshot
+        told: dict[str, Any] = {
+            "identity": "default",
+            "provider": snapshot.provider,
+            "access_key_id": f"…{snapshot.access_key_id[-4:]}",
+            "temporary": snapshot.session_token is not None,
+            "expires": iso(snapshot.expires_at) if snapshot.expires_at else None,
+            "region": region.name,
+            "region_from": region.source,
+        }
+        if self.json_output:
+            sys.stdout.write(json.dumps(told) + "\n")
+        else:
+            told["expires"] = told["expires"] or "never"
+            width = max(map(len, told))
+            sys.stdout.write(
+                "".join(f"{key.replace('_', ' '):<{width}}  {show(value)}\n" for key, value in told.items())
+            )
+        return 0
+
+
+class Env(Command):
+    """Print the variables that send a program through a running sigward: eval "$(sigward env)"."""
+
+    shell: Literal["sh", "fish", "docker"] = Field(
+        "sh", description="Whose syntax: sh (also bash, zsh), fish, docker (--env-file)."
+    )
+
+    def execute(self) -> int:
+        from sigward.credentials.region import resolve_region
+
+        authority = self.authority()
+        bundle = authority.write_bundle()
+        if self.listen == "off" or self.listen.endswith(":0"):
+            raise UsageError(
+                f"listen: {self.listen}: programs need a forward proxy on a known port.",
+                hint="Set listen, or use `sigward run -- CMD`.",
+            )
+        client = ClientEnvironment(
+            f"http://{self.listen}", bundle, authority.certificate_file, resolve_region(self.region, self.profile).name
+        )
+        sys.stdout.write(client.script(self.shell))
+        return 0
+
+
+class Ca(Command):
+    """The CA that clients trust: path (where its certificate lies), export (PEM on stdout), trust (how to)."""
+
+    what: CliPositionalArg[Literal["path", "export", "trust"]] = Field(description="path, export or trust.")
+
+    def execute(self) -> int:
+        authority = self.authority()
+        authority.ensure()
+        if self.what == "export":
+            sys.stdout.write(authority.certificate_file.read_text())
+        elif self.what == "path":
+            sys.stdout.write(f"{authority.certificate_file}\n")
+        else:
+            sys.stdout.write(TRUST.format(certificate=authority.certificate_file, bundle=authority.write_bundle()))
+        return 0
+
+
+class Check(Command):
+    """Check settings, CA and credentials without serving. Status 0, 64 (settings), 77 (credentials) or 78 (CA)."""
+
+    def execute(self) -> int:
+        from sigward import _core
+        from sigward.cli.signing import load_credentials
+
+        region_name = self.region or "us-east-1"
+        try:
+            _core.Engine(self.engine_json(region_name)).close()
+        except _core.SettingsError as error:
+            raise UsageError(f"{error}.", hint=error.hint) from error
+        say = sys.stdout.write
+        source = Settings.source
+        say(f"settings     ok ({source.path if source else 'no file; defaults'})\n")
+        say(f"listen       {self.listen}\n")
+        for listen, upstream in self.reverse_listeners():
+            say(f"reverse      {listen} → {upstream or 'the endpoint that Host names'}\n")
+        say(f"admin        {self.admin}\n")
+        for number, route in enumerate(self.route, 1):
+            say(f"route {number:<6} {route.host}{route.path or ''}: {route.action}\n")
+        self.authority().ensure()
+        say(f"ca           ok ({self.authority().certificate_file})\n")
+        found, region = load_credentials(self)
+        say(
+            f"credentials  ok ({found.snapshot.provider}; expires {iso(found.snapshot.expires_at) if found.snapshot.expires_at else 'never'})\n"
+        )
+        say(f"region       {region.name} (from {region.source})\n")
+        return 0
+
+
+class Demo(Command):
+    """Start an AWS emulator that verifies signatures and sigward before it, and send real clients' calls through."""
+
+    keep: bool = Field(False, description="Leave it running to try.")
+
+    def execute(self) -> int:
+        try:
+            from sigward.demo import main
+        except ImportError as error:
+            raise UsageError(
+                f"the demo's parts are not installed: {error.name}.", hint="pip install 'sigward[demo]'"
+            ) from error
+        return main(keep=self.keep)
+
+
+COMMANDS: dict[str, type[Command]] = {
+    "serve": Serve,
+    "run": Run,
+    "sign": Sign,
+    "whoami": Whoami,
+    "env": Env,
+    "ca": Ca,
+    "check": Check,
+    "demo": Demo,
+}
+
+TRUST = """\
+One program:   eval "$(sigward env)"            # or: sigward run -- CMD
+curl:          curl --cacert {certificate} …
+Python, AWS:   export AWS_CA_BUNDLE={bundle} REQUESTS_CA_BUNDLE={bundle}
+Node.js:       export NODE_EXTRA_CA_CERTS={certificate}
+Debian:        sudo cp {certificate} /usr/local/share/ca-certificates/sigward.crt && sudo update-ca-certificates
+Fedora, RHEL:  sudo trust anchor {certificate}
+Alpine:        sudo cp {certificate} /usr/local/share/ca-certificates/sigward.crt && sudo update-ca-certificates
+macOS:         sudo security add-trusted-cert -d -r trustRoot -k /Library/Keychains/System.keychain {certificate}
+Windows:       certutil -addstore Root {certificate}
+
+Trust it on a whole system only where you trust whoever can read its key: it can stand in for any host.
+"""
+
+
+def iso(seconds: float) -> str:
+    """2026-01-31T12:00:00Z"""
+    import datetime
+
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def show(value: object) -> str:
+    """yes and no for people."""
+    return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+
+
+def no_credentials(reasons: tuple[tuple[str, str], ...]) -> CredentialsError:
+    """What the chain tried."""
+    tried = "\n".join(f"  {provider}: {why}" for provider, why in reasons)
+    return CredentialsError(
+        f"no AWS credentials. Tried, in order:\n{tried}",
+        hint="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, choose a --profile, or run where a role is attached.",
+    )

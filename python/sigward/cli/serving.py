@@ -1,0 +1,214 @@
+"""`sigward serve` and `sigward run`: the parts joined, started in order and stopped in the opposite one."""
+
+import asyncio
+import importlib.util
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sigward import _core
+from sigward.credentials import Chain, Keeper, Snapshot, resolve_region
+from sigward.environ import ClientEnvironment, without_own_proxy
+from sigward.errors import SigwardError, UsageError
+from sigward.settings import Settings
+
+logger = logging.getLogger("sigward")
+
+
+def start_logging(level: str) -> None:
+    """Log lines on stderr: time, level, logger, message."""
+    logging.basicConfig(
+        level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+    )
+    for noisy in ("botocore", "urllib3", "asyncio", "hpack", "h2"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+class Service:
+    """Engine, keeper, admin and front, as the settings say."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        region = resolve_region(settings.region, settings.profile)
+        self.region = region.name
+        try:
+            self.engine = _core.Engine(settings.engine_json(region.name))
+        except _core.SettingsError as error:
+            raise UsageError(f"{error}.", hint=error.hint) from error
+        self.keeper = Keeper(Chain(settings.profile, region.name), self._publish, self._fail)
+        self.front: Any = None
+        self.admin: tuple[str, int] | None = None
+
+    def _publish(self, snapshot: Snapshot) -> None:
+        self.engine.set_credentials(
+            "default",
+            snapshot.access_key_id,
+            snapshot.secret_access_key,
+            snapshot.session_token,
+            snapshot.expires_at,
+            snapshot.provider,
+        )
+
+    def _fail(self, reasons: tuple[tuple[str, str], ...]) -> None:
+        self.engine.set_credentials_failed("default", list(reasons))
+
+    async def start(self) -> None:
+        """Everything listens when it returns; credentials may still be loading. Raises `SigwardError`."""
+        from sigward.ca import CertificateAuthority
+        from sigward.mitm import Front, FrontOptions, ReverseListener
+
+        settings = self.settings
+        CertificateAuthority(settings.ca_dir).ensure()
+        self.keeper.start()
+        if settings.admin != "off":
+            try:
+                self.admin = self.engine.admin(settings.admin)
+            except OSError as error:
+                raise UsageError(
+                    f"admin: cannot listen on {settings.admin}: {error}.",
+                    hint="Is it in use? Choose another with --admin, or `off`.",
+                ) from error
+        options = FrontOptions(
+            forward=None if settings.listen == "off" else settings.listen,
+            reverse=tuple(ReverseListener(listen, upstream) for listen, upstream in settings.reverse_listeners()),
+            ca_dir=settings.ca_dir,
+            body_hold=settings.body.hold,
+            grace=settings.grace,
+            addons=tuple(load_addon(path) for path in settings.addons),
+        )
+        self.front = Front(self.engine, options, lambda identity: self.keeper.request_refresh())
+        await self.front.start()
+        self.engine.set_ready("listeners", True)
+
+    async def stop(self) -> None:
+        """Not ready, no new connections, what is under way may end within the grace."""
+        self.engine.set_ready("listeners", False, "shutting down")
+        if self.front is not None:
+            await self.front.drain()
+        self.keeper.close()
+        self.engine.close()
+
+    def ready_line(self) -> str:
+        """Where everything listens, in one line that programs can read."""
+        told = [
+            f"{name}={host}:{port}" if ":" not in host else f"{name}=[{host}]:{port}"
+            for name, (host, port) in self.front.addresses.items()
+        ]
+        if self.admin:
+            told.append(f"admin={self.admin[0]}:{self.admin[1]}")
+        return "listening " + " ".join(told)
+
+
+def load_addon(path: Path) -> object:
+    """A mitmproxy script: a module with hooks, or with `addons`. Raises `UsageError`."""
+    spec = importlib.util.spec_from_file_location(f"sigward_addon_{path.stem}", path)
+    try:
+        if spec is None or spec.loader is None:
+            raise ImportError("it is not a Python file")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UsageError(f"addons: {path}: {error}.", hint="Name a mitmproxy script that can be imported.") from error
+    return module
+
+
+def serve(settings: Settings) -> int:
+    """Serves until SIGTERM or SIGINT; a second one ends at once."""
+    start_logging(settings.log_level)
+    take_environment(without_own_proxy(dict(os.environ)))
+
+    async def main() -> int:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def asked() -> None:
+            if stop.is_set():
+                os._exit(1)
+            logger.info("stopping: requests under way have %g s", settings.grace)
+            stop.set()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, asked)
+        service = Service(settings)
+        try:
+            await service.start()
+            logger.info(service.ready_line())
+            ended = loop.create_task(service.front.wait_closed())
+            waiting = loop.create_task(stop.wait())
+            await asyncio.wait({ended, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            if not stop.is_set():
+                raise SigwardError("the front has ended by itself.", hint="See the log above; please report it.")
+        finally:
+            await service.stop()
+        return 0
+
+    return run_loop(main)
+
+
+def run_program(settings: Settings, program: list[str]) -> int:
+    """Runs a program behind a sigward of its own; returns its exit status, or 128 + the signal that ended it."""
+    start_logging(settings.log_level)
+    environment = dict(os.environ)
+    take_environment(without_own_proxy(environment))
+
+    async def main() -> int:
+        from sigward.ca import CertificateAuthority
+
+        service = Service(settings)
+        authority = CertificateAuthority(settings.ca_dir)
+        try:
+            await service.start()
+            # The first call should find keys, or be told what is wrong.
+            await asyncio.to_thread(service.keeper.wait_loaded, 10.0)
+            host, port = service.front.addresses["forward"]
+            client = ClientEnvironment(
+                f"http://{host}:{port}", authority.write_bundle(), authority.certificate_file, service.region
+            )
+            return await run_child(program, client.applied_to(environment))
+        finally:
+            await service.stop()
+
+    return run_loop(main)
+
+
+async def run_child(program: list[str], environment: dict[str, str]) -> int:
+    """Starts the program in this terminal, passes signals on, returns its status."""
+    try:
+        child = await asyncio.create_subprocess_exec(*program, env=environment)
+    except OSError as error:
+        raise UsageError(
+            f"run: {program[0]}: {error.strerror or error}.", hint="Name a program that is on PATH."
+        ) from error
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
+        # A terminal sends Ctrl-C to both; the program decides what it means.
+        loop.add_signal_handler(number, lambda number=number: pass_on(child, number))
+    status = await child.wait()
+    return 128 - status if status < 0 else status
+
+
+def pass_on(child: asyncio.subprocess.Process, number: int) -> None:
+    """Sends a signal to the program, unless the terminal has sent it already."""
+    if number in (signal.SIGINT, signal.SIGQUIT) and sys.stdin.isatty():
+        return
+    if child.returncode is None:
+        child.send_signal(number)
+
+
+def take_environment(environment: dict[str, str]) -> None:
+    """Makes it this process's own: botocore reads proxies from there."""
+    os.environ.clear()
+    os.environ.update(environment)
+
+
+def run_loop(main: Callable[[], Any]) -> int:
+    """Runs on uvloop where it is to be had."""
+    from sigward.mitm.front import loop_factory
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        status: int = runner.run(main())
+        return status

@@ -1,0 +1,124 @@
+"""`sigward sign`, and the credentials that it and its kin need once."""
+
+import datetime
+import json
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Literal, cast
+from urllib.parse import urlsplit
+
+from sigward import _core
+from sigward.credentials import Chain, Failure, Found, Region, resolve_region
+from sigward.environ import without_own_proxy
+from sigward.errors import UsageError
+from sigward.settings import Settings
+
+if TYPE_CHECKING:
+    from sigward.cli.commands import Sign
+
+
+def load_credentials(settings: Settings) -> tuple[Found, Region]:
+    """Walks the chain once. Raises `CredentialsError` with all that was tried."""
+    from sigward.cli.commands import no_credentials
+
+    own = without_own_proxy(dict(os.environ))
+    os.environ.clear()
+    os.environ.update(own)
+    region = resolve_region(settings.region, settings.profile)
+    outcome = Chain(settings.profile, region.name).load()
+    if isinstance(outcome, Failure):
+        raise no_credentials(outcome.reasons)
+    return outcome, region
+
+
+def sign(command: "Sign") -> int:
+    """Prints the four steps. Signatures are shown, as that is what was asked; keys and tokens are not."""
+    split = urlsplit(command.url)
+    if split.scheme not in ("http", "https") or not split.hostname:
+        raise UsageError(
+            f"url: {command.url!r} is not one.",
+            hint="Give it whole: https://sqs.us-east-1.amazonaws.com/?Action=ListQueues",
+        )
+    found, region = load_credentials(command)
+    host = _core.recognise(split.hostname)
+    service = command.service or (host.signing_name if host else None)
+    if service is None:
+        raise UsageError(
+            f"url: {split.hostname} does not say which AWS service it is.", hint="Give its signing name with --service."
+        )
+    scope_region = command.region or (host.region if host else None) or region.name
+    style = cast("Literal['s3', 'generic']", host.style if host else ("s3" if service == "s3" else "generic"))
+    headers = [header(text) for text in command.header]
+    if not any(name.lower() == b"host" for name, _ in headers):
+        headers.insert(
+            0, (b"host", split.netloc.rpartition("@")[2].encode("idna" if not split.netloc.isascii() else "ascii"))
+        )
+    snapshot = found.snapshot
+    signer = _core.Signer(
+        snapshot.access_key_id, snapshot.secret_access_key, snapshot.session_token, scope_region, service, style
+    )
+    try:
+        steps = signer.steps(
+            command.method.encode(),
+            (split.path or "/").encode(),
+            split.query.encode(),
+            headers,
+            body(command),
+            moment(command.at),
+        )
+    except _core.SigningError as error:
+        raise UsageError(f"{error}.", hint=error.hint) from error
+    added = [
+        (name.decode(), "redacted" if name == b"x-amz-security-token" else value.decode())
+        for name, value in steps.headers
+    ]
+    canonical = steps.canonical_request.decode("utf-8", "backslashreplace")
+    if snapshot.session_token:
+        canonical = canonical.replace(snapshot.session_token, "redacted")
+    if command.json_output:
+        told = {
+            "service": service, "region": scope_region, "style": style, "canonical_request": canonical,
+            "string_to_sign": steps.string_to_sign, "signature": steps.signature, "headers": dict(added),
+        }  # fmt: skip
+        sys.stdout.write(json.dumps(told, indent=2) + "\n")
+        return 0
+    lines = "".join(f"{name}: {value}\n" for name, value in added)
+    sys.stdout.write(
+        f"# {service} in {scope_region}, {style} path rules\n\n# 1. Canonical request\n{canonical}\n\n# 2. String to sign\n{steps.string_to_sign}\n\n"
+        f"# 3. Signature\n{steps.signature}\n\n# 4. Headers to add\n{lines}"
+    )
+    return 0
+
+
+def header(text: str) -> tuple[bytes, bytes]:
+    """ "name: value"."""
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip():
+        raise UsageError(
+            f"--header: {text!r} is not `name: value`.", hint="E.g. --header 'content-type: application/json'"
+        )
+    return name.strip().encode(), value.strip().encode()
+
+
+def body(command: "Sign") -> bytes:
+    """--data or --data-file."""
+    if command.data is not None and command.data_file is not None:
+        raise UsageError("--data and --data-file are both given.", hint="Give one of them.")
+    if command.data_file is not None:
+        try:
+            return command.data_file.read_bytes()
+        except OSError as error:
+            raise UsageError(f"--data-file: {error}.", hint="Name a readable file.") from error
+    return (command.data or "").encode()
+
+
+def moment(text: str | None) -> int:
+    """Unix seconds of an ISO 8601 time."""
+    if text is None:
+        return int(time.time())
+    try:
+        when = datetime.datetime.fromisoformat(text)
+    except ValueError as error:
+        raise UsageError(f"--at: {text!r} is not a time.", hint="E.g. 2015-08-30T12:36:00Z") from error
+    return int((when if when.tzinfo else when.replace(tzinfo=datetime.UTC)).timestamp())

@@ -1,0 +1,154 @@
+"""One walk along botocore's credential chain: which provider gave keys, which were passed over, which failed and why.
+
+The order is botocore's: environment, assume-role, web identity, SSO, shared file, login, process, config file, container, instance
+profile. A provider that is set up and fails ends the walk, as in botocore: the next one's keys would be another identity's.
+"""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from botocore.session import Session
+
+DEADLINE = 30.0
+"""Seconds for a whole walk. A process that hangs, or an STS that does not answer, must not hold up the keeper for ever."""
+
+SKIPPED = {
+    "env": "AWS_ACCESS_KEY_ID is not set",
+    "assume-role": "the profile names no role_arn",
+    "assume-role-with-web-identity": "no AWS_WEB_IDENTITY_TOKEN_FILE and no web_identity_token_file in the profile",
+    "sso": "the profile names no sso_session or sso_start_url",
+    "shared-credentials-file": "the shared credentials file has no keys for the profile",
+    "login": "the profile has no login session",
+    "custom-process": "the profile names no credential_process",
+    "config-file": "the config file has no keys for the profile",
+    "ec2-credentials-file": "AWS_CREDENTIAL_FILE is not set",
+    "boto-config": "there is no boto config with keys",
+    "container-role": "no AWS_CONTAINER_CREDENTIALS_RELATIVE_URI or _FULL_URI",
+    "iam-role": "the instance metadata service does not answer or has no role, or is disabled",
+}
+"""Why a provider that found nothing was passed over, by botocore's name for it."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Keys at one moment. `expires_at`: Unix seconds, None: never. `provider`: botocore's name. Its repr shows no secret."""
+
+    access_key_id: str
+    secret_access_key: str = field(repr=False)
+    session_token: str | None = field(repr=False)
+    expires_at: float | None
+    provider: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """A walk that ended well. `passed`: the providers before, and why each was passed over."""
+
+    snapshot: Snapshot
+    passed: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A walk that found nothing. `reasons`: (provider, why) in the chain's order."""
+
+    reasons: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Chain:
+    """`profile`: None: `AWS_PROFILE` or the default one. `region`: for STS and SSO."""
+
+    profile: str | None
+    region: str
+    deadline: float = DEADLINE
+
+    def load(self) -> Found | Failure:
+        """Walks the chain anew, in a thread that is given up at the deadline. Raises nothing that a source can cause."""
+        outcome: list[Found | Failure] = []
+        worker = threading.Thread(
+            target=lambda: outcome.append(self._walk()), name="sigward-credentials-load", daemon=True
+        )
+        worker.start()
+        worker.join(self.deadline)
+        if outcome:
+            return outcome[0]
+        return Failure(
+            (
+                (
+                    "chain",
+                    f"no answer within {self.deadline:g} s: a credential_process, STS, SSO or a metadata service hangs",
+                ),
+            )
+        )
+
+    def _walk(self) -> Found | Failure:
+        reasons: list[tuple[str, str]] = []
+        try:
+            for provider in self._providers():
+                name = provider.METHOD
+                try:
+                    snapshot = freeze(provider.load(), name)
+                except Exception as error:  # every provider raises its own kinds
+                    return Failure((*reasons, (name, explain(error))))
+                if snapshot is not None:
+                    return Found(snapshot, tuple(reasons))
+                reasons.append((name, SKIPPED.get(name, "nothing found")))
+        except Exception as error:
+            return Failure((*reasons, ("profile", explain(error))))
+        return Failure(tuple(reasons))
+
+    def _providers(self) -> Iterator[Any]:
+        session = self._session()
+        # The resolver reads the profile as soon as it is made, so a missing one is told first.
+        session.get_scoped_config()
+        return iter(session.get_component("credential_provider").providers)
+
+    def _session(self) -> "Session":
+        from botocore.config import Config
+        from botocore.session import Session
+
+        session = Session(profile=self.profile)
+        session.set_config_variable("region", self.region)
+        session.set_config_variable("metadata_service_timeout", 1)
+        session.set_config_variable("metadata_service_num_attempts", 2)
+        session.set_default_client_config(
+            Config(connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 2, "mode": "standard"})
+        )
+        return session
+
+
+def freeze(credentials: Any, provider: str) -> Snapshot | None:
+    """Takes what is needed out of botocore's object, and lets it fetch what it puts off. None: it has nothing."""
+    if credentials is None:
+        return None
+    frozen = credentials.get_frozen_credentials()
+    if not frozen.access_key or not frozen.secret_key:
+        return None
+    expiry = getattr(credentials, "_expiry_time", None)
+    return Snapshot(
+        frozen.access_key, frozen.secret_key, frozen.token or None, expiry.timestamp() if expiry else None, provider
+    )
+
+
+def explain(error: BaseException) -> str:
+    """An exception of botocore's in one line, with the mend where botocore does not say it."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    with contextlib.suppress(ImportError):
+        from botocore import exceptions
+
+        mends: list[tuple[type[BaseException], str]] = [
+            (exceptions.ProfileNotFound, "see `aws configure list-profiles`"),
+            (exceptions.ConfigParseError, "mend the file named above"),
+            (exceptions.UnauthorizedSSOTokenError, "run `aws sso login`"),
+            (exceptions.SSOTokenLoadError, "run `aws sso login`"),
+            (exceptions.PartialCredentialsError, "set both the access key id and the secret access key"),
+        ]
+        for kind, mend in mends:
+            if isinstance(error, kind):
+                return f"{text} ({mend})"
+    return text

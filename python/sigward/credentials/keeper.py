@@ -1,0 +1,114 @@
+"""One background owner of one identity's keys.
+
+It loads at the start, refreshes ahead of expiry, one load at a time, and publishes immutable snapshots. Requests never wait for it
+unless there are no keys at all; while a refresh fails, the old keys serve until they truly expire.
+"""
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+
+from sigward.credentials.chain import Chain, Failure, Found, Snapshot
+
+logger = logging.getLogger(__name__)
+
+ADVISORY = 15 * 60.0
+"""Seconds before expiry from which keys are renewed, as botocore's advisory window."""
+JITTER = 60.0
+"""Up to so many seconds are added, so that a fleet does not call STS at once."""
+FIRST_RETRY, LAST_RETRY = 1.0, 60.0
+"""Seconds between failed loads: doubled from the first to the last."""
+
+
+class Keeper:
+    """`publish` and `fail` hand a walk's outcome to the engine; `clock` and `wait` are the time's, for tests.
+
+    `wait(event, seconds)`: waits for the event, at most so long (None: for ever).
+    """
+
+    def __init__(
+        self,
+        chain: Chain,
+        publish: Callable[[Snapshot], None],
+        fail: Callable[[tuple[tuple[str, str], ...]], None],
+        *,
+        clock: Callable[[], float] = time.time,
+        wait: Callable[[threading.Event, float | None], bool] = threading.Event.wait,
+    ) -> None:
+        self._chain, self._publish, self._fail = chain, publish, fail
+        self._clock, self._wait = clock, wait
+        self._wake = threading.Event()
+        self._loaded = threading.Event()
+        self._closed = False
+        self._failures = 0
+        self._thread = threading.Thread(target=self._run, name="sigward-keeper", daemon=True)
+        self.snapshot: Snapshot | None = None
+        self.reasons: tuple[tuple[str, str], ...] = ()
+
+    def start(self) -> None:
+        """Begins to load, in the background."""
+        self._thread.start()
+
+    def request_refresh(self) -> None:
+        """A request waits for keys: loads now. Calls while a load runs are one."""
+        self._wake.set()
+
+    def wait_loaded(self, timeout: float) -> bool:
+        """Waits for the end of the first load, well or badly."""
+        return self._loaded.wait(timeout)
+
+    def close(self) -> None:
+        """Ends the thread after what it is at."""
+        self._closed = True
+        self._wake.set()
+
+    def _run(self) -> None:
+        while not self._closed:
+            self._wake.clear()
+            self.load()
+            self._loaded.set()
+            self._wait(self._wake, self.pause())
+
+    def load(self) -> None:
+        """Walks the chain once and publishes what came of it."""
+        outcome = self._chain.load()
+        if isinstance(outcome, Found) and self._is_news(outcome.snapshot):
+            self._failures = 0
+            self.snapshot, self.reasons = outcome.snapshot, ()
+            logger.info(
+                "credentials from %s%s",
+                outcome.snapshot.provider,
+                "" if outcome.snapshot.expires_at is None else ", temporary",
+            )
+            try:
+                self._publish(outcome.snapshot)
+            except Exception as error:
+                self._failed((*outcome.passed, (outcome.snapshot.provider, str(error))))
+            return
+        if isinstance(outcome, Failure):
+            self._failed(outcome.reasons)
+        else:
+            self._failed((*outcome.passed, (outcome.snapshot.provider, "its keys have expired already")))
+
+    def _is_news(self, snapshot: Snapshot) -> bool:
+        return snapshot.expires_at is None or snapshot.expires_at > self._clock()
+
+    def _failed(self, reasons: tuple[tuple[str, str], ...]) -> None:
+        self._failures += 1
+        self.reasons = reasons
+        provider, why = reasons[-1] if reasons else ("chain", "it is empty")
+        logger.warning("no credentials: %s: %s", provider, why)
+        self._fail(reasons or ((provider, why),))
+
+    def pause(self) -> float | None:
+        """Seconds until the next load; None: only when asked. Grows with failures, is short near expiry."""
+        if self._failures:
+            backoff: float = min(LAST_RETRY, FIRST_RETRY * 2 ** min(self._failures - 1, 10))
+            return backoff * random.uniform(0.5, 1.0)  # noqa: S311 - spread, not secrecy
+        if self.snapshot is None or self.snapshot.expires_at is None:
+            return None
+        left = self.snapshot.expires_at - self._clock()
+        ahead = min(ADVISORY, left / 2) + random.uniform(0, min(JITTER, left / 4))  # noqa: S311
+        return max(1.0, left - ahead)

@@ -1,0 +1,485 @@
+"""Every setting, in one place: flag > `SIGWARD_…` environment > sigward.toml > default.
+
+The same model checks all four and makes what the engine takes (`Settings.engine_json`) and the reference (`python -m sigward.settings`).
+"""
+
+import difflib
+import ipaddress
+import json
+import os
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from sigward.errors import UsageError
+
+UNITS = {"": 1.0, "s": 1.0, "ms": 0.001, "m": 60.0, "min": 60.0, "h": 3600.0}
+SIZES = {
+    "": 1,
+    "b": 1,
+    "k": 1024,
+    "kib": 1024,
+    "kb": 1000,
+    "m": 1024**2,
+    "mib": 1024**2,
+    "mb": 1000**2,
+    "g": 1024**3,
+    "gib": 1024**3,
+    "gb": 1000**3,
+}
+
+
+def parse_duration(value: object) -> object:
+    """ "500ms", "10s", "5m", 10 → seconds."""
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)\s*", value.lower())
+        if not match or match[2] not in UNITS:
+            raise ValueError(f"a duration such as 10s, 500ms or 5m is expected, not {value!r}")
+        return float(match[1]) * UNITS[match[2]]
+    return value
+
+
+def parse_size(value: object) -> object:
+    """ "1MiB", "64k", 65536 → bytes."""
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*([0-9]+)\s*([a-z]*)\s*", value.lower())
+        if not match or match[2] not in SIZES:
+            raise ValueError(f"a size such as 1MiB, 64KiB or 65536 is expected, not {value!r}")
+        return int(match[1]) * SIZES[match[2]]
+    return value
+
+
+def check_listen(value: str) -> str:
+    """ "127.0.0.1:8080", "[::1]:8080", or "off"."""
+    if value in ("", "off"):
+        return "off"
+    host, colon, port = value.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    if not colon or not bare or not port.isdecimal() or int(port) > 65535:
+        raise ValueError(f"HOST:PORT is expected, e.g. 127.0.0.1:8080, not {value!r}")
+    return value
+
+
+def is_loopback(listen: str) -> bool:
+    """True if nobody but this host can connect."""
+    host = listen.rpartition(":")[0].removeprefix("[").removesuffix("]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def check_upstream(value: str) -> str:
+    """ "https://host[:port]"."""
+    if not re.fullmatch(r"https?://(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?/?", value):
+        raise ValueError(f"https://host[:port] is expected, not {value!r}")
+    return value
+
+
+Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0)]
+PositiveDuration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
+Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
+Listen = Annotated[str, AfterValidator(check_listen)]
+UpstreamUrl = Annotated[str, AfterValidator(check_upstream)]
+
+
+class Group(BaseModel):
+    """A table of settings."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Body(Group):
+    """How request bodies are kept."""
+
+    hold: Size = Field(
+        1 << 20,
+        description="Bodies up to this are held in memory, hashed and can be sent again; larger ones are spooled or streamed.",
+    )
+    max: Size | None = Field(None, description="Largest body that is served; none: no limit.")
+    spool_dir: Path | None = Field(
+        None,
+        description="Where spooled bodies lie, in files without a name; none: the system's directory for temporary files.",
+    )
+    spool_max: Size = Field(5 << 40, description="Largest body that is spooled.")
+
+
+class Timeouts(Group):
+    """How long each wait may last."""
+
+    connect: PositiveDuration = Field(5.0, description="TCP and TLS handshakes with the upstream.")
+    head: PositiveDuration = Field(60.0, description="From the request's last byte to the head of the answer.")
+    idle: PositiveDuration = Field(60.0, description="Without a byte while a body is under way.")
+    total: PositiveDuration | None = Field(
+        None, description="From the request's head to the answer's head, attempts and waits together; none: no limit."
+    )
+    pool_idle: PositiveDuration = Field(60.0, description="An idle connection to the upstream is closed after this.")
+    credentials: PositiveDuration = Field(
+        10.0, description="A request waits so long for credentials that are being loaded."
+    )
+
+
+class Retry(Group):
+    """Attempts, and full-jitter exponential delays between them."""
+
+    attempts: int = Field(
+        3,
+        ge=1,
+        le=20,
+        description="Attempts in all; 1: no retry. Only 500, 502, 503, 504, throttling and connection errors are retried.",
+    )
+    base: Duration = Field(0.05, description="Scale of the delays after failures: random() · min(base · 2^(n−1), cap).")
+    throttle_base: Duration = Field(1.0, description="The same after throttling.")
+    cap: Duration = Field(20.0, description="Longest delay before jitter.")
+
+
+class Tls(Group):
+    """Whom to trust upstream. Verification is never off."""
+
+    ca_files: list[Path] = Field(
+        default_factory=list, description="PEM files with certificates to trust besides the system's."
+    )
+    system_roots: bool = Field(True, description="Trust the system's roots.")
+
+
+class Limits(Group):
+    """Limits of a request's head."""
+
+    header_bytes: Size = Field(64 << 10, description="All header names and values together.")
+    headers: int = Field(200, ge=1, description="How many headers.")
+    target_bytes: Size = Field(16 << 10, description="Path and query.")
+
+
+class Route(Group):
+    """One `[[route]]`: the first that matches a request's host and path decides."""
+
+    name: str = Field("", description="For messages; empty: its number.")
+    host: str = Field(min_length=1, description="The host it is for; `*` matches any run of characters.")
+    path: str | None = Field(None, description="The path it is for, likewise; none: every path.")
+    action: Literal["sign", "pass", "deny"] = Field(
+        "sign", description="Sign and forward, forward untouched, or refuse with 403."
+    )
+    service: str | None = Field(
+        None, description="Signing name, e.g. `es` for OpenSearch, where the host does not tell."
+    )
+    region: str | None = Field(None, description="Region in the credential scope, where the host does not tell.")
+    identity: str | None = Field(None, description="Whose credentials; none: the default identity.")
+    upstream: UpstreamUrl | None = Field(
+        None, description="`https://host[:port]`: send it there instead; scheme, Host and TLS name are rewritten."
+    )
+    connect: str | None = Field(
+        None,
+        description="`host:port`: only the socket goes there; Host and the verified TLS name stay. Allows local addresses.",
+    )
+    style: Literal["s3", "generic"] | None = Field(
+        None, description="Path rule of the signature; none: by the signing name."
+    )
+
+
+def reverse_from_table(value: object) -> object:
+    """`[[reverse]]` tables in the form of the flag: HOST:PORT[=URL]."""
+    if not isinstance(value, list):
+        return value
+    told: list[object] = []
+    for number, item in enumerate(value):
+        if isinstance(item, dict):
+            unknown = set(item) - {"listen", "upstream"}
+            if unknown or not isinstance(item.get("listen"), str):
+                raise ValueError(
+                    f"reverse {number + 1}: a table with `listen` and, if you like, `upstream` is expected; found {', '.join(sorted(item)) or 'nothing'}"
+                )
+            told.append(item["listen"] + (f"={item['upstream']}" if item.get("upstream") else ""))
+        else:
+            told.append(item)
+    return told
+
+
+class Settings(BaseSettings):
+    """What sigward runs with."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="SIGWARD_", env_nested_delimiter="__", extra="forbid", cli_kebab_case=True, cli_hide_none_type=True,
+        cli_avoid_json=True, cli_implicit_flags=True, validate_default=True,
+    )  # fmt: skip
+
+    config: Path | None = Field(
+        None, description="The settings file; none: ./sigward.toml, then ~/.config/sigward/sigward.toml."
+    )
+    profile: str | None = Field(
+        None, description="AWS profile for credentials and region; none: AWS_PROFILE or the default one."
+    )
+    region: str | None = Field(
+        None,
+        description="Region for hosts that name none; none: AWS_REGION, AWS_DEFAULT_REGION, the profile, us-east-1.",
+    )
+    listen: Listen = Field(
+        "127.0.0.1:8080", description="Forward proxy (HTTPS_PROXY); port 0 takes a free one; `off`: none."
+    )
+    reverse: Annotated[list[str], BeforeValidator(reverse_from_table)] = Field(
+        default_factory=list,
+        description="Reverse proxy for endpoint URLs: `HOST:PORT=https://endpoint`, or `HOST:PORT`: the Host header names the endpoint. In the file: `[[reverse]]` with `listen` and `upstream`.",
+    )
+    admin: Listen = Field("127.0.0.1:9901", description="/healthz, /readyz and /metrics; `off`: none.")
+    allow_remote: bool = Field(
+        False, description="Allow listeners that other hosts can reach: whoever reaches one can use your credentials."
+    )
+    ca_dir: Path = Field(
+        default_factory=lambda: config_home() / "ca", description="sigward's CA: made there at the first start."
+    )
+    grace: Duration = Field(10.0, description="On SIGTERM, requests under way have so long to end.")
+    threads: int = Field(1, ge=1, le=64, description="Engine threads.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Log on stderr.")
+    addons: list[Path] = Field(
+        default_factory=list, description="mitmproxy scripts; they see and may change a request before it is signed."
+    )
+    body: Body = Field(default_factory=Body)  # type: ignore[arg-type]
+    timeouts: Timeouts = Field(default_factory=Timeouts)  # type: ignore[arg-type]
+    retry: Retry = Field(default_factory=Retry)  # type: ignore[arg-type]
+    tls: Tls = Field(default_factory=Tls)  # type: ignore[arg-type]
+    limits: Limits = Field(default_factory=Limits)  # type: ignore[arg-type]
+    route: list[Route] = Field(default_factory=list, description="Rules for hosts; see below.")
+
+    source: ClassVar["TomlFile | None"] = None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings, env_settings, FileSource(settings_cls, Settings.source))
+
+    @field_validator("reverse")
+    @classmethod
+    def _check_reverse(cls, value: list[str]) -> list[str]:
+        for entry in value:
+            listen, _, upstream = entry.partition("=")
+            check_listen(listen)
+            if upstream:
+                check_upstream(upstream)
+        return value
+
+    @model_validator(mode="after")
+    def _check_reach(self) -> "Settings":
+        for listen in (self.listen, self.admin, *(entry.partition("=")[0] for entry in self.reverse)):
+            if listen != "off" and not is_loopback(listen) and not self.allow_remote:
+                raise ValueError(
+                    f"allow_remote: {listen} can be reached by other hosts, and whoever reaches it can use your credentials; set allow_remote = true if that is meant"
+                )
+        if self.listen == "off" and not self.reverse:
+            raise ValueError("listen: it is off and there is no [[reverse]], so there is nothing to serve")
+        return self
+
+    def reverse_listeners(self) -> list[tuple[str, str | None]]:
+        """(listen, upstream or None)."""
+        return [(listen, upstream or None) for listen, _, upstream in (entry.partition("=") for entry in self.reverse)]
+
+    def engine_json(self, region: str) -> str:
+        """What the engine takes: `EngineSettings` in rust/gateway/src/settings.rs."""
+        chosen = self.model_dump(mode="json", include={"threads", "body", "timeouts", "retry", "tls", "limits"})
+        chosen["routes"] = [route.model_dump(mode="json") for route in self.route]
+        chosen["default_region"] = region
+        return json.dumps(chosen)
+
+
+class TomlFile:
+    """A settings file, and where in it each key stands."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(
+                f"{path}: it cannot be read: {error}.", hint="Name a readable TOML file with --config."
+            ) from error
+        try:
+            self.data = tomllib.loads(self.text)
+        except tomllib.TOMLDecodeError as error:
+            raise UsageError(
+                f"{path}: {error}.", hint="See https://toml.io for the format, and docs/settings.md for the keys."
+            ) from error
+
+    def line(self, location: tuple[int | str, ...]) -> int | None:
+        """The line of a key, e.g. ("route", 1, "hots"); of its table if the key itself is not there."""
+        found: int | None = None
+        for number, where in self._lines():
+            if where == location:
+                return number
+            if where and where == location[: len(where)] and (found is None or len(where) > 1):
+                found = number
+        return found
+
+    def _lines(self) -> Iterator[tuple[int, tuple[int | str, ...]]]:
+        table: tuple[int | str, ...] = ()
+        counts: dict[str, int] = {}
+        for number, line in enumerate(self.text.splitlines(), 1):
+            if match := re.match(r"\s*\[\[\s*([\w.\"-]+)\s*\]\]", line):
+                name = match[1].strip('"')
+                counts[name] = counts.get(name, -1) + 1
+                table = (*name.split("."), counts[name])
+                yield number, table
+            elif match := re.match(r"\s*\[\s*([\w.\"-]+)\s*\]", line):
+                table = tuple(match[1].replace('"', "").split("."))
+                yield number, table
+            elif match := re.match(r"\s*([\w.\"-]+)\s*=", line):
+                yield number, (*table, *match[1].replace('"', "").split("."))
+
+
+class FileSource(PydanticBaseSettingsSource):
+    """The settings file, as pydantic-settings takes sources."""
+
+    def __init__(self, settings_cls: type[BaseSettings], file: TomlFile | None) -> None:
+        super().__init__(settings_cls)
+        self.file = file
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        value = self.file.data.get(field_name) if self.file else None
+        return value, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        return dict(self.file.data) if self.file else {}
+
+
+def config_home() -> Path:
+    """$XDG_CONFIG_HOME/sigward, else ~/.config/sigward."""
+    base = os.environ.get("XDG_CONFIG_HOME")
+    return (Path(base) if base else Path.home() / ".config") / "sigward"
+
+
+def find_file(arguments: list[str]) -> TomlFile | None:
+    """--config, SIGWARD_CONFIG, ./sigward.toml, ~/.config/sigward/sigward.toml; the first that is named or there."""
+    named: str | None = None
+    for at, argument in enumerate(arguments):
+        if argument == "--":
+            break
+        if argument == "--config" and at + 1 < len(arguments):
+            named = arguments[at + 1]
+        elif argument.startswith("--config="):
+            named = argument.partition("=")[2]
+    named = named or os.environ.get("SIGWARD_CONFIG")
+    if named:
+        return TomlFile(Path(named))
+    return next(
+        (TomlFile(place) for place in (Path("sigward.toml"), config_home() / "sigward.toml") if place.is_file()), None
+    )
+
+
+def check_environment() -> None:
+    """A SIGWARD_ variable that names no setting is a slip of the pen: said, not ignored."""
+    known = {"SIGWARD_CONFIG", "SIGWARD_SIGNING_SUITE"}
+    for name, field in Settings.model_fields.items():
+        known.add(f"SIGWARD_{name.upper()}")
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Group):
+            known |= {f"SIGWARD_{name.upper()}__{key.upper()}" for key in field.annotation.model_fields}
+    for name in os.environ:
+        if name.startswith("SIGWARD_") and name.upper() not in known:
+            raise UsageError(f"environment: {name}: there is no such setting.", hint=did_you_mean(name, known))
+
+
+def did_you_mean(word: str, known: set[str]) -> str:
+    """The nearest known word, or where they all stand."""
+    close = difflib.get_close_matches(word, sorted(known), 1)
+    return f"Did you mean {close[0]}?" if close else "See docs/settings.md for all of them."
+
+
+def usage_error(error: ValidationError, arguments: list[str]) -> UsageError:
+    """Pydantic's first complaint, with the place the value came from."""
+    first = error.errors(include_url=False)[0]
+    location = tuple(first["loc"])
+    message = str(first["msg"]).removeprefix("Value error, ")
+    if not location and (match := re.match(r"(\w+): ", message)):
+        location, message = (match[1],), message[match.end() :]
+    key = ".".join(str(part + 1 if isinstance(part, int) else part) for part in location)
+    place = _place(location, arguments)
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(location[:-1])
+        return UsageError(f"{place}{key}: there is no such setting.", hint=did_you_mean(str(location[-1]), known))
+    if first["type"] == "missing":
+        return UsageError(f"{place}{key}: it is missing.", hint="See docs/settings.md.")
+    found = "" if first["type"] == "value_error" else f" (found {json.dumps(first['input'], default=str)[:80]})"
+    return UsageError(f"{place}{key}: {message}{found}.", hint="See docs/settings.md.")
+
+
+def _place(location: tuple[int | str, ...], arguments: list[str]) -> str:
+    if not location:
+        return ""
+    flag = "--" + ".".join(str(part).replace("_", "-") for part in location if isinstance(part, str))
+    if any(argument == flag or argument.startswith(f"{flag}=") for argument in arguments):
+        return f"{flag}: "
+    names = [
+        f"SIGWARD_{'__'.join(str(part).upper() for part in location[:depth])}" for depth in range(1, len(location) + 1)
+    ]
+    for name in reversed(names):
+        if name in os.environ:
+            return f"environment: {name}: "
+    file = Settings.source
+    if file is None:
+        return ""
+    line = file.line(location)
+    return f"{file.path}:{line}: " if line else f"{file.path}: "
+
+
+def _known_keys(location: tuple[int | str, ...]) -> set[str]:
+    names = {"body": Body, "timeouts": Timeouts, "retry": Retry, "tls": Tls, "limits": Limits, "route": Route}
+    group = names.get(str(location[0])) if location else None
+    return set((group or Settings).model_fields)
+
+
+def reference() -> str:
+    """docs/settings.md."""
+    lines = [
+        "# Settings", "",
+        "Each can be a flag (`--timeouts.connect 2s`), a variable (`SIGWARD_TIMEOUTS__CONNECT=2s`) or a key in `sigward.toml`; a flag wins over a",
+        "variable, a variable over the file. Durations: `500ms`, `10s`, `5m`; sizes: `64KiB`, `1MiB`. Unknown keys and bad values end with status 64.", "",
+        "This page is made from the code: `python -m sigward.settings`.", "",
+    ]  # fmt: skip
+    tables: list[tuple[str, str, type[BaseModel]]] = [("", "Top level", Settings)]
+    for name, field in Settings.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Group):
+            tables.append((name, f"`[{name}]`", field.annotation))
+    tables.append(("route", "`[[route]]`", Route))
+    for prefix, title, model in tables:
+        lines += [f"## {title}", ""]
+        if prefix:
+            lines += [(model.__doc__ or "").strip().splitlines()[0], ""]
+        lines += ["| key | default | what it does |", "|---|---|---|"]
+        for name, field in model.model_fields.items():
+            if isinstance(field.annotation, type) and issubclass(field.annotation, Group):
+                continue
+            lines.append(f"| `{name}` | {_default_text(name, field)} | {field.description} |")
+        lines.append("")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _default_text(name: str, field: Any) -> str:
+    if name == "ca_dir":
+        return "`~/.config/sigward/ca`"
+    if field.is_required():
+        return "required"
+    value = field.default_factory() if field.default_factory else field.default
+    if value is None or value in ([], ""):
+        return "none"
+    return f"`{json.dumps(value)}`"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(reference())
