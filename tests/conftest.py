@@ -11,11 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def signing_suite() -> Path | None:
     """AWS's signing vectors: `$SIGWARD_SIGNING_SUITE`, else beside the checkout. They are not part of the project."""
     named = os.environ.get("SIGWARD_SIGNING_SUITE")
-    places = (
-        [Path(named)]
-        if named
-        else [ROOT.parent / "shared" / "aws-signing-test-suite", ROOT / "shared" / "aws-signing-test-suite"]
-    )
+    places = [Path(named)] if named else [ROOT.parent / "shared" / "aws-signing-test-suite", ROOT / "shared" / "aws-signing-test-suite"]
     return next((place for place in places if (place / "v4").is_dir()), None)
 
 

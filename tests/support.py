@@ -219,9 +219,7 @@ def engine_settings(upstream_port: int, ca_file: Path, **more: Any) -> str:
 
 
 @contextlib.asynccontextmanager
-async def connected(
-    address: tuple[str, int], **tls: Any
-) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+async def connected(address: tuple[str, int], **tls: Any) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A raw client connection."""
     reader, writer = await asyncio.open_connection(*address, limit=1 << 24, **tls)
     try:

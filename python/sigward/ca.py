@@ -118,14 +118,10 @@ class CertificateAuthority:
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             .sign(key, hashes.SHA256())
         )
-        secret = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
-        )
+        secret = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption())
         # Of two processes that start at once, the first one's CA stays.
         with contextlib.suppress(FileExistsError):
-            write_new(
-                self.key_file, secret + certificate.public_bytes(serialization.Encoding.PEM), 0o600, replace=False
-            )
+            write_new(self.key_file, secret + certificate.public_bytes(serialization.Encoding.PEM), 0o600, replace=False)
 
 
 def write_new(path: Path, content: bytes, mode: int, *, replace: bool = True) -> None:

@@ -129,9 +129,7 @@ class Timeouts(Group):
         None, description="From the request's head to the answer's head, attempts and waits together; none: no limit."
     )
     pool_idle: PositiveDuration = Field(60.0, description="An idle connection to the upstream is closed after this.")
-    credentials: PositiveDuration = Field(
-        10.0, description="A request waits so long for credentials that are being loaded."
-    )
+    credentials: PositiveDuration = Field(10.0, description="A request waits so long for credentials that are being loaded.")
 
 
 class Retry(Group):
@@ -151,9 +149,7 @@ class Retry(Group):
 class Tls(Group):
     """Whom to trust upstream. Verification is never off."""
 
-    ca_files: list[Path] = Field(
-        default_factory=list, description="PEM files with certificates to trust besides the system's."
-    )
+    ca_files: list[Path] = Field(default_factory=list, description="PEM files with certificates to trust besides the system's.")
     system_roots: bool = Field(True, description="Trust the system's roots.")
 
 
@@ -171,12 +167,8 @@ class Route(Group):
     name: str = Field("", description="For messages; empty: its number.")
     host: str = Field(min_length=1, description="The host it is for; `*` matches any run of characters.")
     path: str | None = Field(None, description="The path it is for, likewise; none: every path.")
-    action: Literal["sign", "pass", "deny"] = Field(
-        "sign", description="Sign and forward, forward untouched, or refuse with 403."
-    )
-    service: str | None = Field(
-        None, description="Signing name, e.g. `es` for OpenSearch, where the host does not tell."
-    )
+    action: Literal["sign", "pass", "deny"] = Field("sign", description="Sign and forward, forward untouched, or refuse with 403.")
+    service: str | None = Field(None, description="Signing name, e.g. `es` for OpenSearch, where the host does not tell.")
     region: str | None = Field(None, description="Region in the credential scope, where the host does not tell.")
     identity: str | None = Field(None, description="Whose credentials; none: the default identity.")
     upstream: UpstreamUrl | None = Field(
@@ -186,9 +178,7 @@ class Route(Group):
         None,
         description="`host:port`: only the socket goes there; Host and the verified TLS name stay. Allows local addresses.",
     )
-    style: Literal["s3", "generic"] | None = Field(
-        None, description="Path rule of the signature; none: by the signing name."
-    )
+    style: Literal["s3", "generic"] | None = Field(None, description="Path rule of the signature; none: by the signing name.")
 
 
 def reverse_from_table(value: object) -> object:
@@ -217,19 +207,13 @@ class Settings(BaseSettings):
         cli_avoid_json=True, cli_implicit_flags=True, validate_default=True,
     )  # fmt: skip
 
-    config: Path | None = Field(
-        None, description="The settings file; none: ./sigward.toml, then ~/.config/sigward/sigward.toml."
-    )
-    profile: str | None = Field(
-        None, description="AWS profile for credentials and region; none: AWS_PROFILE or the default one."
-    )
+    config: Path | None = Field(None, description="The settings file; none: ./sigward.toml, then ~/.config/sigward/sigward.toml.")
+    profile: str | None = Field(None, description="AWS profile for credentials and region; none: AWS_PROFILE or the default one.")
     region: str | None = Field(
         None,
         description="Region for hosts that name none; none: AWS_REGION, AWS_DEFAULT_REGION, the profile, us-east-1.",
     )
-    listen: Listen = Field(
-        "127.0.0.1:8080", description="Forward proxy (HTTPS_PROXY); port 0 takes a free one; `off`: none."
-    )
+    listen: Listen = Field("127.0.0.1:8080", description="Forward proxy (HTTPS_PROXY); port 0 takes a free one; `off`: none.")
     reverse: Annotated[list[str], BeforeValidator(reverse_from_table)] = Field(
         default_factory=list,
         description="Reverse proxy for endpoint URLs: `HOST:PORT=https://endpoint`, or `HOST:PORT`: the Host header names the endpoint. In the file: `[[reverse]]` with `listen` and `upstream`.",
@@ -238,9 +222,7 @@ class Settings(BaseSettings):
     allow_remote: bool = Field(
         False, description="Allow listeners that other hosts can reach: whoever reaches one can use your credentials."
     )
-    ca_dir: Path = Field(
-        default_factory=lambda: config_home() / "ca", description="sigward's CA: made there at the first start."
-    )
+    ca_dir: Path = Field(default_factory=lambda: config_home() / "ca", description="sigward's CA: made there at the first start.")
     grace: Duration = Field(10.0, description="On SIGTERM, requests under way have so long to end.")
     threads: int = Field(1, ge=1, le=64, description="Engine threads.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Log on stderr.")
@@ -308,15 +290,11 @@ class TomlFile:
         try:
             self.text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(
-                f"{path}: it cannot be read: {error}.", hint="Name a readable TOML file with --config."
-            ) from error
+            raise UsageError(f"{path}: it cannot be read: {error}.", hint="Name a readable TOML file with --config.") from error
         try:
             self.data = tomllib.loads(self.text)
         except tomllib.TOMLDecodeError as error:
-            raise UsageError(
-                f"{path}: {error}.", hint="See https://toml.io for the format, and docs/settings.md for the keys."
-            ) from error
+            raise UsageError(f"{path}: {error}.", hint="See https://toml.io for the format, and docs/settings.md for the keys.") from error
 
     def line(self, location: tuple[int | str, ...]) -> int | None:
         """The line of a key, e.g. ("route", 1, "hots"); of its table if the key itself is not there."""
@@ -378,9 +356,7 @@ def find_file(arguments: list[str]) -> TomlFile | None:
     named = named or os.environ.get("SIGWARD_CONFIG")
     if named:
         return TomlFile(Path(named))
-    return next(
-        (TomlFile(place) for place in (Path("sigward.toml"), config_home() / "sigward.toml") if place.is_file()), None
-    )
+    return next((TomlFile(place) for place in (Path("sigward.toml"), config_home() / "sigward.toml") if place.is_file()), None)
 
 
 def check_environment() -> None:
@@ -425,9 +401,7 @@ def _place(location: tuple[int | str, ...], arguments: list[str]) -> str:
     flag = "--" + ".".join(str(part).replace("_", "-") for part in location if isinstance(part, str))
     if any(argument == flag or argument.startswith(f"{flag}=") for argument in arguments):
         return f"{flag}: "
-    names = [
-        f"SIGWARD_{'__'.join(str(part).upper() for part in location[:depth])}" for depth in range(1, len(location) + 1)
-    ]
+    names = [f"SIGWARD_{'__'.join(str(part).upper() for part in location[:depth])}" for depth in range(1, len(location) + 1)]
     for name in reversed(names):
         if name in os.environ:
             return f"environment: {name}: "

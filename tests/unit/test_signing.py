@@ -61,9 +61,7 @@ class Vector:
 
 def vectors() -> Iterator[Any]:
     if SUITE is None:
-        yield pytest.param(
-            None, marks=pytest.mark.skip(reason="AWS's signing suite is not here: set SIGWARD_SIGNING_SUITE")
-        )
+        yield pytest.param(None, marks=pytest.mark.skip(reason="AWS's signing suite is not here: set SIGWARD_SIGNING_SUITE"))
         return
     for folder in sorted((SUITE / "v4").iterdir()):
         yield pytest.param(folder, id=folder.name)
@@ -128,9 +126,7 @@ def botocore_signed(
     return seen["canonical"], seen["to_sign"], request.headers["Authorization"]
 
 
-names = st.text("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-", min_size=1, max_size=20).map(
-    lambda name: f"x-{name}"
-)
+names = st.text("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-", min_size=1, max_size=20).map(lambda name: f"x-{name}")
 plain_values = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=40)
 reserved = {"x-amz-date", "x-amz-security-token", "x-amz-content-sha256", "x-amzn-trace-id"}
 header_lists = st.lists(st.tuples(names, plain_values), max_size=8).map(
@@ -152,9 +148,7 @@ def encoded_query(pairs: list[tuple[str, str]]) -> str:
 
 
 @pytest.mark.parametrize("style", ["s3", "generic"])
-@settings(
-    max_examples=5_000, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=5_000, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(
     method=st.sampled_from(["GET", "PUT", "POST", "DELETE", "HEAD"]),
     path=st.lists(segments, max_size=5),
@@ -189,9 +183,7 @@ def signer(style: str = "generic", token: str | None = None) -> _core.Signer:
     return _core.Signer(KEY, SECRET, token, "us-east-1", "s3" if style == "s3" else "dynamodb", style)  # type: ignore[arg-type]
 
 
-def canonical(
-    style: str, path: bytes, query: bytes = b"", headers: list[tuple[bytes, bytes]] | None = None
-) -> list[str]:
+def canonical(style: str, path: bytes, query: bytes = b"", headers: list[tuple[bytes, bytes]] | None = None) -> list[str]:
     steps = signer(style).steps(b"GET", path, query, [(b"Host", b"h.test"), *(headers or [])], b"", WHEN)
     return steps.canonical_request.decode().split("\n")
 

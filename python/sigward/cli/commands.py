@@ -127,18 +127,14 @@ class Whoami(Command):
         else:
             told["expires"] = told["expires"] or "never"
             width = max(map(len, told))
-            sys.stdout.write(
-                "".join(f"{key.replace('_', ' '):<{width}}  {show(value)}\n" for key, value in told.items())
-            )
+            sys.stdout.write("".join(f"{key.replace('_', ' '):<{width}}  {show(value)}\n" for key, value in told.items()))
         return 0
 
 
 class Env(Command):
     """Print the variables that send a program through a running sigward: eval "$(sigward env)"."""
 
-    shell: Literal["sh", "fish", "docker"] = Field(
-        "sh", description="Whose syntax: sh (also bash, zsh), fish, docker (--env-file)."
-    )
+    shell: Literal["sh", "fish", "docker"] = Field("sh", description="Whose syntax: sh (also bash, zsh), fish, docker (--env-file).")
 
     def execute(self) -> int:
         from sigward.credentials.region import resolve_region
@@ -214,9 +210,7 @@ class Demo(Command):
         try:
             from sigward.demo import main
         except ImportError as error:
-            raise UsageError(
-                f"the demo's parts are not installed: {error.name}.", hint="pip install 'sigward[demo]'"
-            ) from error
+            raise UsageError(f"the demo's parts are not installed: {error.name}.", hint="pip install 'sigward[demo]'") from error
         return main(keep=self.keep)
 
 

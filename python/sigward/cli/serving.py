@@ -21,9 +21,7 @@ logger = logging.getLogger("sigward")
 
 def start_logging(level: str) -> None:
     """Log lines on stderr: time, level, logger, message."""
-    logging.basicConfig(
-        level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
-    )
+    logging.basicConfig(level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     for noisy in ("botocore", "urllib3", "asyncio", "hpack", "h2"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
@@ -95,8 +93,7 @@ class Service:
     def ready_line(self) -> str:
         """Where everything listens, in one line that programs can read."""
         told = [
-            f"{name}={host}:{port}" if ":" not in host else f"{name}=[{host}]:{port}"
-            for name, (host, port) in self.front.addresses.items()
+            f"{name}={host}:{port}" if ":" not in host else f"{name}=[{host}]:{port}" for name, (host, port) in self.front.addresses.items()
         ]
         if self.admin:
             told.append(f"admin={self.admin[0]}:{self.admin[1]}")
@@ -165,9 +162,7 @@ def run_program(settings: Settings, program: list[str]) -> int:
             # The first call should find keys, or be told what is wrong.
             await asyncio.to_thread(service.keeper.wait_loaded, 10.0)
             host, port = service.front.addresses["forward"]
-            client = ClientEnvironment(
-                f"http://{host}:{port}", authority.write_bundle(), authority.certificate_file, service.region
-            )
+            client = ClientEnvironment(f"http://{host}:{port}", authority.write_bundle(), authority.certificate_file, service.region)
             return await run_child(program, client.applied_to(environment))
         finally:
             await service.stop()
@@ -180,9 +175,7 @@ async def run_child(program: list[str], environment: dict[str, str]) -> int:
     try:
         child = await asyncio.create_subprocess_exec(*program, env=environment)
     except OSError as error:
-        raise UsageError(
-            f"run: {program[0]}: {error.strerror or error}.", hint="Name a program that is on PATH."
-        ) from error
+        raise UsageError(f"run: {program[0]}: {error.strerror or error}.", hint="Name a program that is on PATH.") from error
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
         # A terminal sends Ctrl-C to both; the program decides what it means.

@@ -44,20 +44,14 @@ def sign(command: "Sign") -> int:
     host = _core.recognise(split.hostname)
     service = command.service or (host.signing_name if host else None)
     if service is None:
-        raise UsageError(
-            f"url: {split.hostname} does not say which AWS service it is.", hint="Give its signing name with --service."
-        )
+        raise UsageError(f"url: {split.hostname} does not say which AWS service it is.", hint="Give its signing name with --service.")
     scope_region = command.region or (host.region if host else None) or region.name
     style = cast("Literal['s3', 'generic']", host.style if host else ("s3" if service == "s3" else "generic"))
     headers = [header(text) for text in command.header]
     if not any(name.lower() == b"host" for name, _ in headers):
-        headers.insert(
-            0, (b"host", split.netloc.rpartition("@")[2].encode("idna" if not split.netloc.isascii() else "ascii"))
-        )
+        headers.insert(0, (b"host", split.netloc.rpartition("@")[2].encode("idna" if not split.netloc.isascii() else "ascii")))
     snapshot = found.snapshot
-    signer = _core.Signer(
-        snapshot.access_key_id, snapshot.secret_access_key, snapshot.session_token, scope_region, service, style
-    )
+    signer = _core.Signer(snapshot.access_key_id, snapshot.secret_access_key, snapshot.session_token, scope_region, service, style)
     try:
         steps = signer.steps(
             command.method.encode(),
@@ -69,10 +63,7 @@ def sign(command: "Sign") -> int:
         )
     except _core.SigningError as error:
         raise UsageError(f"{error}.", hint=error.hint) from error
-    added = [
-        (name.decode(), "redacted" if name == b"x-amz-security-token" else value.decode())
-        for name, value in steps.headers
-    ]
+    added = [(name.decode(), "redacted" if name == b"x-amz-security-token" else value.decode()) for name, value in steps.headers]
     canonical = steps.canonical_request.decode("utf-8", "backslashreplace")
     if snapshot.session_token:
         canonical = canonical.replace(snapshot.session_token, "redacted")
@@ -95,9 +86,7 @@ def header(text: str) -> tuple[bytes, bytes]:
     """ "name: value"."""
     name, colon, value = text.partition(":")
     if not colon or not name.strip():
-        raise UsageError(
-            f"--header: {text!r} is not `name: value`.", hint="E.g. --header 'content-type: application/json'"
-        )
+        raise UsageError(f"--header: {text!r} is not `name: value`.", hint="E.g. --header 'content-type: application/json'")
     return name.strip().encode(), value.strip().encode()
 
 

@@ -70,9 +70,7 @@ class Chain:
     def load(self) -> Found | Failure:
         """Walks the chain anew, in a thread that is given up at the deadline. Raises nothing that a source can cause."""
         outcome: list[Found | Failure] = []
-        worker = threading.Thread(
-            target=lambda: outcome.append(self._walk()), name="sigward-credentials-load", daemon=True
-        )
+        worker = threading.Thread(target=lambda: outcome.append(self._walk()), name="sigward-credentials-load", daemon=True)
         worker.start()
         worker.join(self.deadline)
         if outcome:
@@ -116,9 +114,7 @@ class Chain:
         session.set_config_variable("region", self.region)
         session.set_config_variable("metadata_service_timeout", 1)
         session.set_config_variable("metadata_service_num_attempts", 2)
-        session.set_default_client_config(
-            Config(connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 2, "mode": "standard"})
-        )
+        session.set_default_client_config(Config(connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 2, "mode": "standard"}))
         return session
 
 
@@ -130,9 +126,7 @@ def freeze(credentials: Any, provider: str) -> Snapshot | None:
     if not frozen.access_key or not frozen.secret_key:
         return None
     expiry = getattr(credentials, "_expiry_time", None)
-    return Snapshot(
-        frozen.access_key, frozen.secret_key, frozen.token or None, expiry.timestamp() if expiry else None, provider
-    )
+    return Snapshot(frozen.access_key, frozen.secret_key, frozen.token or None, expiry.timestamp() if expiry else None, provider)
 
 
 def explain(error: BaseException) -> str:

@@ -91,9 +91,7 @@ class Tunnels:
         try:
             await self.allowed_address(host, port)
         except OSError as error:
-            flow.response = refusal(
-                502, "connect-failed", f"no connection to {host!r}: {error}. Check the host's name."
-            )
+            flow.response = refusal(502, "connect-failed", f"no connection to {host!r}: {error}. Check the host's name.")
         except PermissionError:
             raise
         except ValueError:

@@ -51,9 +51,7 @@ class Bridge:
         """Listens no more."""
         asyncio.get_running_loop().remove_reader(self.engine.fileno())
 
-    def submit(
-        self, connection: EngineConnection, stream_id: int, request: http.Request, body: bytes | None
-    ) -> _core.Job | None:
+    def submit(self, connection: EngineConnection, stream_id: int, request: http.Request, body: bytes | None) -> _core.Job | None:
         """Hands a request to the engine. None: its client is gone."""
         client = connection.context.client
         handler = self.handlers(client.id)

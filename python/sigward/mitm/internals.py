@@ -56,9 +56,7 @@ Pairs = tuple[tuple[bytes, bytes], ...]
 class Bridge(Protocol):
     """What an `EngineConnection` needs of `bridge.Bridge`."""
 
-    def submit(
-        self, connection: "EngineConnection", stream_id: int, request: http.Request, body: bytes | None
-    ) -> _core.Job | None:
+    def submit(self, connection: "EngineConnection", stream_id: int, request: http.Request, body: bytes | None) -> _core.Job | None:
         """Starts a job; None: the engine does not take it."""
 
     def upload_full(self, connection: "EngineConnection", job: _core.Job) -> None:

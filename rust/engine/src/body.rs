@@ -273,9 +273,7 @@ pub(crate) async fn read_up_to(body: &mut Inbound, limit: u64, idle: Duration) -
 /// The next data of a body; `None`: it is complete. Trailers of a body that is kept end here: its length is known by then.
 pub(crate) async fn next_piece(body: &mut Inbound, idle: Duration) -> Result<Option<Bytes>, BodyError> {
     loop {
-        let frame = tokio::time::timeout(idle, body.frame())
-            .await
-            .map_err(|_| BodyError::Client(format!("nothing came for {idle:?}")))?;
+        let frame = tokio::time::timeout(idle, body.frame()).await.map_err(|_| BodyError::Client(format!("nothing came for {idle:?}")))?;
         match frame.transpose()?.map(Frame::into_data) {
             None => return Ok(None),
             Some(Ok(data)) if data.is_empty() => {}

@@ -43,10 +43,8 @@ fn host_in_uri(host: &str) -> String {
 fn read_user(uri: &Uri) -> (bool, Option<String>) {
     let user = uri.authority().and_then(|authority| authority.as_str().split_once('@')).map_or("g", |(user, _)| user);
     let hex = user.get(1..).unwrap_or_default().as_bytes();
-    let bytes: Option<Vec<u8>> = hex
-        .chunks(2)
-        .map(|pair| std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok()))
-        .collect();
+    let bytes: Option<Vec<u8>> =
+        hex.chunks(2).map(|pair| std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok())).collect();
     let connect = bytes.and_then(|bytes| String::from_utf8(bytes).ok()).filter(|connect| !connect.is_empty());
     (user.starts_with('n'), connect)
 }

@@ -12,10 +12,10 @@ use hyper::upgrade::OnUpgrade;
 use sigward_gateway::judge::CODE_PREFIX;
 use sigward_gateway::{BodyPlan, BodySize, Event, Exchange, Failure, Identities, Keep, Moment, Outgoing, Record, RequestHead, Step};
 
+use crate::Client;
 use crate::body::{BodyError, Inbound, Outbound, Progress, SharedInbound, Spool, next_piece, read_up_to};
 use crate::connect::{failure_of, pool_uri};
 use crate::shared::{Shared, unix_seconds};
-use crate::Client;
 
 /// The body of an answer.
 pub type AnswerBody = http_body_util::combinators::UnsyncBoxBody<Bytes, AnswerError>;
@@ -249,7 +249,9 @@ impl Driver<'_> {
     fn deliver(mut self) -> Answer {
         let idle = self.exchange.config().settings.timeouts.idle;
         let Some(mut answer) = self.answer.take() else {
-            let mut response = Response::new(Full::new(Bytes::from_static(b"sigward: no answer to deliver\n")).map_err(|never| match never {}).boxed_unsync());
+            let mut response = Response::new(
+                Full::new(Bytes::from_static(b"sigward: no answer to deliver\n")).map_err(|never| match never {}).boxed_unsync(),
+            );
             *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
             response.headers_mut().insert("x-sigward-error", http::HeaderValue::from_static("internal"));
             return Answer { response, record: self.exchange.into_record(), upgrade: None };

@@ -15,11 +15,11 @@ use sigward_gateway::{Record, RequestHead};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 
+use crate::Client;
 use crate::body::{BodyError, Inbound};
 use crate::drive::{Answer, AnswerBody, drive};
 use crate::outbox::OutboxEvent;
 use crate::shared::Shared;
-use crate::Client;
 
 /// More than this in the upload queue: the front should stop.
 const HIGH_WATER: usize = 1 << 20;
@@ -179,7 +179,14 @@ impl Drop for UnderWay {
 }
 
 /// Starts a job. `body`: the whole of it, or `None` when it follows by `send` and `end`.
-pub(crate) fn start(shared: &Arc<Shared>, runtime: &tokio::runtime::Handle, client: &Client, id: u64, head: RequestHead, body: Option<Bytes>) -> Job {
+pub(crate) fn start(
+    shared: &Arc<Shared>,
+    runtime: &tokio::runtime::Handle,
+    client: &Client,
+    id: u64,
+    head: RequestHead,
+    body: Option<Bytes>,
+) -> Job {
     let queue = Arc::new(Mutex::new(Queue::default()));
     let credit = Arc::new(Credit::default());
     let inbound: Inbound = match body {

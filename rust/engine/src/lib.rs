@@ -67,7 +67,10 @@ impl Engine {
                 .build()
                 .map_err(|error| format!("threads: no runtime: {error}"))?;
             let config = shared.config.load();
-            workers.push(Worker { runtime: runtime.handle().clone(), client: arc_swap::ArcSwap::from_pointee(client(&tls, &config.settings)) });
+            workers.push(Worker {
+                runtime: runtime.handle().clone(),
+                client: arc_swap::ArcSwap::from_pointee(client(&tls, &config.settings)),
+            });
             let mut stopped = stop.subscribe();
             let thread = std::thread::Builder::new()
                 .name(format!("sigward-{number}"))

@@ -4,9 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use prometheus::{
-    GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
-};
+use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 use sigward_gateway::{Disposition, Record};
 
 /// More services than AWS has; beyond it a client is making names up, and they are counted together.
@@ -34,7 +32,11 @@ impl Metrics {
         };
         let buckets = vec![0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
         let metrics = Self {
-            requests: counter("sigward_requests_total", "Requests answered, by what the client got.", &["service", "region", "identity", "action", "code"]),
+            requests: counter(
+                "sigward_requests_total",
+                "Requests answered, by what the client got.",
+                &["service", "region", "identity", "action", "code"],
+            ),
             duration: HistogramVec::new(
                 HistogramOpts::new("sigward_request_duration_seconds", "From a request's head to its answer's head.").buckets(buckets),
                 &["service"],

@@ -19,7 +19,9 @@ pub(crate) fn client_config(settings: &TlsSettings) -> Result<Arc<ClientConfig>,
         roots.add_parsable_certificates(found.certs);
     }
     for path in &settings.ca_files {
-        let said = |why: &dyn std::fmt::Display| format!("tls.ca_files: {}: {why}; a readable PEM file with certificates is expected", path.display());
+        let said = |why: &dyn std::fmt::Display| {
+            format!("tls.ca_files: {}: {why}; a readable PEM file with certificates is expected", path.display())
+        };
         let pem = fs::read(path).map_err(|error| said(&error))?;
         let certificates: Vec<CertificateDer<'static>> =
             CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|error| said(&error))?;

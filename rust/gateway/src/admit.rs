@@ -7,7 +7,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use http::header::{HeaderMap, HeaderName, CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderValue, Method};
 
 use crate::refuse::Refusal;
@@ -56,7 +56,8 @@ impl Target {
     pub fn new(scheme: Scheme, host: &str, port: u16) -> Result<Self, String> {
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let bare = bare.strip_suffix('.').unwrap_or(bare).to_ascii_lowercase();
-        let named = !bare.is_empty() && bare.len() <= 253 && bare.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
+        let named =
+            !bare.is_empty() && bare.len() <= 253 && bare.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
         if port == 0 || !(named || bare.parse::<IpAddr>().is_ok()) {
             return Err(format!("{:?} port {port}: a host name or address and a port from 1 to 65535 are expected", shown(host)));
         }
@@ -134,8 +135,17 @@ pub struct RequestHead {
 
 /// Headers that end at each hop (RFC 9110, section 7.6.1). `te: trailers` and `trailer` mean something only to the hop too.
 const HOP_BY_HOP: &[&str] = &[
-    "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
-    "expect", "http2-settings",
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "expect",
+    "http2-settings",
 ];
 
 /// Checks the head and takes from it what ends at this hop. Returns the protocol the client asks to upgrade to.
@@ -199,7 +209,9 @@ fn agree_on_length(head: &RequestHead) -> Result<(), Refusal> {
 fn agree_on_host(head: &RequestHead) -> Result<(), Refusal> {
     let mut hosts = head.headers.get_all(HOST).iter();
     let Some(host) = hosts.next() else { return Ok(()) };
-    let bad = |why: &str| Refusal::client(400, "bad-host", why.to_owned(), "Send one Host header: a name, and a port if it is not the usual one.");
+    let bad = |why: &str| {
+        Refusal::client(400, "bad-host", why.to_owned(), "Send one Host header: a name, and a port if it is not the usual one.")
+    };
     if hosts.next().is_some() {
         return Err(bad("there is more than one Host header"));
     }
@@ -306,7 +318,11 @@ mod tests {
 
     #[test]
     fn what_connection_names_goes_but_host_stays() {
-        let mut with = head(Entry::Connect, "a.test", &[("host", "a.test"), ("connection", "Host, X-Amz-Date , close"), ("x-amz-date", "x"), ("te", "trailers")]);
+        let mut with = head(
+            Entry::Connect,
+            "a.test",
+            &[("host", "a.test"), ("connection", "Host, X-Amz-Date , close"), ("x-amz-date", "x"), ("te", "trailers")],
+        );
         assert_eq!(admit(&mut with, &Limits::default()).unwrap(), None);
         assert_eq!(with.headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["host"]);
     }

@@ -289,7 +289,12 @@ impl Exchange {
             (state, event) => {
                 let mut event = format!("{event:?}");
                 event.truncate(event.find([' ', '(', '{']).unwrap_or(event.len()));
-                self.refuse(&Refusal::sigward(500, "out-of-order", format!("the driver told {event} in {state:?}."), "This is a bug in sigward."))
+                self.refuse(&Refusal::sigward(
+                    500,
+                    "out-of-order",
+                    format!("the driver told {event} in {state:?}."),
+                    "This is a bug in sigward.",
+                ))
             }
         }
     }
@@ -370,12 +375,17 @@ impl Exchange {
                         format!("Set `service` (the signing name) in route {}.", route_name.as_deref().unwrap_or_default()),
                     ));
                 };
-                if !route.is_some_and(crate::route::Route::moves) {
+                // AWS's own names are served over TLS; a route's `upstream` says itself how it is.
+                if found.is_some() && !route.is_some_and(crate::route::Route::rewrites) {
                     upstream.target = over_tls(&target).ok_or_else(|| {
                         Refusal::client(
                             400,
                             "plain-text-port",
-                            format!("signed requests go out over TLS, but {:?} asks for port {} in plain text.", admit::shown(&target.host), target.port),
+                            format!(
+                                "signed requests go out over TLS, but {:?} asks for port {} in plain text.",
+                                admit::shown(&target.host),
+                                target.port
+                            ),
                             "Leave the port away, or use https.",
                         )
                     })?;
@@ -554,23 +564,43 @@ impl Exchange {
             Failure::Connect(why) => (
                 "connect-failed",
                 true,
-                Refusal::upstream(502, "connect-failed", format!("no connection to {host}: {why}."), "Check the network, DNS and the endpoint's name."),
+                Refusal::upstream(
+                    502,
+                    "connect-failed",
+                    format!("no connection to {host}: {why}."),
+                    "Check the network, DNS and the endpoint's name.",
+                ),
             ),
             Failure::Tls(why) => (
                 "tls-failed",
                 false,
-                Refusal::upstream(502, "tls-failed", format!("TLS to {host} was not verified: {why}."), "If the endpoint has a private CA, add its certificate to tls.ca_files."),
+                Refusal::upstream(
+                    502,
+                    "tls-failed",
+                    format!("TLS to {host} was not verified: {why}."),
+                    "If the endpoint has a private CA, add its certificate to tls.ca_files.",
+                ),
             ),
             Failure::Forbidden(address) => ("forbidden-address", false, forbidden(address)),
             Failure::Broken(why) => (
                 "connection-broken",
                 true,
-                Refusal::upstream(502, "connection-broken", format!("the connection to {host} broke before an answer: {why}."), "Try again."),
+                Refusal::upstream(
+                    502,
+                    "connection-broken",
+                    format!("the connection to {host} broke before an answer: {why}."),
+                    "Try again.",
+                ),
             ),
             Failure::HeadTimeout => (
                 "head-timeout",
                 true,
-                Refusal::upstream(504, "head-timeout", format!("{host} sent no answer in time."), "Try again, or raise timeouts.head or timeouts.total."),
+                Refusal::upstream(
+                    504,
+                    "head-timeout",
+                    format!("{host} sent no answer in time."),
+                    "Try again, or raise timeouts.head or timeouts.total.",
+                ),
             ),
             Failure::Body(why) => (
                 "body-failed",
@@ -665,9 +695,8 @@ fn forbidden(host: &str) -> Refusal {
 }
 
 fn no_credentials(name: &str, identity: Option<&Identity>) -> Refusal {
-    let tried: Vec<String> = identity
-        .map(|identity| identity.failures.iter().map(|(provider, why)| format!("{provider}: {why}")).collect())
-        .unwrap_or_default();
+    let tried: Vec<String> =
+        identity.map(|identity| identity.failures.iter().map(|(provider, why)| format!("{provider}: {why}")).collect()).unwrap_or_default();
     let tried = if tried.is_empty() { "they are still being loaded".to_owned() } else { format!("tried {}", tried.join("; ")) };
     Refusal::sigward(
         503,

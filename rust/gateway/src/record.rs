@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{HeaderMap, AUTHORIZATION};
+use http::header::{AUTHORIZATION, HeaderMap};
 use http::{HeaderName, HeaderValue};
 
 /// One try, as the record tells it.
@@ -81,8 +81,14 @@ impl Record {
 
 /// Headers whose values are keys, tokens or signatures.
 const SECRET_HEADERS: &[&str] = &[
-    "x-amz-security-token", "x-amz-s3session-token", "x-amz-server-side-encryption-customer-key",
-    "x-amz-copy-source-server-side-encryption-customer-key", "proxy-authorization", "cookie", "set-cookie", "x-amz-bearer-token",
+    "x-amz-security-token",
+    "x-amz-s3session-token",
+    "x-amz-server-side-encryption-customer-key",
+    "x-amz-copy-source-server-side-encryption-customer-key",
+    "proxy-authorization",
+    "cookie",
+    "set-cookie",
+    "x-amz-bearer-token",
 ];
 
 /// The value of one header as it may be shown.
@@ -115,7 +121,10 @@ mod tests {
 
     #[test]
     fn secrets_are_not_shown() {
-        assert_eq!(shown("authorization", "AWS4-HMAC-SHA256 Credential=A/b, SignedHeaders=host, Signature=abc"), b"AWS4-HMAC-SHA256 Credential=A/b, SignedHeaders=host, Signature=redacted");
+        assert_eq!(
+            shown("authorization", "AWS4-HMAC-SHA256 Credential=A/b, SignedHeaders=host, Signature=abc"),
+            b"AWS4-HMAC-SHA256 Credential=A/b, SignedHeaders=host, Signature=redacted"
+        );
         assert!(!shown("authorization", "Bearer abc").windows(3).any(|window| window == b"abc"));
         assert!(!shown("x-amz-security-token", "abc").windows(3).any(|window| window == b"abc"));
         assert_eq!(shown("host", "abc"), b"abc");

@@ -215,7 +215,9 @@ mod tests {
     fn each_protocol_gets_its_shape() {
         assert_eq!(body(Shape::Json10), r#"{"__type":"sigward#NoCredentials","message":"sigward: env: <none> & nothing Set them."}"#);
         assert_eq!(body(Shape::RestJson), r#"{"code":"NoCredentials","message":"sigward: env: <none> & nothing Set them."}"#);
-        assert!(body(Shape::Query).contains("<Type>Receiver</Type><Code>NoCredentials</Code><Message>sigward: env: &lt;none&gt; &amp; nothing"));
+        assert!(
+            body(Shape::Query).contains("<Type>Receiver</Type><Code>NoCredentials</Code><Message>sigward: env: &lt;none&gt; &amp; nothing")
+        );
         assert!(body(Shape::Ec2).starts_with("<Response><Errors><Error><Code>NoCredentials</Code>"));
         assert!(body(Shape::S3).contains("\n<Error><Code>NoCredentials</Code>"));
         assert_eq!(body(Shape::Plain), "sigward: env: <none> & nothing Set them.\n");

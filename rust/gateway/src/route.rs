@@ -60,9 +60,7 @@ impl Router {
     /// The first rule for this host and path; `path` is origin-form, its query is left out of the match.
     pub fn find(&self, host: &str, path: &str) -> Option<&Route> {
         let path = path.split('?').next().unwrap_or_default();
-        self.routes.iter().find(|route| {
-            route.host.matches(host) && route.path.as_ref().is_none_or(|pattern| pattern.matches(path))
-        })
+        self.routes.iter().find(|route| route.host.matches(host) && route.path.as_ref().is_none_or(|pattern| pattern.matches(path)))
     }
 
     /// True if any rule is for this host, whatever the path.
@@ -125,6 +123,11 @@ impl Route {
     /// True if the rule rewrites or redirects the destination.
     pub fn moves(&self) -> bool {
         self.upstream.is_some() || self.connect.is_some()
+    }
+
+    /// True if the rule rewrites the destination, scheme and all.
+    pub fn rewrites(&self) -> bool {
+        self.upstream.is_some()
     }
 
     /// The path rule for a signing name under this rule.
@@ -227,8 +230,21 @@ mod tests {
     #[test]
     fn local_addresses_in_all_their_dresses() {
         for text in [
-            "127.0.0.1", "127.9.9.9", "0.0.0.0", "169.254.169.254", "169.254.170.2", "169.254.170.23", "::1", "::", "fe80::1",
-            "fd00:ec2::254", "fd00:ec2::23", "::ffff:127.0.0.1", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "::127.0.0.1",
+            "127.0.0.1",
+            "127.9.9.9",
+            "0.0.0.0",
+            "169.254.169.254",
+            "169.254.170.2",
+            "169.254.170.23",
+            "::1",
+            "::",
+            "fe80::1",
+            "fd00:ec2::254",
+            "fd00:ec2::23",
+            "::ffff:127.0.0.1",
+            "::ffff:169.254.169.254",
+            "64:ff9b::a9fe:a9fe",
+            "::127.0.0.1",
         ] {
             assert!(is_forbidden(text.parse().unwrap()), "{text}");
         }

@@ -135,12 +135,7 @@ pub struct RetrySettings {
 
 impl Default for RetrySettings {
     fn default() -> Self {
-        Self {
-            attempts: 3,
-            base: Duration::from_millis(50),
-            throttle_base: Duration::from_secs(1),
-            cap: Duration::from_secs(20),
-        }
+        Self { attempts: 3, base: Duration::from_millis(50), throttle_base: Duration::from_secs(1), cap: Duration::from_secs(20) }
     }
 }
 

@@ -4,7 +4,7 @@
 //! signature is taken out, then the head is signed whole, so that no `x-amz-*` header goes out unsigned.
 
 use bytes::Bytes;
-use http::header::{HeaderMap, AUTHORIZATION, CONTENT_LENGTH, HOST};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderMap};
 use http::{HeaderName, HeaderValue};
 use sigward_sigv4::{Credentials, Payload, Request, Scope, SignError, Signed, Style, sign as sigv4_sign, wire};
 

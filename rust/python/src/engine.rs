@@ -114,7 +114,8 @@ impl Engine {
     fn may_connect(&self, host: &str, address: &str) -> PyResult<bool> {
         // A scope (fe80::1%eth0) says only which link.
         let bare = address.split('%').next().unwrap_or_default();
-        let address: IpAddr = bare.parse().map_err(|_| PyValueError::new_err(format!("address: an IP address is expected, not {address:?}")))?;
+        let address: IpAddr =
+            bare.parse().map_err(|_| PyValueError::new_err(format!("address: an IP address is expected, not {address:?}")))?;
         Ok(self.engine.may_connect(host, address))
     }
 
@@ -278,7 +279,8 @@ fn tuple(python: Python<'_>, event: OutboxEvent) -> PyResult<Bound<'_, PyTuple>>
             let reason = PyBytes::new(python, reason.as_bytes());
             let report = Bound::new(python, Report { record: *record })?;
             let headers = pairs(python, &headers)?;
-            (EVENT_RESPONSE, job, PyBytes::new(python, b"HTTP/1.1"), status.as_u16(), reason, headers, bytes(&data), end, report).into_pyobject(python)
+            (EVENT_RESPONSE, job, PyBytes::new(python, b"HTTP/1.1"), status.as_u16(), reason, headers, bytes(&data), end, report)
+                .into_pyobject(python)
         }
         OutboxEvent::Data { job, data, end } => (EVENT_DATA, job, bytes(&data), end).into_pyobject(python),
         OutboxEvent::Trailers { job, trailers } => (EVENT_TRAILERS, job, pairs(python, &trailers)?).into_pyobject(python),
@@ -309,7 +311,9 @@ fn header_map(headers: &Bound<'_, PyAny>) -> PyResult<(HeaderMap, Option<String>
                     wrong = wrong.or_else(|| Some("there are too many headers".to_owned()));
                 }
             }
-            (Err(_), _) => wrong = wrong.or_else(|| Some(format!("header name {:?} is not a token", String::from_utf8_lossy(name.as_bytes())))),
+            (Err(_), _) => {
+                wrong = wrong.or_else(|| Some(format!("header name {:?} is not a token", String::from_utf8_lossy(name.as_bytes()))))
+            }
             (Ok(name), None) => wrong = wrong.or_else(|| Some(format!("the value of header {name} holds a control character"))),
         }
     }

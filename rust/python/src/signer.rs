@@ -119,7 +119,11 @@ impl Signer {
         Scope { region: &self.region, signing_name: &self.signing_name, style: self.style }
     }
 
-    fn with_request<T>(&self, (method, path, query, headers, body): Parts<'_, '_>, job: impl FnOnce(&Request<'_>) -> Result<T, SignError>) -> PyResult<Result<T, SignError>> {
+    fn with_request<T>(
+        &self,
+        (method, path, query, headers, body): Parts<'_, '_>,
+        job: impl FnOnce(&Request<'_>) -> Result<T, SignError>,
+    ) -> PyResult<Result<T, SignError>> {
         let wrong = || PyValueError::new_err("headers: a list of (bytes, bytes) is expected");
         let mut pairs: Vec<(Bound<'_, PyBytes>, Bound<'_, PyBytes>)> = Vec::with_capacity(headers.len());
         for pair in headers.iter() {

@@ -5,8 +5,19 @@ use crate::{SignError, Style};
 
 /// Not signed: what ends at a hop, or changes on the way. The same list as botocore's, and the signature itself.
 const UNSIGNED: &[&[u8]] = &[
-    b"authorization", b"connection", b"expect", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te", b"trailer",
-    b"transfer-encoding", b"upgrade", b"user-agent", b"x-amzn-trace-id",
+    b"authorization",
+    b"connection",
+    b"expect",
+    b"keep-alive",
+    b"proxy-authenticate",
+    b"proxy-authorization",
+    b"proxy-connection",
+    b"te",
+    b"trailer",
+    b"transfer-encoding",
+    b"upgrade",
+    b"user-agent",
+    b"x-amzn-trace-id",
 ];
 
 /// Replaced by the signer's own.
@@ -31,10 +42,8 @@ pub(crate) type Header<'a> = (&'a [u8], &'a [u8]);
 /// `added`: lower-case, the signer's own.
 pub(crate) fn push_headers(out: &mut Vec<u8>, headers: &[Header<'_>], added: &[Header<'_>]) -> Result<std::ops::Range<usize>, SignError> {
     // Names that came in capitals are lowered into one buffer; most callers send lower-case, which is borrowed.
-    let lowered: Vec<Option<Vec<u8>>> = headers
-        .iter()
-        .map(|(name, _)| name.iter().any(u8::is_ascii_uppercase).then(|| name.to_ascii_lowercase()))
-        .collect();
+    let lowered: Vec<Option<Vec<u8>>> =
+        headers.iter().map(|(name, _)| name.iter().any(u8::is_ascii_uppercase).then(|| name.to_ascii_lowercase())).collect();
     let mut entries: Vec<Entry<'_>> = Vec::with_capacity(headers.len() + added.len());
     for ((name, value), lowered) in headers.iter().zip(&lowered) {
         let name = lowered.as_deref().unwrap_or(name);
@@ -127,9 +136,7 @@ fn needs_normalizing(path: &[u8]) -> bool {
     let last = path.last() == Some(&b'/');
     let count = path.iter().filter(|byte| **byte == b'/').count();
     !first.is_empty()
-        || segments
-            .enumerate()
-            .any(|(at, segment)| matches!(segment, b"." | b"..") || (segment.is_empty() && !(last && at + 1 == count)))
+        || segments.enumerate().any(|(at, segment)| matches!(segment, b"." | b"..") || (segment.is_empty() && !(last && at + 1 == count)))
 }
 
 /// RFC 3986, section 5.2.4, and no empty segments: `/a/./b//../c/` is `/a/c/`.

@@ -147,7 +147,13 @@ pub fn sign(credentials: &Credentials, scope: &Scope<'_>, request: &Request<'_>,
 ///
 /// # Errors
 /// As [`sign`].
-pub fn sign_with(credentials: &Credentials, scope: &Scope<'_>, request: &Request<'_>, unix_seconds: u64, options: Options) -> Result<Signed, SignError> {
+pub fn sign_with(
+    credentials: &Credentials,
+    scope: &Scope<'_>,
+    request: &Request<'_>,
+    unix_seconds: u64,
+    options: Options,
+) -> Result<Signed, SignError> {
     Ok(work(credentials, scope, request, unix_seconds, options)?.signed)
 }
 
@@ -163,7 +169,13 @@ pub fn steps(credentials: &Credentials, scope: &Scope<'_>, request: &Request<'_>
 ///
 /// # Errors
 /// As [`sign`].
-pub fn steps_with(credentials: &Credentials, scope: &Scope<'_>, request: &Request<'_>, unix_seconds: u64, options: Options) -> Result<Steps, SignError> {
+pub fn steps_with(
+    credentials: &Credentials,
+    scope: &Scope<'_>,
+    request: &Request<'_>,
+    unix_seconds: u64,
+    options: Options,
+) -> Result<Steps, SignError> {
     let work = work(credentials, scope, request, unix_seconds, options)?;
     Ok(Steps {
         canonical_request: work.canonical_request,
@@ -180,7 +192,13 @@ struct Work {
     signed: Signed,
 }
 
-fn work(credentials: &Credentials, scope: &Scope<'_>, request: &Request<'_>, unix_seconds: u64, options: Options) -> Result<Work, SignError> {
+fn work(
+    credentials: &Credentials,
+    scope: &Scope<'_>,
+    request: &Request<'_>,
+    unix_seconds: u64,
+    options: Options,
+) -> Result<Work, SignError> {
     let amz_date = amz_date(unix_seconds)?;
     let date: [u8; 8] = std::array::from_fn(|at| amz_date.get(at).copied().unwrap_or(b'0'));
     check_part("region", scope.region.as_bytes())?;
@@ -217,7 +235,10 @@ fn work(credentials: &Credentials, scope: &Scope<'_>, request: &Request<'_>, uni
     canonical.push(b'\n');
     let mut added: [(&[u8], &[u8]); 3] = [(b"x-amz-date", &amz_date), (b"", b""), (b"", b"")];
     let mut count = 1;
-    for (name, value) in [(&b"x-amz-content-sha256"[..], Some(payload_hash).filter(|_| add_hash)), (b"x-amz-security-token", signed_token.map(str::as_bytes))] {
+    for (name, value) in [
+        (&b"x-amz-content-sha256"[..], Some(payload_hash).filter(|_| add_hash)),
+        (b"x-amz-security-token", signed_token.map(str::as_bytes)),
+    ] {
         if let (Some(value), Some(slot)) = (value, added.get_mut(count)) {
             *slot = (name, value);
             count += 1;

@@ -52,8 +52,25 @@ const SUFFIXES: &[Suffix] = &[
 
 /// Services whose endpoint names no region (`iam.amazonaws.com`, `route53.global.api.aws`).
 const GLOBAL: &[&str] = &[
-    "budgets", "ce", "chime", "cloudfront", "globalaccelerator", "health", "iam", "importexport", "networkmanager", "organizations",
-    "partnercentral-channel", "route53", "route53domains", "savingsplans", "shield", "sts", "support", "sustainability", "waf",
+    "budgets",
+    "ce",
+    "chime",
+    "cloudfront",
+    "globalaccelerator",
+    "health",
+    "iam",
+    "importexport",
+    "networkmanager",
+    "organizations",
+    "partnercentral-channel",
+    "route53",
+    "route53domains",
+    "savingsplans",
+    "shield",
+    "sts",
+    "support",
+    "sustainability",
+    "waf",
 ];
 
 /// Services whose customers get a name of their own in front: `{id}.execute-api.{region}.amazonaws.com`.
@@ -89,10 +106,7 @@ pub fn recognise(host: &str) -> Option<Recognised<'_>> {
 pub fn is_region(label: &str) -> bool {
     let mut parts = label.split('-');
     let area = parts.next().unwrap_or_default();
-    let known = matches!(
-        area,
-        "af" | "ap" | "ca" | "cn" | "eu" | "eusc" | "il" | "me" | "mx" | "sa" | "us"
-    );
+    let known = matches!(area, "af" | "ap" | "ca" | "cn" | "eu" | "eusc" | "il" | "me" | "mx" | "sa" | "us");
     let number = parts.next_back().unwrap_or_default();
     let words = parts.clone().count();
     known
@@ -160,13 +174,7 @@ fn global<'h>(rest: &'h str, suffix: &'static Suffix) -> Option<Recognised<'h>> 
     };
     let service = without_fips(rest);
     let region = if service == "iam" && partition == "aws-cn" { "cn-north-1" } else { region };
-    GLOBAL.contains(&service).then_some(Recognised {
-        signing_name: service,
-        region,
-        partition,
-        style: Style::Generic,
-        signed: true,
-    })
+    GLOBAL.contains(&service).then_some(Recognised { signing_name: service, region, partition, style: Style::Generic, signed: true })
 }
 
 /// S3 in its shapes. Outer `None`: not S3's. Inner `None`: S3's, but not one that is signed with the caller's keys as they are.
@@ -236,10 +244,7 @@ fn signing_name(prefix: &str) -> Option<&str> {
         // FIPS marks sit on the first of two labels: runtime-fips.lex
         Some((first, second)) => {
             let first = without_fips(first);
-            names::SIGNING_NAMES
-                .iter()
-                .find(|(prefix, _)| prefix.split_once('.') == Some((first, second)))
-                .map(|(_, name)| *name)
+            names::SIGNING_NAMES.iter().find(|(prefix, _)| prefix.split_once('.') == Some((first, second))).map(|(_, name)| *name)
         }
     })
 }
