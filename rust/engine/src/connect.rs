@@ -179,15 +179,13 @@ pub(crate) fn failure_of(error: &hyper_util::client::legacy::Error) -> Failure {
         if let Some(body) = cause.downcast_ref::<crate::body::BodyError>() {
             return body.failure();
         }
-        // io::Error's source() leaves its own payload out.
-        let payload = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        if let Some(tls) = payload.and_then(|payload| payload.downcast_ref::<rustls::Error>()) {
-            if matches!(tls, rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented) {
-                return Failure::Tls(tls.to_string());
-            }
+        if let Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented) = cause.downcast_ref() {
+            return Failure::Tls(cause.to_string());
         }
         causes.push(cause.to_string());
-        next = cause.source();
+        // io::Error's own source() leaves its payload out.
+        let payload = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        next = payload.map(|payload| payload as &(dyn std::error::Error + 'static)).or_else(|| cause.source());
     }
     causes.dedup();
     let why = if causes.is_empty() { error.to_string() } else { causes.join(": ") };

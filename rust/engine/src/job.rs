@@ -73,8 +73,11 @@ impl Job {
     /// No more will come.
     pub fn end(&self, trailers: Option<HeaderMap>) {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        queue.trailers = trailers.filter(|trailers| !trailers.is_empty());
-        queue.ended = true;
+        // The first call counts: a front may end a body by its trailers, and once more by its end.
+        if !queue.ended {
+            queue.trailers = trailers.filter(|trailers| !trailers.is_empty());
+            queue.ended = true;
+        }
         if let Some(waker) = queue.waker.take() {
             waker.wake();
         }

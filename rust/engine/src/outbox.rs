@@ -83,17 +83,17 @@ impl Outbox {
 
     pub(crate) fn push(&self, event: OutboxEvent) {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).push(event);
-        if !self.signalled.swap(true, Ordering::AcqRel) {
+        if !self.signalled.swap(true, Ordering::SeqCst) {
             // Full means that it is readable already.
             let _ = (&self.writer).write(&[1]);
         }
     }
 
     pub(crate) fn take(&self) -> Vec<OutboxEvent> {
-        if self.signalled.swap(false, Ordering::AcqRel) {
-            let mut byte = [0; 64];
-            let _ = (&self.reader).read(&mut byte);
-        }
+        // In this order: a push before the flag falls is in the queue that is taken; one after it signals anew.
+        let mut bytes = [0; 64];
+        let _ = (&self.reader).read(&mut bytes);
+        self.signalled.store(false, Ordering::SeqCst);
         std::mem::take(&mut *self.queue.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -106,17 +106,27 @@ impl Outbox {
 mod tests {
     use super::*;
 
+    /// Every event that is pushed is taken by a reader that reads only when the descriptor says so.
     #[test]
-    fn the_descriptor_is_readable_exactly_while_something_is_there() {
-        let outbox = Outbox::new().unwrap();
-        let readable = || matches!((&outbox.reader).read(&mut [0; 0]), Ok(0)) && outbox.signalled.load(Ordering::Relaxed);
-        assert!(!readable());
-        outbox.push(OutboxEvent::Writable { job: 1 });
-        outbox.push(OutboxEvent::Writable { job: 2 });
-        assert!(readable());
-        assert_eq!(outbox.take().len(), 2);
-        assert!(!readable());
-        let error = (&outbox.reader).read(&mut [0; 8]).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    fn no_event_waits_for_the_next_one() {
+        const EVENTS: usize = 200_000;
+        let outbox = std::sync::Arc::new(Outbox::new().unwrap());
+        // `take` reads, and here the read blocks until there is something to read: a lost signal blocks it for ever.
+        outbox.reader.set_nonblocking(false).unwrap();
+        let (pushing, taking) = (std::sync::Arc::clone(&outbox), std::sync::Arc::clone(&outbox));
+        std::thread::spawn(move || {
+            for job in 0..EVENTS as u64 {
+                pushing.push(OutboxEvent::Writable { job });
+            }
+        });
+        let (done, all_taken) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let mut taken = 0;
+            while taken < EVENTS {
+                taken += taking.take().len();
+            }
+            done.send(taken).unwrap();
+        });
+        assert_eq!(all_taken.recv_timeout(std::time::Duration::from_secs(60)), Ok(EVENTS));
     }
 }

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderValue, Method};
 
 use crate::refuse::Refusal;
@@ -183,8 +183,13 @@ pub(crate) fn admit(head: &mut RequestHead, limits: &Limits) -> Result<Option<He
     }
     agree_on_length(head)?;
     agree_on_host(head)?;
+    let trailer = head.headers.remove(TRAILER);
     let upgrade = head.headers.get(UPGRADE).filter(|_| asks_for_upgrade(&head.headers)).cloned();
     remove_hop_by_hop(&mut head.headers);
+    // It announces trailers, which are forwarded where the body streams; `frame` takes it away elsewhere.
+    if let Some(trailer) = trailer {
+        head.headers.insert(TRAILER, trailer);
+    }
     Ok(upgrade)
 }
 

@@ -4,7 +4,7 @@
 //! signature is taken out, then the head is signed whole, so that no `x-amz-*` header goes out unsigned.
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderMap};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderMap, TRAILER};
 use http::{HeaderName, HeaderValue};
 use sigward_sigv4::{Credentials, Payload, Request, Scope, SignError, Signed, Style, sign as sigv4_sign, wire};
 
@@ -74,6 +74,9 @@ pub(crate) fn address(headers: &mut HeaderMap, target: &Target) {
 
 /// The framing of what is sent: an empty body of a method that has none needs no length.
 pub(crate) fn frame(headers: &mut HeaderMap, head: &RequestHead, size: BodySize) {
+    if size != BodySize::Unknown {
+        headers.remove(TRAILER);
+    }
     match size {
         BodySize::Known(0) if !headers.contains_key(CONTENT_LENGTH) && !matches!(head.method.as_str(), "POST" | "PUT" | "PATCH") => {}
         BodySize::Known(length) => {

@@ -1,0 +1,164 @@
+"""HTTP/2 clients, and protocols that a request upgrades to."""
+
+import asyncio
+import hashlib
+from dataclasses import dataclass, field
+
+import h2.config
+import h2.connection
+import h2.events
+
+from tests.conformance.conftest import HOST, Proxy, Start
+from tests.conformance.test_requests import BUCKET_HOST, request
+from tests.support import Received, Upstream, assert_signed, connected, read_response
+
+
+@dataclass
+class Stream:
+    """What came on one stream."""
+
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    trailers: dict[str, str] = field(default_factory=dict)
+    ended: bool = False
+    reset: int | None = None
+
+
+class Http2Client:
+    """A small HTTP/2 client over an open TLS connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+        self.connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding="utf-8"))
+        self.connection.initiate_connection()
+        self.streams: dict[int, Stream] = {}
+        self.flush()
+
+    def flush(self) -> None:
+        self.writer.write(self.connection.data_to_send())
+
+    def send(self, method: str, path: str, host: str, body: bytes = b"", trailers: tuple[tuple[str, str], ...] = (), *more: tuple[str, str]) -> int:
+        number = self.connection.get_next_available_stream_id()
+        head = [(":method", method), (":scheme", "https"), (":authority", host), (":path", path), *more]
+        self.streams[number] = Stream()
+        self.connection.send_headers(number, head, end_stream=not body and not trailers)
+        for at in range(0, len(body), 16384):
+            last = at + 16384 >= len(body) and not trailers
+            self.connection.send_data(number, body[at : at + 16384], end_stream=last)
+        if trailers:
+            self.connection.send_headers(number, trailers, end_stream=True)
+        self.flush()
+        return number
+
+    async def finished(self, *numbers: int) -> list[Stream]:
+        while not all(self.streams[number].ended for number in numbers):
+            data = await asyncio.wait_for(self.reader.read(65536), 5)
+            assert data, "the proxy closed the connection"
+            for event in self.connection.receive_data(data):
+                self._take(event)
+            self.flush()
+        return [self.streams[number] for number in numbers]
+
+    def _take(self, event: h2.events.Event) -> None:
+        stream = self.streams.get(getattr(event, "stream_id", 0) or 0)
+        if stream is None:
+            return
+        if isinstance(event, h2.events.ResponseReceived):
+            stream.headers = dict(event.headers)
+        elif isinstance(event, h2.events.TrailersReceived):
+            stream.trailers = dict(event.headers)
+        elif isinstance(event, h2.events.DataReceived):
+            stream.body += event.data
+            self.connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+        elif isinstance(event, h2.events.StreamReset):
+            stream.reset, stream.ended = int(event.error_code), True
+        elif isinstance(event, h2.events.StreamEnded):
+            stream.ended = True
+
+
+async def test_many_streams_on_one_connection(proxy: Proxy) -> None:
+    async with proxy.tunnel(f"{HOST}:443", HOST, ["h2"]) as (reader, writer):
+        assert writer.get_extra_info("ssl_object").selected_alpn_protocol() == "h2"
+        client = Http2Client(reader, writer)
+        numbers = [client.send("POST", f"/{number}", HOST, b"body %d" % number) for number in range(50)]
+        for stream in await client.finished(*numbers):
+            assert (stream.headers[":status"], stream.body) == ("200", b"ok")
+    assert sorted(received.body for received in proxy.upstream.received) == sorted(b"body %d" % number for number in range(50))
+    for received in proxy.upstream.received:
+        assert_signed(received, HOST)
+
+
+async def test_large_bodies(start: Start, upstream: Upstream) -> None:
+    proxy = await start(upstream, body={"hold": 4096})
+    body = hashlib.sha256(b"x").digest() * 1000
+    upstream.answers = [b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body]
+    async with proxy.tunnel(f"{BUCKET_HOST}:443", BUCKET_HOST, ["h2"]) as (reader, writer):
+        client = Http2Client(reader, writer)
+        [stream] = await client.finished(client.send("PUT", "/k", BUCKET_HOST, body, (), ("content-length", str(len(body)))))
+    assert stream.body == body
+    assert upstream.received[0].body == body
+
+
+async def test_trailers_of_an_answer(proxy: Proxy) -> None:
+    proxy.upstream.answers = [b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x\r\n\r\n3\r\nabc\r\n0\r\nx: y\r\n\r\n"]
+    async with proxy.tunnel(f"{HOST}:443", HOST, ["h2"]) as (reader, writer):
+        client = Http2Client(reader, writer)
+        [stream] = await client.finished(client.send("GET", "/", HOST))
+    assert (stream.body, stream.trailers) == (b"abc", {"x": "y"})
+
+
+async def test_trailers_of_a_held_request(proxy: Proxy) -> None:
+    async with proxy.tunnel(f"{HOST}:443", HOST, ["h2"]) as (reader, writer):
+        client = Http2Client(reader, writer)
+        [stream] = await client.finished(client.send("POST", "/", HOST, b"held", (("x-sum", "1"),)))
+    assert stream.headers[":status"] == "200"
+    assert proxy.upstream.received[0].body == b"held"
+    assert_signed(proxy.upstream.received[0], HOST)
+
+
+async def test_an_authority_for_another_host_is_refused(proxy: Proxy) -> None:
+    async with proxy.tunnel(f"{HOST}:443", HOST, ["h2"]) as (reader, writer):
+        client = Http2Client(reader, writer)
+        [stream] = await client.finished(client.send("GET", "/", BUCKET_HOST))
+    assert (stream.headers[":status"], stream.headers["x-sigward-error"]) == ("421", "host-mismatch")
+
+
+async def test_a_stream_that_breaks_off_is_reset_and_the_others_go_on(proxy: Proxy) -> None:
+    async def break_off(_: Received, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n" + b"x" * 1000)
+        await writer.drain()
+        writer.close()
+
+    proxy.upstream.answers = [break_off]
+    async with proxy.tunnel(f"{HOST}:443", HOST, ["h2"]) as (reader, writer):
+        client = Http2Client(reader, writer)
+        [broken] = await client.finished(client.send("GET", "/", HOST))
+        [whole] = await client.finished(client.send("GET", "/", HOST))
+    assert broken.reset is not None
+    assert whole.body == b"ok"
+
+
+async def test_websocket_upgrades_are_signed_and_pass(proxy: Proxy) -> None:
+    host = HOST
+    frame = b"\x82\x05hello"
+
+    async def echo(received: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n")
+        first = await reader.readexactly(6 + 5)
+        assert first[0] == 0x82
+        masked = bytes(byte ^ first[2 + at % 4] for at, byte in enumerate(first[6:]))
+        writer.write(b"\x82\x05" + masked)
+        await writer.drain()
+        await reader.read(100)
+
+    proxy.upstream.answers = [echo]
+    upgrade = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
+    async with connected(proxy.reverse) as (reader, writer):
+        writer.write(request("GET", "/mqtt", *upgrade, host=host))
+        response = await read_response(reader)
+        assert response.status == 101
+        writer.write(b"\x82\x85\x00\x00\x00\x00hello")
+        assert await asyncio.wait_for(reader.readexactly(len(frame)), 10) == frame
+    received = proxy.upstream.received[0]
+    assert_signed(received, host)
+    assert (received.get("upgrade") or "").lower() == "websocket"
