@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import ssl
 from dataclasses import dataclass, field
 
 import h2.config
@@ -86,6 +87,16 @@ async def test_many_streams_on_one_connection(proxy: Proxy) -> None:
     assert sorted(received.body for received in proxy.upstream.received) == sorted(b"body %d" % number for number in range(50))
     for received in proxy.upstream.received:
         assert_signed(received, HOST)
+
+
+async def test_tls_straight_to_a_reverse_listener(proxy: Proxy) -> None:
+    context = ssl.create_default_context(cafile=str(proxy.ca_file))
+    context.set_alpn_protocols(["h2"])
+    async with connected(proxy.fixed, ssl=context) as (reader, writer):
+        client = Http2Client(reader, writer)
+        [stream] = await client.finished(client.send("POST", "/", "127.0.0.1", b"x"))
+    assert stream.body == b"ok"
+    assert_signed(proxy.upstream.received[0], HOST)
 
 
 async def test_large_bodies(start: Start, upstream: Upstream) -> None:

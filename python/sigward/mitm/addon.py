@@ -163,12 +163,6 @@ class Sign:
             return
         data.scheme, data.host, data.port = b"https", host, 443 if port in (None, 80) else port
 
-    @refusing
-    def responseheaders(self, flow: http.HTTPFlow) -> None:
-        """Responses always stream. An addon that wants to read one sets `flow.response.stream = False` after this."""
-        if flow.response is not None and "sigward" in flow.metadata:
-            flow.response.stream = True
-
     def websocket_message(self, flow: http.HTTPFlow) -> None:
         """mitmproxy keeps all messages of a connection; the last few are enough to look at."""
         if flow.websocket is not None:

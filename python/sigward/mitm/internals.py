@@ -172,6 +172,9 @@ class EngineConnection(HttpConnection):
         if status == 101:
             # mitmproxy switches protocols once the response is complete; what follows is the tunnel's.
             return [ResponseHeaders(stream_id, response, True), ResponseEndOfMessage(stream_id)]
+        # Responses stream; one that is all there is one message, which other addons may read and change.
+        # An addon that wants to hold a larger one sets `stream` to False in its `responseheaders`.
+        response.stream = not end
         told: list[HttpEvent] = [ResponseHeaders(stream_id, response, end and not data)]
         if data:
             told.append(ResponseData(stream_id, data))
@@ -273,9 +276,13 @@ class EngineHttpLayer(HttpLayer):
         http_layer.__class__ = cls
         assert isinstance(http_layer, cls)
         http_layer.bridge = bridge
-        client = http_layer.context.client
-        if client.alpn not in (b"h2", b"h3"):
-            http_layer.connections[client] = EngineHttp1Server(http_layer.context.fork())
+
+    def _handle_event(self, event: events.Event) -> Commands:
+        client = self.context.client
+        # Only now is it known what the client's TLS has agreed on.
+        if isinstance(event, events.Start) and client.alpn not in (b"h2", b"h3"):
+            self.connections[client] = EngineHttp1Server(self.context.fork())
+        yield from super()._handle_event(event)
 
     def get_connection(self, event: GetHttpConnection, *, reuse: bool = True) -> Commands:
         for connection in self.connections:

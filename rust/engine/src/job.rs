@@ -221,6 +221,8 @@ async fn tell(job: u64, shared: &Arc<Shared>, queue: &Arc<Mutex<Queue>>, credit:
     let outbox = &shared.outbox;
     let respond = |data, end| outbox.push(OutboxEvent::Response { job, status, headers, data, end, record: Box::new(record) });
     if let Some(upgrade) = upgrade {
+        // What the front queues from here on is the tunnel's. Before it is told, or its first bytes are lost.
+        queue.lock().unwrap_or_else(PoisonError::into_inner).ended = false;
         respond(Bytes::new(), false);
         return match upgrade.await {
             Ok(upgraded) => tunnel(job, shared, queue, credit, upgraded).await,
@@ -273,11 +275,6 @@ async fn stream(job: u64, shared: &Arc<Shared>, credit: &Credit, mut body: Answe
 
 /// Bytes both ways after `101 Switching Protocols`, until either side ends.
 async fn tunnel(job: u64, shared: &Arc<Shared>, queue: &Arc<Mutex<Queue>>, credit: &Credit, upgraded: hyper::upgrade::Upgraded) {
-    // The request is over: what the front queues from here on is the tunnel's.
-    {
-        let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
-        queue.ended = false;
-    }
     let (mut reader, mut writer) = tokio::io::split(hyper_util::rt::TokioIo::new(upgraded));
     let mut upload = Upload { job, queue: Arc::clone(queue), shared: Arc::clone(shared) };
     let up = async {
