@@ -114,7 +114,9 @@ async def test_a_hook_of_ours_that_raises_refuses_the_request(proxy: Proxy, monk
 async def test_no_credentials_names_what_was_tried(start: Start, upstream: Upstream) -> None:
     proxy = await start(upstream, credentials=False)
     proxy.engine.set_credentials_failed("default", [("env", "AWS_ACCESS_KEY_ID is not set"), ("iam-role", "no answer")])
-    response = await proxy.ask(request("POST", "/", "Content-Type: application/x-amz-json-1.0", "X-Amz-Target: AmazonSQS.ListQueues", body=b"{}"))
+    response = await proxy.ask(
+        request("POST", "/", "Content-Type: application/x-amz-json-1.0", "X-Amz-Target: AmazonSQS.ListQueues", body=b"{}")
+    )
     assert (response.status, response.get("x-sigward-error")) == (503, "no-credentials")
     told = json.loads(response.body)
     assert told["__type"] == "sigward#NoCredentials"

@@ -273,7 +273,9 @@ async def test_an_informational_answer_is_passed_over(proxy: Proxy) -> None:
     assert (response.status, response.body) == (200, b"ok")
 
 
-@pytest.mark.parametrize("answer", [b"transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", b"connection: close\r\n\r\nabcde"])
+@pytest.mark.parametrize(
+    "answer", [b"transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", b"connection: close\r\n\r\nabcde"]
+)
 async def test_answers_of_unknown_length(proxy: Proxy, answer: bytes) -> None:
     async def tell(_: Received, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\n" + answer)

@@ -10,7 +10,6 @@ from typing import Any
 
 from mitmproxy import exceptions, hooks, http
 from mitmproxy.addonmanager import AddonManager
-from mitmproxy.addons.errorcheck import ErrorCheck
 from mitmproxy.addons.next_layer import NextLayer
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.addons.tlsconfig import TlsConfig
@@ -56,13 +55,37 @@ class FrontOptions:
     addons: tuple[object, ...] = ()
 
 
+Handler = tuple[Any, Callable[..., Any]]
+
+
 class EngineAddonManager(AddonManager):
-    """mitmproxy's, but a hook that raises refuses the request instead of letting it go on."""
+    """mitmproxy's, but a hook that raises refuses the request instead of letting it go on.
+
+    Which addons have which hook is looked up once: mitmproxy looks at every addon for every event of every request.
+    """
+
+    def __init__(self, master: Master) -> None:
+        super().__init__(master)
+        self._handlers: dict[str, list[Handler]] = {}
+
+    def register(self, addon: Any) -> Any:
+        self._handlers.clear()
+        return super().register(addon)
+
+    def remove(self, addon: Any) -> None:
+        super().remove(addon)
+        self._handlers.clear()
 
     async def trigger_event(self, event: hooks.Hook) -> None:
-        for addon in self.chain:
+        handlers = self._handlers.get(event.name)
+        if handlers is None:
+            handlers = [found for addon in self.chain for found in self._iter_hooks(addon, event)]
+            self._handlers[event.name] = handlers
+        for addon, handler in handlers:
             try:
-                await self.invoke_addon(addon, event)
+                result = handler(*event.args())
+                if result is not None and inspect.isawaitable(result):
+                    await result
             except exceptions.AddonHalt:
                 return
             except Exception:
@@ -86,7 +109,7 @@ class EngineMaster(Master):
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)
-        self.addons.__class__ = EngineAddonManager
+        self.addons = EngineAddonManager(self)
 
 
 def split_listen(listen: str) -> tuple[str, int]:
@@ -123,8 +146,6 @@ class Front:
         server = Proxyserver()
         ready = asyncio.Event()
         self._master, self._server = master, server
-        errors = ErrorCheck()
-        errors.repeat_errors_on_stderr = False
         # Other people's addons come before ours: what they change is what gets signed.
         master.addons.add(
             server,

@@ -244,7 +244,27 @@ class BodyReader:
 
 
 class EngineHttp1Server(Http1Server):
-    """mitmproxy's HTTP/1 server, with trailers, and a limit to the head."""
+    """mitmproxy's HTTP/1 server, with trailers, a limit to the head, and a held answer's head and body in one write."""
+
+    held_head = b""
+
+    def send(self, event: HttpEvent) -> Commands:
+        follows = (
+            isinstance(event, ResponseHeaders) and not event.end_stream and not event.response.stream and event.response.status_code >= 200
+        )
+        for command in super().send(event):
+            if isinstance(command, commands.SendData):
+                if follows:
+                    self.held_head = command.data
+                    continue
+                command.data, self.held_head = self.held_head + command.data, b""
+            elif self.held_head:
+                yield commands.SendData(self.conn, self.held_head)
+                self.held_head = b""
+            yield command
+        if self.held_head and not follows:
+            yield commands.SendData(self.conn, self.held_head)
+            self.held_head = b""
 
     def read_headers(self, event: events.ConnectionEvent) -> Commands:
         yield from super().read_headers(event)

@@ -1,0 +1,370 @@
+//! The exchange, driven by events and a made-up clock: no sockets, no waiting.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{HeaderMap, HeaderName};
+use http::{HeaderValue, Method};
+use sigward_gateway::settings::EngineSettings;
+use sigward_gateway::{
+    BodyPlan, BodySize, Config, Entry, Event, Exchange, Failure, Identities, Identity, Keep, Moment, Outgoing, RequestHead, Scheme, Step,
+    Target,
+};
+use sigward_sigv4::Credentials;
+
+const HOST: &str = "sqs.us-east-1.amazonaws.com";
+const NOW: u64 = 1_440_938_160;
+
+struct Drive {
+    exchange: Exchange,
+    identities: Identities,
+    clock: Duration,
+}
+
+impl Drive {
+    fn new(settings: &str) -> Self {
+        let config = Config::new(EngineSettings::from_json(settings).unwrap()).unwrap();
+        let credentials = Credentials::new("AKID", "secret", None).unwrap();
+        let identity = Identity { credentials: Some(Arc::new(credentials)), ..Identity::default() };
+        Self {
+            exchange: Exchange::new(Arc::new(config), 7),
+            identities: Identities::from([("default".into(), identity)]),
+            clock: Duration::ZERO,
+        }
+    }
+
+    fn tell(&mut self, event: Event<'_>) -> Step {
+        let at = Moment { unix_seconds: NOW + self.clock.as_secs(), since_start: self.clock, identities: &self.identities };
+        self.exchange.on(event, &at)
+    }
+
+    fn respond(&mut self, status: u16) -> Step {
+        self.tell(Event::Response { status, headers: &HeaderMap::new() })
+    }
+
+    /// Carries a wait out by moving the clock.
+    fn wait(&mut self, step: &Step) -> Step {
+        let Step::Wait { until } = step else { panic!("{step:?} is not a wait") };
+        assert!(*until >= self.clock);
+        self.clock = *until;
+        self.tell(Event::Elapsed)
+    }
+}
+
+fn head(host: &str, body: BodySize) -> RequestHead {
+    RequestHead {
+        entry: Entry::Reverse,
+        method: Method::POST,
+        target: Target::new(Scheme::Https, host, 443).unwrap(),
+        path: "/".into(),
+        headers: HeaderMap::new(),
+        body,
+        client: "127.0.0.1".into(),
+        malformed: None,
+    }
+}
+
+fn sent(step: Step) -> Outgoing {
+    let Step::Send(outgoing) = step else { panic!("{step:?} is not a send") };
+    *outgoing
+}
+
+fn refused(step: Step) -> (u16, String) {
+    let Step::Reply(response) = step else { panic!("{step:?} is not a reply") };
+    (response.status().as_u16(), response.headers()["x-sigward-error"].to_str().unwrap().to_owned())
+}
+
+#[test]
+fn a_request_without_a_body_is_sent_at_once_and_signed_for_its_host() {
+    let mut drive = Drive::new("{}");
+    let outgoing = sent(drive.tell(Event::Head(head(HOST, BodySize::Known(0)))));
+    assert_eq!(outgoing.body, BodyPlan::Empty);
+    assert_eq!(outgoing.headers["host"], HOST);
+    assert_eq!(outgoing.headers["x-amz-date"], "20150830T123600Z");
+    let authorization = outgoing.headers["authorization"].to_str().unwrap();
+    assert!(authorization.starts_with("AWS4-HMAC-SHA256 Credential=AKID/20150830/us-east-1/sqs/aws4_request, "), "{authorization}");
+    assert!(matches!(drive.respond(200), Step::Deliver));
+    assert_eq!(drive.exchange.record().summary(), "sign sqs us-east-1 default: 200");
+}
+
+#[test]
+fn a_held_body_is_read_hashed_and_sent_with_its_length() {
+    let mut drive = Drive::new("{}");
+    let step = drive.tell(Event::Head(head(HOST, BodySize::Unknown)));
+    assert!(matches!(step, Step::Read { limit: 1_048_576, keep: Keep::Memory }));
+    let outgoing = sent(drive.tell(Event::Body { bytes: b"hello", last: true }));
+    assert_eq!((outgoing.body, outgoing.headers["content-length"].to_str().unwrap()), (BodyPlan::Kept, "5"));
+}
+
+#[test]
+fn a_larger_body_is_spooled_piece_by_piece_and_has_the_same_signature() {
+    let mut held = Drive::new("{}");
+    held.tell(Event::Head(head(HOST, BodySize::Unknown)));
+    let whole = sent(held.tell(Event::Body { bytes: b"hello world", last: true }));
+
+    let mut drive = Drive::new(r#"{"body": {"hold": 4}}"#);
+    drive.tell(Event::Head(head(HOST, BodySize::Unknown)));
+    assert!(matches!(drive.tell(Event::Body { bytes: b"hello", last: false }), Step::Read { keep: Keep::Spool, .. }));
+    assert!(matches!(drive.tell(Event::Body { bytes: b" wor", last: false }), Step::Read { keep: Keep::Spool, .. }));
+    let spooled = sent(drive.tell(Event::Body { bytes: b"ld", last: true }));
+    assert_eq!(spooled.body, BodyPlan::Kept);
+    assert_eq!(spooled.headers["authorization"], whole.headers["authorization"]);
+    assert_eq!(spooled.headers["content-length"], "11");
+}
+
+#[test]
+fn bodies_beyond_their_limits_are_refused() {
+    let mut drive = Drive::new(r#"{"body": {"hold": 4, "spool_max": 8}}"#);
+    drive.tell(Event::Head(head(HOST, BodySize::Unknown)));
+    drive.tell(Event::Body { bytes: b"hello", last: false });
+    assert_eq!(refused(drive.tell(Event::Body { bytes: b"world", last: true })), (413, "body-too-large".into()));
+    let mut drive = Drive::new(r#"{"body": {"max": 8}}"#);
+    assert_eq!(refused(drive.tell(Event::Head(head(HOST, BodySize::Known(9))))), (413, "body-too-large".into()));
+}
+
+#[test]
+fn a_large_body_to_s3_streams_unsigned_over_tls_and_is_never_sent_twice() {
+    let mut drive = Drive::new(r#"{"body": {"hold": 4}}"#);
+    let outgoing = sent(drive.tell(Event::Head(head("b.s3.us-east-1.amazonaws.com", BodySize::Known(100)))));
+    assert_eq!(outgoing.body, BodyPlan::Stream);
+    assert_eq!(outgoing.headers["x-amz-content-sha256"], "UNSIGNED-PAYLOAD");
+    assert_eq!(outgoing.headers["content-length"], "100");
+    assert!(matches!(drive.respond(503), Step::Deliver));
+}
+
+#[test]
+fn a_large_body_to_s3_in_plain_text_is_hashed() {
+    let route = r#"{"body": {"hold": 4}, "routes": [{"host": "b.s3.*", "upstream": "http://127.0.0.1:9000"}]}"#;
+    let mut drive = Drive::new(route);
+    let step = drive.tell(Event::Head(head("b.s3.us-east-1.amazonaws.com", BodySize::Known(100))));
+    assert!(matches!(step, Step::Read { keep: Keep::Spool, .. }));
+}
+
+#[test]
+fn failures_are_tried_three_times_with_growing_jittered_waits() {
+    let mut drive = Drive::new(r#"{"retry": {"base": 1.0, "cap": 20.0}}"#);
+    let first = sent(drive.tell(Event::Head(head(HOST, BodySize::Known(0)))));
+    let wait = drive.respond(500);
+    let again = drive.wait(&wait);
+    assert!(drive.clock < Duration::from_secs(1));
+    let before = drive.clock;
+    let second = sent(again);
+    let wait = drive.tell(Event::Failed(Failure::Broken("reset".into())));
+    let third = drive.wait(&wait);
+    assert!(drive.clock - before < Duration::from_secs(2));
+    sent(third);
+    assert!(matches!(drive.respond(502), Step::Deliver));
+    let record = drive.exchange.record();
+    assert_eq!(record.attempts.iter().map(|attempt| attempt.outcome.as_str()).collect::<Vec<_>>(), ["500", "connection-broken", "502"]);
+    assert_eq!(record.signatures, 3);
+    // Each attempt is signed with its own time.
+    assert_eq!(first.headers["x-amz-date"], "20150830T123600Z");
+    drop(second);
+}
+
+#[test]
+fn waits_spread_over_their_whole_range() {
+    let waits: Vec<f64> = (0..200)
+        .map(|seed| {
+            let mut drive = Drive::new(r#"{"retry": {"base": 1.0}}"#);
+            drive.exchange = Exchange::new(Arc::clone(drive.exchange.config()), seed);
+            drive.tell(Event::Head(head(HOST, BodySize::Known(0))));
+            let Step::Wait { until } = drive.respond(500) else { panic!("no wait") };
+            until.as_secs_f64()
+        })
+        .collect();
+    assert!(waits.iter().all(|wait| (0.0..1.0).contains(wait)));
+    assert!(waits.iter().any(|wait| *wait < 0.1) && waits.iter().any(|wait| *wait > 0.9));
+}
+
+#[test]
+fn attempts_are_signed_anew_after_a_wait() {
+    let mut drive = Drive::new(r#"{"retry": {"base": 0.0}}"#);
+    let first = sent(drive.tell(Event::Head(head(HOST, BodySize::Known(0)))));
+    let wait = drive.respond(503);
+    assert!(matches!(wait, Step::ReadCode { .. }));
+    let wait = drive.tell(Event::ResponseBody { prefix: b"<Error><Code>SlowDown</Code></Error>" });
+    drive.clock += Duration::from_secs(5);
+    let Step::Wait { .. } = wait else { panic!("{wait:?}") };
+    let second = sent(drive.tell(Event::Elapsed));
+    assert_ne!(first.headers["x-amz-date"], second.headers["x-amz-date"]);
+    assert_eq!(drive.exchange.record().attempts[0].outcome, "503 throttled");
+}
+
+#[test]
+fn other_client_errors_are_never_retried() {
+    for status in [401, 404, 405, 409, 411, 412, 413, 416, 501] {
+        let mut drive = Drive::new("{}");
+        drive.tell(Event::Head(head(HOST, BodySize::Known(0))));
+        assert!(matches!(drive.respond(status), Step::Deliver), "{status}");
+    }
+    let mut drive = Drive::new("{}");
+    drive.tell(Event::Head(head(HOST, BodySize::Known(0))));
+    assert!(matches!(drive.respond(400), Step::ReadCode { .. }));
+    assert!(matches!(drive.tell(Event::ResponseBody { prefix: b"{\"__type\":\"ValidationException\"}" }), Step::Deliver));
+}
+
+#[test]
+fn no_retry_outlives_the_total_time_out() {
+    let mut drive = Drive::new(r#"{"timeouts": {"total": 3.0}, "retry": {"attempts": 9, "base": 100.0, "cap": 100.0}}"#);
+    drive.tell(Event::Head(head(HOST, BodySize::Known(0))));
+    let wait = drive.respond(500);
+    let step = drive.wait(&wait);
+    assert!(drive.clock <= Duration::from_secs(3));
+    sent(step);
+    drive.clock = Duration::from_secs(3);
+    assert!(matches!(drive.respond(500), Step::Deliver));
+}
+
+#[test]
+fn a_failure_after_the_last_attempt_names_upstream() {
+    for (failure, expected) in [
+        (Failure::Connect("refused".into()), (502, "connect-failed")),
+        (Failure::Tls("unknown issuer".into()), (502, "tls-failed")),
+        (Failure::Broken("reset".into()), (502, "connection-broken")),
+        (Failure::HeadTimeout, (504, "head-timeout")),
+        (Failure::Forbidden("127.0.0.1".into()), (403, "forbidden-address")),
+        (Failure::Body("closed".into()), (400, "body-failed")),
+        (Failure::Internal("no disk".into()), (500, "internal")),
+    ] {
+        let mut drive = Drive::new(r#"{"retry": {"attempts": 1}}"#);
+        drive.tell(Event::Head(head(HOST, BodySize::Known(0))));
+        let (status, slug) = refused(drive.tell(Event::Failed(failure)));
+        assert_eq!((status, slug.as_str()), expected);
+    }
+}
+
+#[test]
+fn tls_that_is_not_verified_is_not_tried_again() {
+    let mut drive = Drive::new("{}");
+    drive.tell(Event::Head(head(HOST, BodySize::Known(0))));
+    assert_eq!(refused(drive.tell(Event::Failed(Failure::Tls("x".into())))).1, "tls-failed");
+}
+
+#[test]
+fn without_credentials_it_asks_once_and_then_says_what_was_tried() {
+    let mut drive = Drive::new("{}");
+    drive.identities.clear();
+    let step = drive.tell(Event::Head(head(HOST, BodySize::Known(0))));
+    assert!(matches!(step, Step::Refresh { ref identity } if &**identity == "default"));
+    let failures: Arc<[(String, String)]> = [("env".to_owned(), "not set".to_owned())].into();
+    drive.identities.insert("default".into(), Identity { failures, ..Identity::default() });
+    let Step::Reply(response) = drive.tell(Event::Refreshed) else { panic!("no reply") };
+    assert_eq!(response.status(), 503);
+    assert!(String::from_utf8_lossy(response.body()).contains("tried env: not set"));
+}
+
+#[test]
+fn credentials_that_arrive_while_it_waits_are_used() {
+    let mut drive = Drive::new("{}");
+    let ready = std::mem::take(&mut drive.identities);
+    drive.tell(Event::Head(head(HOST, BodySize::Known(0))));
+    drive.identities = ready;
+    sent(drive.tell(Event::Refreshed));
+}
+
+#[test]
+fn credentials_serve_until_they_expire_and_not_longer() {
+    let mut drive = Drive::new("{}");
+    drive.identities.get_mut("default").unwrap().expires_at = Some((NOW + 10) as f64);
+    drive.identities.get_mut("default").unwrap().failures = [("sts".to_owned(), "down".to_owned())].into();
+    drive.clock = Duration::from_secs(9);
+    sent(drive.tell(Event::Head(head(HOST, BodySize::Known(0)))));
+    let wait = drive.respond(500);
+    drive.clock = Duration::from_secs(10);
+    assert!(matches!(wait, Step::Wait { .. }));
+    assert_eq!(refused(drive.tell(Event::Elapsed)).1, "no-credentials");
+}
+
+#[test]
+fn the_clients_signature_is_taken_out_before_signing() {
+    let mut drive = Drive::new("{}");
+    let mut request = head(HOST, BodySize::Known(0));
+    for (name, value) in
+        [("authorization", "AWS4-HMAC-SHA256 theirs"), ("x-amz-date", "19700101T000000Z"), ("x-amz-security-token", "theirs")]
+    {
+        request.headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+    let outgoing = sent(drive.tell(Event::Head(request)));
+    assert_eq!(outgoing.headers.get_all("authorization").iter().count(), 1);
+    assert_eq!(outgoing.headers["x-amz-date"], "20150830T123600Z");
+    assert!(!outgoing.headers.contains_key("x-amz-security-token"));
+}
+
+#[test]
+fn routes_choose_service_region_identity_and_upstream() {
+    let settings = r#"{"default_region": "eu-central-1", "routes": [
+        {"host": "search.internal", "service": "es", "identity": "other", "upstream": "https://vpc-x.example:8443"},
+        {"host": "sqs.*", "region": "ap-south-1", "connect": "10.0.0.1:443"},
+        {"host": "*.denied.test", "action": "deny"}
+    ]}"#;
+    let mut drive = Drive::new(settings);
+    let other = drive.identities["default"].clone();
+    drive.identities.insert("other".into(), other);
+    let outgoing = sent(drive.tell(Event::Head(head("search.internal", BodySize::Known(0)))));
+    assert_eq!(outgoing.headers["host"], "vpc-x.example:8443");
+    assert!(outgoing.headers["authorization"].to_str().unwrap().contains("/eu-central-1/es/aws4_request"));
+    assert_eq!(drive.exchange.record().identity.as_deref(), Some("other"));
+
+    let mut drive = Drive::new(settings);
+    let outgoing = sent(drive.tell(Event::Head(head(HOST, BodySize::Known(0)))));
+    assert_eq!((outgoing.headers["host"].to_str().unwrap(), outgoing.upstream.connect.as_deref()), (HOST, Some("10.0.0.1:443")));
+    assert!(outgoing.headers["authorization"].to_str().unwrap().contains("/ap-south-1/sqs/"));
+
+    let mut drive = Drive::new(settings);
+    assert_eq!(refused(drive.tell(Event::Head(head("a.denied.test", BodySize::Known(0))))), (403, "denied".into()));
+}
+
+#[test]
+fn a_signing_route_for_an_unknown_host_must_name_its_service() {
+    let mut drive = Drive::new(r#"{"routes": [{"host": "search.internal"}]}"#);
+    assert_eq!(refused(drive.tell(Event::Head(head("search.internal", BodySize::Known(0))))).1, "unknown-service");
+}
+
+#[test]
+fn strangers_pass_unsigned_through_the_forward_proxy_and_not_through_a_reverse_listener() {
+    let mut drive = Drive::new("{}");
+    let mut request = head("example.com", BodySize::Known(0));
+    request.entry = Entry::Forward;
+    let outgoing = sent(drive.tell(Event::Head(request)));
+    assert!(!outgoing.headers.contains_key("authorization"));
+    let mut drive = Drive::new("{}");
+    assert_eq!(refused(drive.tell(Event::Head(head("example.com", BodySize::Known(0))))), (403, "not-aws".into()));
+}
+
+#[test]
+fn plain_text_to_aws_becomes_tls_on_port_80_and_is_refused_on_others() {
+    let mut request = head(HOST, BodySize::Known(0));
+    request.target = Target::new(Scheme::Http, HOST, 80).unwrap();
+    let outgoing = sent(Drive::new("{}").tell(Event::Head(request)));
+    assert_eq!((outgoing.upstream.target.scheme, outgoing.upstream.target.port), (Scheme::Https, 443));
+    let mut request = head(HOST, BodySize::Known(0));
+    request.target = Target::new(Scheme::Http, HOST, 8000).unwrap();
+    assert_eq!(refused(Drive::new("{}").tell(Event::Head(request))).1, "plain-text-port");
+}
+
+#[test]
+fn events_out_of_order_refuse_and_never_panic() {
+    let events: [fn() -> Event<'static>; 6] = [
+        || Event::Elapsed,
+        || Event::Refreshed,
+        || Event::Body { bytes: b"x", last: true },
+        || Event::ResponseBody { prefix: b"x" },
+        || Event::Failed(Failure::HeadTimeout),
+        || Event::Head(head(HOST, BodySize::Known(0))),
+    ];
+    for first in &events {
+        for second in &events {
+            for third in &events {
+                let mut drive = Drive::new("{}");
+                drive.tell(first());
+                drive.tell(second());
+                drive.tell(third());
+            }
+        }
+    }
+    let mut drive = Drive::new("{}");
+    assert_eq!(refused(drive.tell(Event::Elapsed)), (500, "out-of-order".into()));
+}
