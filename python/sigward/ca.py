@@ -7,6 +7,7 @@ for any host towards whoever trusts it, so it is readable by its owner alone, an
 import contextlib
 import datetime
 import os
+import re
 import ssl
 import stat
 import tempfile
@@ -62,13 +63,18 @@ class CertificateAuthority:
     def write_bundle(self) -> Path:
         """Writes the system's roots with the certificate behind them. Raises `CaError`."""
         self.ensure()
-        roots = system_roots()
-        bundle = roots + ("" if roots.endswith("\n") or not roots else "\n") + self.certificate_file.read_text()
+        own = self.certificate_file.read_text().strip()
+        # By certificate: the bundle itself may be what a variable names, as in `sigward run -- sigward run`.
+        bundle = "\n".join(dict.fromkeys([*(root for root in trusted_roots() if root != own), own])) + "\n"
         if not self.bundle_file.exists() or self.bundle_file.read_text() != bundle:
             write_new(self.bundle_file, bundle.encode(), 0o644)
         return self.bundle_file
 
     def _check(self) -> None:
+        mode = stat.S_IMODE(self.directory.stat().st_mode)
+        if mode & 0o022:
+            # Whoever can write there can put a key of their own in its place.
+            raise CaError(f"others can write to the CA's directory {self.directory} (mode {mode:04o}).", hint=f"chmod 700 {self.directory}")
         mode = stat.S_IMODE(self.key_file.stat().st_mode)
         if mode & 0o077:
             raise CaError(
@@ -140,20 +146,30 @@ def write_new(path: Path, content: bytes, mode: int, *, replace: bool = True) ->
         temporary.unlink(missing_ok=True)
 
 
-def system_roots() -> str:
-    """The system's trusted certificates, PEM: `SSL_CERT_FILE`, else where OpenSSL looks, else certifi's."""
-    paths = ssl.get_default_verify_paths()
-    for place in (
-        os.environ.get("SSL_CERT_FILE"),
-        paths.cafile,
-        paths.openssl_cafile,
-        "/etc/ssl/certs/ca-certificates.crt",
-        "/etc/pki/tls/certs/ca-bundle.crt",
-    ):
-        if place and Path(place).is_file():
-            return Path(place).read_text(encoding="utf-8", errors="replace")
+CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+
+# Bundles of the person's own, with what a company's network needs; programs behind sigward get ours in their place.
+PERSONAL = ("SSL_CERT_FILE", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+
+
+def trusted_roots() -> list[str]:
+    """Certificates, PEM, that the system trusts and that the person's own variables name."""
+    places = [system_bundle(), *(os.environ[name] for name in PERSONAL if os.environ.get(name))]
+    found: list[str] = []
+    for place in places:
+        with contextlib.suppress(OSError):
+            found += CERTIFICATE.findall(Path(place).read_text(encoding="utf-8", errors="replace"))
+    return found
+
+
+def system_bundle() -> str:
+    """Where OpenSSL, Debian or Fedora keep it, else certifi's."""
+    openssl = ssl.get_default_verify_paths().openssl_cafile
+    for place in (openssl, "/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"):
+        if Path(place).is_file():
+            return place
     try:
         import certifi
     except ImportError:
-        return ""
-    return Path(certifi.where()).read_text()
+        return os.devnull
+    return certifi.where()

@@ -14,7 +14,8 @@ NO_PROXY = "localhost,127.0.0.1,::1,169.254.169.254,169.254.170.2,169.254.170.23
 """What must not go through a proxy: the program's own host, and the metadata services."""
 
 REMOVED = (
-    "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN", "AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_ROLE_ARN", "AWS_ROLE_SESSION_NAME",
+    "AWS_SESSION_TOKEN", "AWS_CREDENTIAL_EXPIRATION", "AWS_SECURITY_TOKEN", "AWS_PROFILE", "AWS_DEFAULT_PROFILE",
+    "AWS_ROLE_ARN", "AWS_ROLE_SESSION_NAME",
     "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI",
     "AWS_CONTAINER_AUTHORIZATION_TOKEN", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "ALL_PROXY", "all_proxy",
 )  # fmt: skip
@@ -34,19 +35,11 @@ class ClientEnvironment:
         """What to set, in the order it is shown."""
         bundle = str(self.bundle)
         return {
-            **{name: self.proxy for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy")},
-            **{name: NO_PROXY for name in ("NO_PROXY", "no_proxy")},
-            **{
-                name: bundle
-                for name in (
-                    "AWS_CA_BUNDLE",
-                    "SSL_CERT_FILE",
-                    "REQUESTS_CA_BUNDLE",
-                    "CURL_CA_BUNDLE",
-                    "GIT_SSL_CAINFO",
-                    "PIP_CERT",
-                )
-            },
+            **dict.fromkeys(("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"), self.proxy),
+            **dict.fromkeys(("NO_PROXY", "no_proxy"), NO_PROXY),
+            **dict.fromkeys(
+                ("AWS_CA_BUNDLE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "PIP_CERT"), bundle
+            ),
             "NODE_EXTRA_CA_CERTS": str(self.certificate),
             "AWS_ACCESS_KEY_ID": DUMMY_KEY,
             "AWS_SECRET_ACCESS_KEY": DUMMY_SECRET,
@@ -58,7 +51,11 @@ class ClientEnvironment:
     def applied_to(self, environment: dict[str, str]) -> dict[str, str]:
         """An environment for the program: these set, those that could carry keys removed."""
         kept = {name: value for name, value in environment.items() if name not in REMOVED}
-        return kept | self.variables()
+        made = kept | self.variables()
+        for name in ("NO_PROXY", "no_proxy"):
+            own = [host for host in environment.get(name, "").split(",") if host and host not in NO_PROXY.split(",")]
+            made[name] = ",".join([NO_PROXY, *own])
+        return made
 
     def script(self, shell: str) -> str:
         """For `eval "$(sigward env)"`, `sigward env --shell fish | source`, `docker run --env-file`."""

@@ -4,6 +4,7 @@ SigwardError (70)
 ├── UsageError (64)        wrong flags or settings
 ├── CredentialsError (77)  the chain found no usable keys
 ├── CaError (78)           the CA's files are missing, damaged or readable by others
+├── UnavailableError (69) an address is in use
 ├── DemoError (69)         the demo cannot run here
 └── FrontError (69)        sigward.mitm.front: a listener cannot be bound
 """
@@ -43,6 +44,13 @@ class CaError(SigwardError):
 
     slug = "bad-ca"
     exit_code = 78
+
+
+class UnavailableError(SigwardError):
+    """Something that is needed is taken or not there; the message names it."""
+
+    slug = "unavailable"
+    exit_code = 69
 
 
 class DemoError(SigwardError):

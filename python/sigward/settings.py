@@ -6,13 +6,14 @@ The same model checks all four and makes what the engine takes (`Settings.engine
 import difflib
 import ipaddress
 import json
+import math
 import os
 import re
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NoReturn
 
 from pydantic import (
     AfterValidator,
@@ -24,9 +25,12 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_core import PydanticCustomError
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from sigward.errors import UsageError
+
+DEFAULT_IDENTITY = "default"
 
 UNITS = {"": 1.0, "s": 1.0, "ms": 0.001, "m": 60.0, "min": 60.0, "h": 3600.0}
 SIZES = {
@@ -41,38 +45,72 @@ SIZES = {
     "g": 1024**3,
     "gib": 1024**3,
     "gb": 1000**3,
+    "t": 1024**4,
+    "tib": 1024**4,
+    "tb": 1000**4,
 }
+
+
+DURATION_HINT = 'Write seconds or a duration: 10, "500ms", "10s", "2m".'
+SIZE_HINT = 'Write bytes or a size: 1048576, "64KiB", "1MiB", "5GiB".'
+LISTEN_HINT = 'Write HOST:PORT: "127.0.0.1:8080", "[::1]:8080", or "127.0.0.1:0" for any free port.'
+UPSTREAM_HINT = 'Write scheme, host and, if it is not the usual one, port: "https://sqs.eu-west-1.amazonaws.com".'
+REACH_HINT = "Bind 127.0.0.1, or set allow_remote = true (--allow-remote) if that is meant."
+
+KUBERNETES = re.compile(r"SIGWARD_(SERVICE_HOST|(SERVICE_)?PORT(_.*)?)")
+"""Set in every pod beside a service that is called `sigward`; see "Accessing the Service" in Kubernetes' documentation."""
+
+
+def wrong(message: str, hint: str) -> NoReturn:
+    """Refuses a value, and says how to write it."""
+    raise PydanticCustomError("sigward", "{message}", {"message": message, "hint": hint})
 
 
 def parse_duration(value: object) -> object:
     """ "500ms", "10s", "5m", 10 → seconds."""
     if isinstance(value, str):
         match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)\s*", value.lower())
-        if not match or match[2] not in UNITS:
-            raise ValueError(f"a duration such as 10s, 500ms or 5m is expected, not {value!r}")
-        return float(match[1]) * UNITS[match[2]]
-    return value
+        if match and match[2] in UNITS:
+            return float(match[1]) * UNITS[match[2]]
+    elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return value
+    wrong("a duration is expected", DURATION_HINT)
 
 
 def parse_size(value: object) -> object:
     """ "1MiB", "64k", 65536 → bytes."""
     if isinstance(value, str):
         match = re.fullmatch(r"\s*([0-9]+)\s*([a-z]*)\s*", value.lower())
-        if not match or match[2] not in SIZES:
-            raise ValueError(f"a size such as 1MiB, 64KiB or 65536 is expected, not {value!r}")
-        return int(match[1]) * SIZES[match[2]]
-    return value
+        if match and match[2] in SIZES:
+            return int(match[1]) * SIZES[match[2]]
+    elif isinstance(value, int) and not isinstance(value, bool):
+        return value
+    wrong("a size is expected", SIZE_HINT)
+
+
+def or_none(parse: Callable[[object], object]) -> Callable[[object], object]:
+    """The same, but "none" lifts a limit that the file sets: TOML has no null."""
+    return lambda value: None if value is None or value == "none" else parse(value)
+
+
+def split_commas(value: object) -> object:
+    """A list from one string, as flags and variables give it."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 def check_listen(value: str) -> str:
     """ "127.0.0.1:8080", "[::1]:8080", or "off"."""
     if value in ("", "off"):
         return "off"
-    host, colon, port = value.rpartition(":")
-    bare = host.removeprefix("[").removesuffix("]")
-    if not colon or not bare or not port.isdecimal() or int(port) > 65535:
-        raise ValueError(f"HOST:PORT is expected, e.g. 127.0.0.1:8080, not {value!r}")
+    if not is_address(value):
+        wrong("HOST:PORT is expected", LISTEN_HINT)
     return value
+
+
+def is_address(value: str) -> bool:
+    """True for HOST:PORT with IPv6 in brackets; port 0 to 65535."""
+    match = re.fullmatch(r"(\[[0-9a-fA-F:.%]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})", value)
+    return match is not None and int(match[2]) <= 65535
 
 
 def is_loopback(listen: str) -> bool:
@@ -86,14 +124,17 @@ def is_loopback(listen: str) -> bool:
 
 def check_upstream(value: str) -> str:
     """ "https://host[:port]"."""
-    if not re.fullmatch(r"https?://(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?/?", value):
-        raise ValueError(f"https://host[:port] is expected, not {value!r}")
+    scheme, separator, rest = value.removesuffix("/").partition("://")
+    if scheme not in ("http", "https") or not separator or not (is_address(rest) or is_address(f"{rest}:0")):
+        wrong("https://host[:port] is expected", UPSTREAM_HINT)
     return value
 
 
 Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0)]
 PositiveDuration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
 Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
+OptionalDuration = Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(or_none(parse_duration))]
+OptionalSize = Annotated[Annotated[int, Field(ge=0)] | None, BeforeValidator(or_none(parse_size))]
 Listen = Annotated[str, AfterValidator(check_listen)]
 UpstreamUrl = Annotated[str, AfterValidator(check_upstream)]
 
@@ -111,7 +152,7 @@ class Body(Group):
         1 << 20,
         description="Bodies up to this are held in memory, hashed and can be sent again; larger ones are spooled or streamed.",
     )
-    max: Size | None = Field(None, description="Largest body that is served; none: no limit.")
+    max: OptionalSize = Field(None, description="Largest body that is served; none: no limit.")
     spool_dir: Path | None = Field(
         None,
         description="Where spooled bodies lie, in files without a name; none: the system's directory for temporary files.",
@@ -125,7 +166,7 @@ class Timeouts(Group):
     connect: PositiveDuration = Field(5.0, description="TCP and TLS handshakes with the upstream.")
     head: PositiveDuration = Field(60.0, description="From the request's last byte to the head of the answer.")
     idle: PositiveDuration = Field(60.0, description="Without a byte while a body is under way.")
-    total: PositiveDuration | None = Field(
+    total: OptionalDuration = Field(
         None, description="From the request's head to the answer's head, attempts and waits together; none: no limit."
     )
     pool_idle: PositiveDuration = Field(60.0, description="An idle connection to the upstream is closed after this.")
@@ -141,7 +182,7 @@ class Retry(Group):
         le=20,
         description="Attempts in all; 1: no retry. Only 500, 502, 503, 504, throttling and connection errors are retried.",
     )
-    base: Duration = Field(0.05, description="Scale of the delays after failures: random() · min(base · 2^(n−1), cap).")
+    base: Duration = Field(0.05, description="Scale of the delays after failures: random() · min(base · 2^(n-1), cap).")
     throttle_base: Duration = Field(1.0, description="The same after throttling.")
     cap: Duration = Field(20.0, description="Longest delay before jitter.")
 
@@ -149,7 +190,9 @@ class Retry(Group):
 class Tls(Group):
     """Whom to trust upstream. Verification is never off."""
 
-    ca_files: list[Path] = Field(default_factory=list, description="PEM files with certificates to trust besides the system's.")
+    ca_files: Annotated[list[Path], NoDecode, BeforeValidator(split_commas)] = Field(
+        default_factory=list, description="PEM files with certificates to trust besides the system's."
+    )
     system_roots: bool = Field(True, description="Trust the system's roots.")
 
 
@@ -170,7 +213,7 @@ class Route(Group):
     action: Literal["sign", "pass", "deny"] = Field("sign", description="Sign and forward, forward untouched, or refuse with 403.")
     service: str | None = Field(None, description="Signing name, e.g. `es` for OpenSearch, where the host does not tell.")
     region: str | None = Field(None, description="Region in the credential scope, where the host does not tell.")
-    identity: str | None = Field(None, description="Whose credentials; none: the default identity.")
+    identity: str | None = Field(None, description="Whose credentials: an AWS profile; none: those that all other requests get.")
     upstream: UpstreamUrl | None = Field(
         None, description="`https://host[:port]`: send it there instead; scheme, Host and TLS name are rewritten."
     )
@@ -183,6 +226,7 @@ class Route(Group):
 
 def reverse_from_table(value: object) -> object:
     """`[[reverse]]` tables in the form of the flag: HOST:PORT[=URL]."""
+    value = split_commas(value)
     if not isinstance(value, list):
         return value
     told: list[object] = []
@@ -191,7 +235,8 @@ def reverse_from_table(value: object) -> object:
             unknown = set(item) - {"listen", "upstream"}
             if unknown or not isinstance(item.get("listen"), str):
                 raise ValueError(
-                    f"reverse {number + 1}: a table with `listen` and, if you like, `upstream` is expected; found {', '.join(sorted(item)) or 'nothing'}"
+                    f"reverse {number + 1}: a table with `listen` and, if you like, `upstream` is expected; "
+                    f"found {', '.join(sorted(item)) or 'nothing'}"
                 )
             told.append(item["listen"] + (f"={item['upstream']}" if item.get("upstream") else ""))
         else:
@@ -214,9 +259,10 @@ class Settings(BaseSettings):
         description="Region for hosts that name none; none: AWS_REGION, AWS_DEFAULT_REGION, the profile, us-east-1.",
     )
     listen: Listen = Field("127.0.0.1:8080", description="Forward proxy (HTTPS_PROXY); port 0 takes a free one; `off`: none.")
-    reverse: Annotated[list[str], BeforeValidator(reverse_from_table)] = Field(
+    reverse: Annotated[list[str], NoDecode, BeforeValidator(reverse_from_table)] = Field(
         default_factory=list,
-        description="Reverse proxy for endpoint URLs: `HOST:PORT=https://endpoint`, or `HOST:PORT`: the Host header names the endpoint. In the file: `[[reverse]]` with `listen` and `upstream`.",
+        description="Reverse proxy for endpoint URLs: `HOST:PORT=https://endpoint`, or `HOST:PORT`: the Host header names the endpoint. "
+        "In the file: `[[reverse]]` with `listen` and `upstream`.",
     )
     admin: Listen = Field("127.0.0.1:9901", description="/healthz, /readyz and /metrics; `off`: none.")
     allow_remote: bool = Field(
@@ -226,7 +272,7 @@ class Settings(BaseSettings):
     grace: Duration = Field(10.0, description="On SIGTERM, requests under way have so long to end.")
     threads: int = Field(1, ge=1, le=64, description="Engine threads.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Log on stderr.")
-    addons: list[Path] = Field(
+    addons: Annotated[list[Path], NoDecode, BeforeValidator(split_commas)] = Field(
         default_factory=list, description="mitmproxy scripts; they see and may change a request before it is signed."
     )
     body: Body = Field(default_factory=Body)  # type: ignore[arg-type]
@@ -263,16 +309,19 @@ class Settings(BaseSettings):
     def _check_reach(self) -> "Settings":
         for listen in (self.listen, self.admin, *(entry.partition("=")[0] for entry in self.reverse)):
             if listen != "off" and not is_loopback(listen) and not self.allow_remote:
-                raise ValueError(
-                    f"allow_remote: {listen} can be reached by other hosts, and whoever reaches it can use your credentials; set allow_remote = true if that is meant"
-                )
+                wrong(f"allow_remote: {listen} can be reached by other hosts, and whoever reaches it can use your credentials", REACH_HINT)
         if self.listen == "off" and not self.reverse:
-            raise ValueError("listen: it is off and there is no [[reverse]], so there is nothing to serve")
+            wrong("listen: it is off and there is no [[reverse]], so there is nothing to serve", "Set listen, or add a [[reverse]] table.")
         return self
 
     def reverse_listeners(self) -> list[tuple[str, str | None]]:
         """(listen, upstream or None)."""
         return [(listen, upstream or None) for listen, _, upstream in (entry.partition("=") for entry in self.reverse)]
+
+    def identities(self) -> dict[str, str | None]:
+        """Identities in use, each with its AWS profile (None: AWS's own rules). One that a route names is the profile of that name."""
+        named = {route.identity: route.identity for route in self.route if route.identity and route.action == "sign"}
+        return {**named, DEFAULT_IDENTITY: self.profile}
 
     def engine_json(self, region: str) -> str:
         """What the engine takes: `EngineSettings` in rust/gateway/src/settings.rs."""
@@ -367,11 +416,11 @@ def check_environment() -> None:
         if isinstance(field.annotation, type) and issubclass(field.annotation, Group):
             known |= {f"SIGWARD_{name.upper()}__{key.upper()}" for key in field.annotation.model_fields}
     for name in os.environ:
-        if name.startswith("SIGWARD_") and name.upper() not in known:
+        if name.startswith("SIGWARD_") and name.upper() not in known and not KUBERNETES.fullmatch(name):
             raise UsageError(f"environment: {name}: there is no such setting.", hint=did_you_mean(name, known))
 
 
-def did_you_mean(word: str, known: set[str]) -> str:
+def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The nearest known word, or where they all stand."""
     close = difflib.get_close_matches(word, sorted(known), 1)
     return f"Did you mean {close[0]}?" if close else "See docs/settings.md for all of them."
@@ -391,8 +440,35 @@ def usage_error(error: ValidationError, arguments: list[str]) -> UsageError:
         return UsageError(f"{place}{key}: there is no such setting.", hint=did_you_mean(str(location[-1]), known))
     if first["type"] == "missing":
         return UsageError(f"{place}{key}: it is missing.", hint="See docs/settings.md.")
-    found = "" if first["type"] == "value_error" else f" (found {json.dumps(first['input'], default=str)[:80]})"
-    return UsageError(f"{place}{key}: {message}{found}.", hint="See docs/settings.md.")
+    found = f" (found {json.dumps(first['input'], default=str)[:80]})" if first["loc"] else ""
+    return UsageError(f"{place}{key}: {message}{found}.", hint=_value_hint(dict(first)))
+
+
+def unknown_flag(message: str) -> str:
+    """The hint for a flag that argparse does not know."""
+    flag = message.removeprefix("unrecognized arguments: ").partition(" ")[0].partition("=")[0]
+    known = [f"--{name}" for name in Settings.model_fields]
+    known += [f"--{name}.{key}" for name, field in Settings.model_fields.items() for key in _keys(field.annotation)]
+    return did_you_mean(flag, [name.replace("_", "-") for name in known])
+
+
+def _keys(annotation: Any) -> list[str]:
+    return list(annotation.model_fields) if isinstance(annotation, type) and issubclass(annotation, Group) else []
+
+
+def _value_hint(error: dict[str, Any]) -> str:
+    kind, context = str(error["type"]), error.get("ctx", {})
+    if "hint" in context:
+        return str(context["hint"])
+    if kind == "literal_error":
+        choices = re.findall(r"'([^']*)'", str(context.get("expected", "")))
+        close = difflib.get_close_matches(str(error["input"]), choices, 1)
+        return f"Did you mean {close[0]}?" if close else f"One of {', '.join(choices)}."
+    if kind.startswith(("greater_than", "less_than")):
+        return f"A number {'above' if kind == 'greater_than' else 'from' if 'greater' in kind else 'up to'} {next(iter(context.values()))}."
+    return {"bool": "true or false.", "int": "A whole number.", "string": "Text, in quotes.", "list": "A list: [a, b]."}.get(
+        kind.partition("_")[0], "See docs/settings.md."
+    )
 
 
 def _place(location: tuple[int | str, ...], arguments: list[str]) -> str:
@@ -413,17 +489,18 @@ def _place(location: tuple[int | str, ...], arguments: list[str]) -> str:
 
 
 def _known_keys(location: tuple[int | str, ...]) -> set[str]:
-    names = {"body": Body, "timeouts": Timeouts, "retry": Retry, "tls": Tls, "limits": Limits, "route": Route}
-    group = names.get(str(location[0])) if location else None
-    return set((group or Settings).model_fields)
+    names: dict[str, type[BaseModel]] = {"body": Body, "timeouts": Timeouts, "retry": Retry, "tls": Tls, "limits": Limits, "route": Route}
+    group: type[BaseModel] = names.get(str(location[0]), Settings) if location else Settings
+    return set(group.model_fields)
 
 
 def reference() -> str:
     """docs/settings.md."""
     lines = [
         "# Settings", "",
-        "Each can be a flag (`--timeouts.connect 2s`), a variable (`SIGWARD_TIMEOUTS__CONNECT=2s`) or a key in `sigward.toml`; a flag wins over a",
-        "variable, a variable over the file. Durations: `500ms`, `10s`, `5m`; sizes: `64KiB`, `1MiB`. Unknown keys and bad values end with status 64.", "",
+        "Each can be a flag (`--timeouts.connect 2s`), a variable (`SIGWARD_TIMEOUTS__CONNECT=2s`) or a key in `sigward.toml`;",
+        "a flag wins over a variable, a variable over the file.",
+        "Durations: `500ms`, `10s`, `5m`; sizes: `64KiB`, `1MiB`. Unknown keys and bad values end with status 64.", "",
         "This page is made from the code: `python -m sigward.settings`.", "",
     ]  # fmt: skip
     tables: list[tuple[str, str, type[BaseModel]]] = [("", "Top level", Settings)]

@@ -39,9 +39,11 @@ def main() -> int:
 
 def dispatch(arguments: list[str]) -> int:
     """Runs one command. Raises `SigwardError`."""
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
+    if not arguments:
+        raise UsageError("there is no command.", hint=f"One of {', '.join(COMMANDS)}; sigward --help tells what each does.")
+    if arguments[0] in ("-h", "--help", "help"):
         sys.stdout.write(overview())
-        return 0 if arguments else 64
+        return 0
     if arguments[0] in ("-V", "--version"):
         from sigward import __version__
 

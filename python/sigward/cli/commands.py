@@ -12,7 +12,7 @@ from pydantic_settings.exceptions import SettingsError
 from sigward.ca import CertificateAuthority
 from sigward.environ import ClientEnvironment
 from sigward.errors import CredentialsError, UsageError
-from sigward.settings import Settings, check_environment, find_file, usage_error
+from sigward.settings import Settings, check_environment, find_file, unknown_flag, usage_error
 
 
 def run(name: str, arguments: list[str]) -> int:
@@ -22,7 +22,7 @@ def run(name: str, arguments: list[str]) -> int:
         arguments, program = split_program(arguments)
     command = read(COMMANDS[name], f"sigward {name}", arguments)
     if isinstance(command, Run):
-        return command.execute(program)
+        return command.with_own_listeners(arguments).execute(program)
     return cast("Any", command).execute()  # type: ignore[no-any-return]
 
 
@@ -37,7 +37,8 @@ def read[T: Settings](command: type[T], title: str, arguments: list[str]) -> T:
         raise usage_error(error, arguments) from error
     except SettingsError as error:
         text = str(error).removeprefix("error parsing CLI: ")
-        raise UsageError(f"{text}.", hint=f"See {title} --help, and docs/settings.md.") from error
+        hint = unknown_flag(text) if text.startswith("unrecognized arguments: --") else f"See {title} --help, and docs/settings.md."
+        raise UsageError(f"{text}.", hint=hint) from error
 
 
 def split_program(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -76,6 +77,12 @@ class Run(Command):
     listen: str = Field("127.0.0.1:0", description="Forward proxy for the program; port 0 takes a free one.")
     admin: str = Field("off", description="/healthz, /readyz and /metrics; `off`: none.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("warning", description="Log on stderr.")
+
+    def with_own_listeners(self, arguments: list[str]) -> "Run":
+        """Listeners that the environment and the file name are `serve`'s, and may be in use by it: only flags count here."""
+        given = {argument.partition("=")[0] for argument in arguments}
+        own: dict[str, Any] = {"listen": "127.0.0.1:0", "admin": "off", "reverse": []}
+        return self.model_copy(update={name: value for name, value in own.items() if f"--{name}" not in given})
 
     def execute(self, program: list[str]) -> int:
         from sigward.cli.serving import run_program
@@ -195,7 +202,8 @@ class Check(Command):
         say(f"ca           ok ({self.authority().certificate_file})\n")
         found, region = load_credentials(self)
         say(
-            f"credentials  ok ({found.snapshot.provider}; expires {iso(found.snapshot.expires_at) if found.snapshot.expires_at else 'never'})\n"
+            f"credentials  ok ({found.snapshot.provider}; "
+            f"expires {iso(found.snapshot.expires_at) if found.snapshot.expires_at else 'never'})\n"
         )
         say(f"region       {region.name} (from {region.source})\n")
         return 0

@@ -13,8 +13,8 @@ from typing import Any
 from sigward import _core
 from sigward.credentials import Chain, Keeper, Snapshot, resolve_region
 from sigward.environ import ClientEnvironment, without_own_proxy
-from sigward.errors import SigwardError, UsageError
-from sigward.settings import Settings
+from sigward.errors import SigwardError, UnavailableError, UsageError
+from sigward.settings import DEFAULT_IDENTITY, Settings
 
 logger = logging.getLogger("sigward")
 
@@ -24,6 +24,16 @@ def start_logging(level: str) -> None:
     logging.basicConfig(level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     for noisy in ("botocore", "urllib3", "asyncio", "hpack", "h2"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+class RunError(UsageError):
+    """The program cannot be started. Its status is a shell's: 127 not found, 126 found and not to be run."""
+
+    slug = "cannot-run"
+
+    def __init__(self, program: str, error: OSError) -> None:
+        super().__init__(f"run: {program}: {error.strerror or error}.", hint="Name a program that is on PATH.")
+        self.exit_code = 127 if isinstance(error, FileNotFoundError) else 126
 
 
 class Service:
@@ -37,22 +47,37 @@ class Service:
             self.engine = _core.Engine(settings.engine_json(region.name))
         except _core.SettingsError as error:
             raise UsageError(f"{error}.", hint=error.hint) from error
-        self.keeper = Keeper(Chain(settings.profile, region.name), self._publish, self._fail)
+        self.keepers = {name: self._keeper(name, profile) for name, profile in settings.identities().items()}
         self.front: Any = None
         self.admin: tuple[str, int] | None = None
 
-    def _publish(self, snapshot: Snapshot) -> None:
-        self.engine.set_credentials(
-            "default",
-            snapshot.access_key_id,
-            snapshot.secret_access_key,
-            snapshot.session_token,
-            snapshot.expires_at,
-            snapshot.provider,
-        )
+    def _keeper(self, identity: str, profile: str | None) -> Keeper:
+        def publish(snapshot: Snapshot) -> None:
+            self.engine.set_credentials(
+                identity,
+                snapshot.access_key_id,
+                snapshot.secret_access_key,
+                snapshot.session_token,
+                snapshot.expires_at,
+                snapshot.provider,
+            )
 
-    def _fail(self, reasons: tuple[tuple[str, str], ...]) -> None:
-        self.engine.set_credentials_failed("default", list(reasons))
+        def fail(reasons: tuple[tuple[str, str], ...]) -> None:
+            self.engine.set_credentials_failed(identity, list(reasons))
+
+        return Keeper(Chain(profile, self.region), publish, fail)
+
+    @property
+    def keeper(self) -> Keeper:
+        """The default identity's."""
+        return self.keepers[DEFAULT_IDENTITY]
+
+    def refresh(self, identity: str) -> None:
+        """A request waits for this identity's keys."""
+        if identity in self.keepers:
+            self.keepers[identity].request_refresh()
+        else:
+            self.engine.set_credentials_failed(identity, [(identity, "no route names this identity")])
 
     async def start(self) -> None:
         """Everything listens when it returns; credentials may still be loading. Raises `SigwardError`."""
@@ -61,12 +86,13 @@ class Service:
 
         settings = self.settings
         CertificateAuthority(settings.ca_dir).ensure()
-        self.keeper.start()
+        for keeper in self.keepers.values():
+            keeper.start()
         if settings.admin != "off":
             try:
                 self.admin = self.engine.admin(settings.admin)
             except OSError as error:
-                raise UsageError(
+                raise UnavailableError(
                     f"admin: cannot listen on {settings.admin}: {error}.",
                     hint="Is it in use? Choose another with --admin, or `off`.",
                 ) from error
@@ -78,7 +104,7 @@ class Service:
             grace=settings.grace,
             addons=tuple(load_addon(path) for path in settings.addons),
         )
-        self.front = Front(self.engine, options, lambda identity: self.keeper.request_refresh())
+        self.front = Front(self.engine, options, self.refresh)
         await self.front.start()
         self.engine.set_ready("listeners", True)
 
@@ -87,7 +113,8 @@ class Service:
         self.engine.set_ready("listeners", False, "shutting down")
         if self.front is not None:
             await self.front.drain()
-        self.keeper.close()
+        for keeper in self.keepers.values():
+            keeper.close()
         self.engine.close()
 
     def ready_line(self) -> str:
@@ -133,7 +160,8 @@ def serve(settings: Settings) -> int:
         service = Service(settings)
         try:
             await service.start()
-            logger.info(service.ready_line())
+            # Not a log line: whoever started it waits for this, whatever the level.
+            print(f"sigward: {service.ready_line()}", file=sys.stderr, flush=True)
             ended = loop.create_task(service.front.wait_closed())
             waiting = loop.create_task(stop.wait())
             await asyncio.wait({ended, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -175,11 +203,11 @@ async def run_child(program: list[str], environment: dict[str, str]) -> int:
     try:
         child = await asyncio.create_subprocess_exec(*program, env=environment)
     except OSError as error:
-        raise UsageError(f"run: {program[0]}: {error.strerror or error}.", hint="Name a program that is on PATH.") from error
+        raise RunError(program[0], error) from error
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
         # A terminal sends Ctrl-C to both; the program decides what it means.
-        loop.add_signal_handler(number, lambda number=number: pass_on(child, number))
+        loop.add_signal_handler(number, pass_on, child, number)
     status = await child.wait()
     return 128 - status if status < 0 else status
 

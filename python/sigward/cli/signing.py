@@ -76,7 +76,8 @@ def sign(command: "Sign") -> int:
         return 0
     lines = "".join(f"{name}: {value}\n" for name, value in added)
     sys.stdout.write(
-        f"# {service} in {scope_region}, {style} path rules\n\n# 1. Canonical request\n{canonical}\n\n# 2. String to sign\n{steps.string_to_sign}\n\n"
+        f"# {service} in {scope_region}, {style} path rules\n\n# 1. Canonical request\n{canonical}\n\n"
+        f"# 2. String to sign\n{steps.string_to_sign}\n\n"
         f"# 3. Signature\n{steps.signature}\n\n# 4. Headers to add\n{lines}"
     )
     return 0

@@ -5,10 +5,15 @@ profile. A provider that is set up and fails ends the walk, as in botocore: the 
 """
 
 import contextlib
+import os
+import re
+import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from botocore.session import Session
@@ -104,7 +109,33 @@ class Chain:
         session = self._session()
         # The resolver reads the profile as soon as it is made, so a missing one is told first.
         session.get_scoped_config()
-        return iter(session.get_component("credential_provider").providers)
+        providers: list[Any] = session.get_component("credential_provider").providers
+        for provider in providers:
+            self._unattended(provider)
+        return iter(providers)
+
+    def _unattended(self, provider: Any) -> None:
+        """Nobody sits before a proxy: a process that hangs is killed, and nothing asks for an MFA code on the terminal.
+
+        Private attributes of botocore's, pinned by tests/unit/credentials/test_chain.py: its constructors offer no way from a session.
+        """
+        if provider.METHOD == "custom-process":
+            provider._popen = self._process
+        elif provider.METHOD == "assume-role":
+            provider._prompter = no_mfa
+            builder = provider._profile_provider_builder
+            create = builder._create_process_provider
+
+            def create_process_provider(profile_name: str) -> Any:
+                source = create(profile_name)
+                source._popen = self._process
+                return source
+
+            builder._create_process_provider = create_process_provider
+
+    def _process(self, command: list[str], **pipes: Any) -> "Process":
+        # It ends before the walk's deadline, so that the walk can tell what hung.
+        return Process(command, self.deadline * 0.8, **pipes)
 
     def _session(self) -> "Session":
         from botocore.config import Config
@@ -118,20 +149,89 @@ class Chain:
         return session
 
 
+class Process(subprocess.Popen[bytes]):
+    """A credential_process that ends in time: botocore would wait for it for ever."""
+
+    def __init__(self, command: list[str], seconds: float, **pipes: Any) -> None:
+        # A session of its own: what it starts can be killed with it.
+        super().__init__(command, stdin=subprocess.DEVNULL, start_new_session=True, **pipes)
+        self.seconds = seconds
+
+    def communicate(
+        self,
+        input: bytes | None = None,  # noqa: A002 - Popen's name for it
+        timeout: float | None = None,
+    ) -> tuple[bytes, bytes]:
+        """(stdout, stderr). Raises `TimeoutError` when it takes too long."""
+        try:
+            return super().communicate(input, self.seconds if timeout is None else timeout)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+            self.wait()
+            for pipe in (self.stdout, self.stderr):
+                if pipe is not None:
+                    pipe.close()
+            # `from None`: TimeoutExpired carries what the process had written.
+            raise TimeoutError(f"credential_process gave no answer within {self.seconds:g} s and was killed") from None
+
+
+def no_mfa(prompt: str) -> NoReturn:
+    """Instead of `getpass`. Raises `RuntimeError`."""
+    raise RuntimeError(
+        "the profile asks for an MFA code, and nobody is there to type it: export temporary keys (aws configure export-credentials)"
+    )
+
+
 def freeze(credentials: Any, provider: str) -> Snapshot | None:
-    """Takes what is needed out of botocore's object, and lets it fetch what it puts off. None: it has nothing."""
+    """Takes what is needed out of botocore's object, and lets it fetch what it puts off. None: it has nothing.
+
+    Never through `get_frozen_credentials`: near expiry that asks the source once more, and fails with it though the keys are good.
+    """
     if credentials is None:
         return None
-    frozen = credentials.get_frozen_credentials()
-    if not frozen.access_key or not frozen.secret_key:
+    frozen = getattr(credentials, "_frozen_credentials", None)
+    deferred = hasattr(credentials, "_refresh_using") and (frozen is None or provider == "login")
+    if deferred:
+        # assume-role, web identity and SSO fetch at first use; login gives what its cache holds, however old.
+        data = credentials._refresh_using()
+        return snapshot(data["access_key"], data["secret_key"], data.get("token"), data.get("expiry_time"), provider)
+    if frozen is None:
+        frozen = credentials.get_frozen_credentials()
+    return snapshot(frozen.access_key, frozen.secret_key, frozen.token, getattr(credentials, "_expiry_time", None), provider)
+
+
+def snapshot(access_key: str, secret_key: str, token: str | None, expiry: str | datetime | None, provider: str) -> Snapshot | None:
+    """`expiry`: without a time zone it is UTC. None if a key is empty."""
+    if not access_key or not secret_key:
         return None
-    expiry = getattr(credentials, "_expiry_time", None)
-    return Snapshot(frozen.access_key, frozen.secret_key, frozen.token or None, expiry.timestamp() if expiry else None, provider)
+    if isinstance(expiry, str):
+        from botocore.utils import parse_timestamp
+
+        expiry = parse_timestamp(expiry)
+    if expiry is not None and expiry.tzinfo is None:
+        expiry = expiry.replace(tzinfo=UTC)
+    return Snapshot(access_key, secret_key, token or None, expiry.timestamp() if expiry else None, provider)
+
+
+SECRETS = re.compile(
+    r"""(?P<name>["']?(?:secret|token|password|authorization)[\w-]*["']?\s*[:=]\s*)["']?[^\s"',}]+["']?"""
+    # A secret access key is 40 characters of base64; tokens and JWTs are longer. Paths and ARNs hold other characters in between.
+    r"""|(?<![A-Za-z0-9/+=._-])[A-Za-z0-9/+=]{40}(?![A-Za-z0-9/+=._-])|[A-Za-z0-9+=_-]{60,}""",
+    re.IGNORECASE,
+)
+LONGEST = 300
+
+
+def redact(text: str) -> str:
+    """What others wrote (a process on stderr, a metadata server in its body), without what may be a secret in it; one line."""
+    line = SECRETS.sub(lambda match: f"{match['name'] or ''}[redacted]", " ".join(text.split()))
+    return line if len(line) <= LONGEST else line[:LONGEST] + "…"
 
 
 def explain(error: BaseException) -> str:
     """An exception of botocore's in one line, with the mend where botocore does not say it."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = redact(str(error)) or type(error).__name__
     with contextlib.suppress(ImportError):
         from botocore import exceptions
 

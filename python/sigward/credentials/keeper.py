@@ -65,32 +65,34 @@ class Keeper:
         self._wake.set()
 
     def _run(self) -> None:
-        while not self._closed:
-            self._wake.clear()
+        while True:
             self.load()
             self._loaded.set()
-            self._wait(self._wake, self.pause())
+            if self._closed or (self._wait(self._wake, self.pause()) and self._closed):
+                return
 
     def load(self) -> None:
         """Walks the chain once and publishes what came of it."""
         outcome = self._chain.load()
-        if isinstance(outcome, Found) and self._is_news(outcome.snapshot):
-            self._failures = 0
-            self.snapshot, self.reasons = outcome.snapshot, ()
-            logger.info(
-                "credentials from %s%s",
-                outcome.snapshot.provider,
-                "" if outcome.snapshot.expires_at is None else ", temporary",
-            )
-            try:
-                self._publish(outcome.snapshot)
-            except Exception as error:
-                self._failed((*outcome.passed, (outcome.snapshot.provider, str(error))))
-            return
+        # Whoever asked until now is answered by what is published next; whoever asks after it needs another walk.
+        self._wake.clear()
         if isinstance(outcome, Failure):
             self._failed(outcome.reasons)
-        else:
+        elif not self._is_news(outcome.snapshot):
             self._failed((*outcome.passed, (outcome.snapshot.provider, "its keys have expired already")))
+        else:
+            self._found(outcome)
+
+    def _found(self, outcome: Found) -> None:
+        snapshot = outcome.snapshot
+        try:
+            self._publish(snapshot)
+        except Exception as error:
+            self._failed((*outcome.passed, (snapshot.provider, str(error))))
+            return
+        self._failures = 0
+        self.snapshot, self.reasons = snapshot, ()
+        logger.info("credentials from %s%s", snapshot.provider, "" if snapshot.expires_at is None else ", temporary")
 
     def _is_news(self, snapshot: Snapshot) -> bool:
         return snapshot.expires_at is None or snapshot.expires_at > self._clock()

@@ -1,0 +1,535 @@
+"""The command line: what goes to stdout, what to stderr, and the exit status."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import ProxyHandler, Request, build_opener
+
+import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from moto.server import ThreadedMotoServer
+
+from sigward import __version__
+
+KEY, SECRET, TOKEN = "AKIDCLITESTS", "the-cli-secret", "the-cli-token"
+
+
+@dataclass
+class Ran:
+    """How a command ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+class Shell:
+    """Runs sigward as a person would: a process of its own, in a home of its own."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        self.environment |= {
+            "HOME": str(home),
+            "XDG_CONFIG_HOME": str(home / ".config"),
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_CONFIG_FILE": str(home / "config"),
+            "AWS_SHARED_CREDENTIALS_FILE": str(home / "credentials"),
+        }
+
+    def keys(self, *, token: bool = False) -> "Shell":
+        self.environment |= {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
+        if token:
+            self.environment["AWS_SESSION_TOKEN"] = TOKEN
+        return self
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "sigward", *arguments]
+
+    def __call__(self, *arguments: str) -> Ran:
+        ran = subprocess.run(self.command(*arguments), cwd=self.home, env=self.environment, capture_output=True, text=True, timeout=60)
+        assert "Traceback" not in ran.stderr, ran.stderr
+        if ran.returncode in (64, 69, 70, 77, 78):
+            plain = re.sub(r"\x1b\[[0-9;]*m", "", ran.stderr)
+            assert plain.strip().splitlines()[-1].startswith("hint: "), ran.stderr
+            assert ran.stderr.count("hint: ") == 1, ran.stderr
+        return Ran(ran.returncode, ran.stdout, ran.stderr)
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.command(*arguments), cwd=self.home, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+
+@pytest.fixture
+def sigward(tmp_path: Path) -> Shell:
+    return Shell(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def moto() -> Iterator[str]:
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+# ---------------------------------------------------------------- in general
+
+
+def test_version(sigward: Shell) -> None:
+    assert sigward("--version") == Ran(0, f"sigward {__version__}\n", "")
+
+
+def test_help_names_every_command(sigward: Shell) -> None:
+    ran = sigward("--help")
+    assert ran.status == 0
+    for name in ("serve", "run", "sign", "whoami", "env", "ca", "check", "demo"):
+        assert f"  {name} " in ran.out
+        helped = sigward(name, "--help")
+        assert helped.status == 0
+        assert f"sigward {name}" in helped.out
+
+
+def test_nothing_and_nonsense(sigward: Shell) -> None:
+    assert sigward().status == 64
+    ran = sigward("serv")
+    assert ran.status == 64
+    assert "serve" in ran.err
+
+
+@pytest.mark.parametrize("command", [["--version"], ["--help"], ["env"]])
+def test_what_is_quick_imports_nothing_heavy(sigward: Shell, command: list[str]) -> None:
+    sigward("ca", "path")
+    script = (
+        "import sys; from sigward.cli import main; status = main(); "
+        "heavy = {'mitmproxy', 'botocore', 'boto3', 'cryptography'} & {name.partition('.')[0] for name in sys.modules}; "
+        "print(sorted(heavy), file=sys.stderr); sys.exit(status)"
+    )
+    sigward.environment["AWS_REGION"] = "eu-west-1"
+    ran = subprocess.run(
+        [sys.executable, "-c", script, *command], cwd=sigward.home, env=sigward.environment, capture_output=True, text=True
+    )
+    assert (ran.returncode, ran.stderr) == (0, "[]\n")
+
+
+@pytest.mark.parametrize("command", ["serve", "whoami", "env", "ca", "check"])
+def test_settings_that_do_not_hold_end_with_64(sigward: Shell, command: str) -> None:
+    (sigward.home / "sigward.toml").write_text("[timeouts]\nconect = 1\n")
+    ran = sigward(command, *(["path"] if command == "ca" else []))
+    assert ran == Ran(64, "", "error: sigward.toml:2: timeouts.conect: there is no such setting.\nhint: Did you mean connect?\n")
+
+
+def test_no_colour_in_a_pipe_and_with_no_color(sigward: Shell) -> None:
+    assert "\x1b" not in sigward("serv").err
+    sigward.environment |= {"FORCE_COLOR": "1"}
+    assert "\x1b[3" in sigward("serv").err, "colours are there when they are wanted"
+    sigward.environment |= {"NO_COLOR": "1"}
+    assert "\x1b[3" not in sigward("serv").err
+
+
+def test_a_reader_that_goes_away_is_no_crash(sigward: Shell) -> None:
+    ran = subprocess.run(
+        ["sh", "-c", 'exec 3>&1; { "$@"; echo $? >&2; } | true', "sh", *sigward.command("env")],
+        cwd=sigward.home, env=sigward.environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert "Traceback" not in ran.stderr
+    assert "BrokenPipe" not in ran.stderr
+
+
+# ---------------------------------------------------------------- sign
+
+
+def test_sign_agrees_with_botocore(sigward: Shell) -> None:
+    sigward.keys()
+    url, body = "https://dynamodb.eu-west-1.amazonaws.com/", '{"TableName": "x"}'
+    ran = sigward(
+        "sign",
+        "POST",
+        url,
+        "--header",
+        "content-type: application/x-amz-json-1.0",
+        "--data",
+        body,
+        "--at",
+        "2015-08-30T12:36:00Z",
+        "--json-output",
+    )
+    assert ran.status == 0, ran.err
+    told = json.loads(ran.out)
+    request = AWSRequest(
+        "POST",
+        url,
+        data=body.encode(),
+        headers={
+            "host": "dynamodb.eu-west-1.amazonaws.com",
+            "content-type": "application/x-amz-json-1.0",
+            "X-Amz-Date": "20150830T123600Z",
+        },
+    )
+    request.context["timestamp"] = "20150830T123600Z"
+    auth = SigV4Auth(Credentials(KEY, SECRET), "dynamodb", "eu-west-1")
+    canonical = auth.canonical_request(request)
+    assert told["canonical_request"] == canonical
+    assert told["string_to_sign"] == auth.string_to_sign(request, canonical)
+    assert told["signature"] == auth.signature(auth.string_to_sign(request, canonical), request)
+    assert told["headers"]["authorization"].endswith(told["signature"])
+
+
+def test_sign_shows_four_steps_and_no_secret(sigward: Shell) -> None:
+    ran = sigward.keys(token=True)("sign", "GET", "https://bucket.s3.amazonaws.com/a%20key?list-type=2")
+    assert ran.status == 0, ran.err
+    for step in ("Canonical request", "String to sign", "Signature", "Headers to add"):
+        assert step in ran.out
+    assert SECRET not in ran.out + ran.err
+    assert TOKEN not in ran.out + ran.err
+    assert "x-amz-security-token" in ran.out
+
+
+def test_sign_takes_bytes_from_a_file(sigward: Shell) -> None:
+    (sigward.home / "body").write_bytes(b"\x00\xff")
+    ran = sigward.keys()("sign", "PUT", "https://bucket.s3.amazonaws.com/key", "--data-file", "body", "--json-output")
+    assert "06eb7d6a69ee19e5fbdf749018d3d2abfa04bcbd1365db312eb86dc7169389b8" in json.loads(ran.out)["canonical_request"]
+
+
+def test_sign_of_another_host_needs_service(sigward: Shell) -> None:
+    assert "--service" in sigward.keys()("sign", "GET", "https://api.example.com/").err
+    ran = sigward("sign", "GET", "https://api.example.com/", "--service", "execute-api", "--region", "eu-west-1", "--json-output")
+    assert (json.loads(ran.out)["service"], json.loads(ran.out)["region"]) == ("execute-api", "eu-west-1")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        ["GET", "not a url"],
+        ["GET", "https://"],
+        ["GET", "https://x:99999/"],
+        ["G E T", "https://sqs.us-east-1.amazonaws.com/"],
+        ["GET", "https://sqs.us-east-1.amazonaws.com/", "--at", "soon"],
+        ["GET", "https://sqs.us-east-1.amazonaws.com/", "--header", "nonsense"],
+        ["GET"],
+    ],
+)
+def test_sign_refuses(sigward: Shell, bad: list[str]) -> None:
+    assert sigward.keys()("sign", *bad).status == 64
+
+
+# ---------------------------------------------------------------- whoami, check
+
+
+def test_whoami(sigward: Shell) -> None:
+    sigward.environment["AWS_REGION"] = "eu-west-1"
+    ran = sigward.keys(token=True)("whoami")
+    assert ran.status == 0
+    for told in ("env", "never", "eu-west-1", "AWS_REGION"):
+        assert told in ran.out
+    assert SECRET not in ran.out
+    assert TOKEN not in ran.out
+    assert json.loads(sigward("whoami", "--json-output").out)["region_from"] == "AWS_REGION"
+
+
+def test_whoami_of_a_role(sigward: Shell, moto: str) -> None:
+    (sigward.home / "credentials").write_text("[source]\naws_access_key_id = AKIDSOURCE\naws_secret_access_key = one\n")
+    (sigward.home / "config").write_text(
+        "[profile role]\nrole_arn = arn:aws:iam::123456789012:role/x\nsource_profile = source\nregion = eu-north-1\n"
+    )
+    sigward.environment["AWS_ENDPOINT_URL_STS"] = moto
+    told = json.loads(sigward("whoami", "--profile", "role", "--json-output").out)
+    assert (told["provider"], told["temporary"], told["region"], told["region_from"]) == ("assume-role", True, "eu-north-1", "profile role")
+    assert told["expires"].endswith("Z")
+
+
+def test_whoami_without_keys(sigward: Shell) -> None:
+    ran = sigward("whoami")
+    assert (ran.status, ran.out) == (77, "")
+    for provider in ("env", "assume-role", "sso", "custom-process", "container-role", "iam-role"):
+        assert f"  {provider}: " in ran.err
+
+
+def test_check(sigward: Shell) -> None:
+    assert sigward("check").status == 77
+    ran = sigward.keys()("check", "--reverse", "127.0.0.1:0=https://sqs.us-east-1.amazonaws.com")
+    assert ran.status == 0, ran.err
+    for told in ("127.0.0.1:8080", "sqs.us-east-1.amazonaws.com", "127.0.0.1:9901", "env"):
+        assert told in ran.out
+    (sigward.home / ".config/sigward/ca/mitmproxy-ca.pem").chmod(0o644)
+    assert sigward("check").status in (77, 78)
+
+
+# ---------------------------------------------------------------- env, ca
+
+
+def test_env_is_for_eval(sigward: Shell) -> None:
+    sigward.keys(token=True)
+    script = 'eval "$("$@")"; echo "$HTTPS_PROXY|$AWS_ACCESS_KEY_ID|${AWS_SESSION_TOKEN-gone}|$AWS_CA_BUNDLE"'
+    ran = subprocess.run(
+        ["sh", "-c", script, "sh", *sigward.command("env")], env=sigward.environment, cwd=sigward.home, capture_output=True, text=True
+    )
+    proxy, key, token, bundle = ran.stdout.strip().split("|")
+    assert (proxy, token) == ("http://127.0.0.1:8080", "gone")
+    assert key != KEY
+    assert "BEGIN CERTIFICATE" in Path(bundle).read_text()
+
+
+def test_env_without_a_forward_listener(sigward: Shell) -> None:
+    for listen in ("off", "127.0.0.1:0"):
+        assert sigward("env", "--listen", listen, "--reverse", "127.0.0.1:0").status == 64
+
+
+def test_ca(sigward: Shell) -> None:
+    path = Path(sigward("ca", "path").out.strip())
+    assert path.read_text() == sigward("ca", "export").out
+    assert "PRIVATE" not in sigward("ca", "export").out
+    told = sigward("ca", "trust").out
+    assert str(path) in told
+    for system in ("Debian", "Fedora", "macOS"):
+        assert system in told
+    assert sigward("ca", "burn").status == 64
+
+
+# ---------------------------------------------------------------- serve, run
+
+
+def ready(process: subprocess.Popen[str]) -> dict[str, str]:
+    """Reads stderr up to the ready line; gives its addresses."""
+    assert process.stderr is not None
+    seen = ""
+    for line in process.stderr:
+        seen += line
+        if "listening" in line:
+            return dict(part.split("=", 1) for part in line.split("listening ")[1].split())
+    raise AssertionError(f"it ended: {seen}")
+
+
+@pytest.mark.parametrize("level", ["info", "error"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_serve_says_when_it_is_ready_and_stops_on_a_signal(sigward: Shell, number: signal.Signals, level: str) -> None:
+    process = sigward.keys().start(
+        "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--reverse", "127.0.0.1:0", "--log-level", level
+    )
+    try:
+        told = ready(process)
+        assert set(told) == {"forward", "reverse:0", "admin"}
+        opener = build_opener(ProxyHandler({}))
+        assert opener.open(f"http://{told['admin']}/healthz", timeout=10).status == 200
+        process.send_signal(number)
+        out, err = process.communicate(timeout=30)
+        assert (process.returncode, out) == (0, "")
+        assert "Traceback" not in err
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_serve_on_an_address_in_use(sigward: Shell) -> None:
+    process = sigward.keys().start("serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
+    try:
+        told = ready(process)
+        assert sigward("serve", "--listen", told["forward"], "--admin", "off").status == 69
+        assert sigward("serve", "--listen", "127.0.0.1:0", "--admin", told["admin"]).status == 69
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+def test_run_gives_the_programs_status(sigward: Shell) -> None:
+    sigward.keys()
+    assert sigward("run", "--", "sh", "-c", "exit 7").status == 7
+    assert sigward("run", "--", "sh", "-c", "kill -TERM $$").status == 128 + signal.SIGTERM
+    assert sigward("run", "--", "true") == Ran(0, "", "")
+
+
+def test_run_hands_over_stdin_and_stdout(sigward: Shell) -> None:
+    ran = subprocess.run(
+        sigward.keys().command("run", "--", "tr", "a-z", "A-Z"),
+        env=sigward.environment,
+        cwd=sigward.home,
+        input="data",
+        capture_output=True,
+        text=True,
+    )
+    assert (ran.returncode, ran.stdout) == (0, "DATA")
+
+
+def test_run_of_what_is_not_there(sigward: Shell) -> None:
+    """As a shell: 127 not found, 126 not executable."""
+    sigward.keys()
+    (sigward.home / "file").write_text("")
+    for program, status in (("no-such-program", 127), ("./file", 126)):
+        ran = sigward("run", "--", program)
+        assert ran.status == status
+        assert "hint: " in ran.err
+
+
+def test_run_without_a_program(sigward: Shell) -> None:
+    assert sigward("run").status == 64
+    assert sigward("run", "true").status == 64
+
+
+def test_run_hides_the_keys_and_names_the_proxy(sigward: Shell) -> None:
+    ran = sigward.keys(token=True)("run", "--region", "eu-west-1", "--", "env")
+    assert SECRET not in ran.out
+    assert TOKEN not in ran.out
+    assert KEY not in ran.out
+    found = dict(line.split("=", 1) for line in ran.out.splitlines() if "=" in line)
+    assert found["HTTPS_PROXY"].startswith("http://127.0.0.1:")
+    assert not found["HTTPS_PROXY"].endswith((":0", ":8080"))
+    assert found["AWS_REGION"] == "eu-west-1"
+
+
+def test_run_ignores_the_port_that_serve_uses(sigward: Shell) -> None:
+    """A file written for `serve`, with `serve` running, must not be in the way."""
+    sigward.keys()
+    (sigward.home / "sigward.toml").write_text('listen = "127.0.0.1:0"\nadmin = "127.0.0.1:0"\n')
+    process = sigward.start("serve")
+    try:
+        told = ready(process)
+        (sigward.home / "sigward.toml").write_text(
+            f'listen = "{told["forward"]}"\nadmin = "{told["admin"]}"\n[[reverse]]\nlisten = "{told["forward"]}"\n'
+        )
+        ran = sigward("run", "--", "sh", "-c", "echo $HTTPS_PROXY")
+        assert ran.status == 0, ran.err
+        assert told["forward"] not in ran.out
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGINT])
+def test_run_passes_signals_on(sigward: Shell, number: signal.Signals) -> None:
+    script = f"import signal, sys; signal.signal({int(number)}, lambda *_: sys.exit(33)); print('set', flush=True); signal.pause()"
+    process = sigward.keys().start("run", "--", sys.executable, "-c", script)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "set\n"
+        process.send_signal(number)
+        process.communicate(timeout=30)
+        assert process.returncode == 33
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here")
+def test_curl_through_run_is_answered_by_sigward(sigward: Shell) -> None:
+    """Without keys: the error is sigward's own, over TLS that curl trusts by the bundle."""
+    ran = sigward("run", "--", "curl", "-sS", "-D", "-", "https://sqs.us-east-1.amazonaws.com/?Action=ListQueues")
+    assert ran.status == 0, ran.err
+    assert " 503" in ran.out.splitlines()[0] or any(" 503" in line for line in ran.out.splitlines())
+    assert "x-sigward-error: no-credentials" in ran.out.lower()
+
+
+# ---------------------------------------------------------------- shutdown
+
+
+class Slow(BaseHTTPRequestHandler):
+    """Answers when the test lets it."""
+
+    arrived = threading.Event()
+    release = threading.Event()
+
+    def do_GET(self) -> None:
+        self.arrived.set()
+        self.release.wait(60)
+        self.send_response(200)
+        self.send_header("content-length", "4")
+        self.end_headers()
+        self.wfile.write(b"late")
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+@pytest.fixture
+def slow() -> Iterator[str]:
+    Slow.arrived.clear()
+    Slow.release.clear()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Slow)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    Slow.release.set()
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@dataclass
+class Serving:
+    """A `sigward serve` with one request under way."""
+
+    process: subprocess.Popen[str]
+    admin: str
+    answers: "Future[bytes]"
+
+    def not_ready(self) -> None:
+        """Waits until it says so."""
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            with suppress(HTTPError):
+                if build_opener(ProxyHandler({})).open(f"http://{self.admin}/readyz", timeout=10).status == 200:
+                    continue
+            return
+        raise AssertionError("it stays ready")
+
+
+@contextmanager
+def one_under_way(sigward: Shell, slow: str, *arguments: str) -> Iterator[Serving]:
+    route = json.dumps([{"host": "slow.test", "action": "pass", "upstream": slow}])
+    process = sigward.keys().start(
+        "serve", "--listen", "off", "--admin", "127.0.0.1:0", "--reverse", "127.0.0.1:0", "--route", route, *arguments
+    )
+    pool = ThreadPoolExecutor(1)
+    try:
+        told = ready(process)
+        request = Request(f"http://{told['reverse:0']}/", headers={"Host": "slow.test"})
+        answers = pool.submit(lambda: build_opener(ProxyHandler({})).open(request, timeout=60).read())
+        assert Slow.arrived.wait(20), answers.exception(0) if answers.done() else "nothing arrives"
+        yield Serving(process, told["admin"], answers)
+    finally:
+        Slow.release.set()
+        process.kill()
+        process.communicate()
+        pool.shutdown()
+
+
+def test_what_is_under_way_may_finish(sigward: Shell, slow: str) -> None:
+    with one_under_way(sigward, slow) as serving:
+        serving.process.terminate()
+        serving.not_ready()
+        assert serving.process.poll() is None, "it waits"
+        Slow.release.set()
+        assert serving.answers.result(30) == b"late"
+        assert serving.process.wait(30) == 0
+
+
+def test_the_grace_ends(sigward: Shell, slow: str) -> None:
+    with one_under_way(sigward, slow, "--grace", "100ms") as serving:
+        serving.process.terminate()
+        assert serving.process.wait(30) == 0
+        assert serving.answers.exception(30) is not None
+
+
+def test_a_second_signal_ends_it_at_once(sigward: Shell, slow: str) -> None:
+    with one_under_way(sigward, slow, "--grace", "1h") as serving:
+        serving.process.terminate()
+        serving.not_ready()
+        serving.process.terminate()
+        assert serving.process.wait(30) != 0

@@ -1,0 +1,99 @@
+"""The variables for programs: real shells read them."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from sigward.environ import NO_PROXY, REMOVED, ClientEnvironment, without_own_proxy
+
+BUNDLE, CERT = Path("/etc/it's a place/bundle.pem"), Path("/etc/ca.pem")
+CLIENT = ClientEnvironment("http://127.0.0.1:8080", BUNDLE, CERT, "eu-west-1")
+
+REAL = {
+    "AWS_ACCESS_KEY_ID": "AKIDREAL",
+    "AWS_SECRET_ACCESS_KEY": "real-secret",
+    "AWS_SESSION_TOKEN": "real-token",
+    "AWS_SECURITY_TOKEN": "real-token",
+    "AWS_PROFILE": "real",
+    "AWS_DEFAULT_PROFILE": "real",
+    "AWS_ROLE_ARN": "arn:aws:iam::123456789012:role/real",
+    "AWS_WEB_IDENTITY_TOKEN_FILE": "/var/run/real",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "/real",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://169.254.170.23/real",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN": "real-token",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": "/var/run/real",
+    "AWS_CREDENTIAL_EXPIRATION": "2099-01-01T00:00:00Z",
+}
+
+
+def test_the_real_keys_never_reach_the_program() -> None:
+    made = CLIENT.applied_to({**REAL, "HOME": "/root", "AWS_REGION": "us-west-2"})
+    assert not [name for name, value in made.items() if "real" in value.lower()]
+    assert made["HOME"] == "/root"
+    assert made["AWS_REGION"] == made["AWS_DEFAULT_REGION"] == "eu-west-1"
+    assert "DUMMY" in made["AWS_ACCESS_KEY_ID"]
+    assert made["AWS_EC2_METADATA_DISABLED"] == "true"
+
+
+def test_no_second_proxy_stays() -> None:
+    made = CLIENT.applied_to({"ALL_PROXY": "socks5://x", "all_proxy": "socks5://x", "https_proxy": "http://other"})
+    assert {value for name, value in made.items() if name.lower() in ("http_proxy", "https_proxy", "all_proxy")} == {
+        "http://127.0.0.1:8080"
+    }
+
+
+def test_metadata_and_this_host_go_past_the_proxy() -> None:
+    made = CLIENT.variables()
+    assert made["NO_PROXY"] == made["no_proxy"] == NO_PROXY
+    for name in ("localhost", "127.0.0.1", "::1", "169.254.169.254", "169.254.170.2", "169.254.170.23", "fd00:ec2::254", "fd00:ec2::23"):
+        assert name in NO_PROXY.split(",")
+
+
+def test_the_persons_own_no_proxy_is_kept() -> None:
+    made = CLIENT.applied_to({"NO_PROXY": "intranet.example.com", "no_proxy": "intranet.example.com"})
+    for name in ("NO_PROXY", "no_proxy"):
+        assert "intranet.example.com" in made[name].split(",")
+        assert "169.254.169.254" in made[name].split(",")
+
+
+def test_bundles() -> None:
+    made = CLIENT.variables()
+    for name in ("AWS_CA_BUNDLE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO"):
+        assert made[name] == str(BUNDLE)
+    assert made["NODE_EXTRA_CA_CERTS"] == str(CERT)
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash", "fish"])
+def test_shells_read_it(shell: str) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"no {shell} here")
+    script = CLIENT.script("fish" if shell == "fish" else "sh")
+    read = "env -0"
+    ran = subprocess.run([shell, "-c", f"{script}\n{read}"], env={"PATH": os.environ["PATH"], **REAL}, capture_output=True, check=True)
+    found = dict(line.split("=", 1) for line in ran.stdout.decode().split("\0") if "=" in line)
+    assert {name: found.get(name) for name in CLIENT.variables()} == CLIENT.variables()
+    assert not set(REMOVED) & set(found)
+    assert ran.stderr == b""
+
+
+def test_docker_takes_values_as_they_are() -> None:
+    lines = CLIENT.script("docker").splitlines()
+    assert f"AWS_CA_BUNDLE={BUNDLE}" in lines
+    assert all("=" in line for line in lines)
+
+
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:8080", "http://localhost:8080", "http://[::1]:8080"])
+def test_sigward_does_not_call_through_itself(proxy: str) -> None:
+    made = without_own_proxy({"HTTPS_PROXY": proxy, "https_proxy": proxy, "HTTP_PROXY": proxy, "KEPT": "1"})
+    assert not [name for name in made if name.lower() in ("https_proxy", "http_proxy")]
+    assert made["KEPT"] == "1"
+
+
+def test_a_companys_proxy_stays_but_not_for_metadata() -> None:
+    made = without_own_proxy({"HTTPS_PROXY": "http://proxy.example.com:3128", "NO_PROXY": "intranet"})
+    assert made["HTTPS_PROXY"] == "http://proxy.example.com:3128"
+    assert made["NO_PROXY"].split(",")[0] == "intranet"
+    assert "169.254.169.254" in made["NO_PROXY"].split(",")
