@@ -89,7 +89,7 @@ class Upstream:
         self.connections += 1
         number = self.connections
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            while received := await read_request(reader, lambda: self._peek(), writer):
+            while received := await read_request(reader):
                 received.connection = number
                 async with self.arrived:
                     self.received.append(received)
@@ -102,9 +102,6 @@ class Upstream:
                 await writer.drain()
         writer.close()
 
-    def _peek(self) -> Answer | None:
-        return self.answers[0] if self.answers else None
-
     async def wait_for(self, count: int) -> list[Received]:
         """Waits until so many requests have come in."""
         async with self.arrived:
@@ -112,7 +109,7 @@ class Upstream:
         return self.received
 
 
-async def read_request(reader: asyncio.StreamReader, _peek: Any, _writer: asyncio.StreamWriter) -> Received | None:
+async def read_request(reader: asyncio.StreamReader) -> Received | None:
     """Reads one HTTP/1.1 request, whole."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")

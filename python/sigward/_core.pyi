@@ -6,9 +6,32 @@ Nothing here blocks on the network. Every call takes microseconds and is safe fr
 from collections.abc import Sequence
 from typing import Final, Literal, final
 
+__all__ = [
+    "ENTRY_CONNECT",
+    "ENTRY_FORWARD",
+    "ENTRY_REVERSE",
+    "EVENT_DATA",
+    "EVENT_FAILED",
+    "EVENT_REFRESH",
+    "EVENT_RESPONSE",
+    "EVENT_TRAILERS",
+    "EVENT_WRITABLE",
+    "Engine",
+    "Job",
+    "Recognised",
+    "Report",
+    "SettingsError",
+    "Signer",
+    "SigningError",
+    "SigningSteps",
+    "SigwardError",
+    "__version__",
+    "recognise",
+]
+
 __version__: Final[str]
 
-Headers = Sequence[tuple[bytes, bytes]]
+_Headers = Sequence[tuple[bytes, bytes]]
 """Ordered pairs of (name, value), names in any case, repeated names allowed."""
 
 class SigwardError(Exception):
@@ -159,7 +182,7 @@ class Job:
     def send(self, data: bytes, /) -> bool:
         """Queues a piece of the request body (after an upgrade: of the tunnel). False: more than the high-water mark (1 MiB)
         is queued; send no more until the `EVENT_WRITABLE` for this job."""
-    def end(self, trailers: Headers | None = None, /) -> None:
+    def end(self, trailers: _Headers | None = None, /) -> None:
         """The body is complete."""
     def ack(self, size: int, /) -> None:
         """`size` bytes of response data were handed to the client; the engine sends at most 512 KiB ahead of this."""
@@ -171,7 +194,8 @@ EVENT_RESPONSE: Final = 0
 """(0, job, version: bytes, status: int, reason: bytes, headers: tuple[tuple[bytes, bytes], ...], data: bytes, end: bool, report: Report)
 The head and, where it came at once, the first data. Status 101: the connection is upgraded; data flows both ways from here.
 sigward's own errors come this way too (report.error says so): a job that was not cancelled always gets exactly one of these,
-or EVENT_FAILED. The headers are end-to-end: hop-by-hop headers and transfer-encoding are removed, content-length stands as upstream sent it."""
+or EVENT_FAILED. The headers are end-to-end: hop-by-hop headers and transfer-encoding are removed, content-length stands as
+upstream sent it."""
 EVENT_DATA: Final = 1
 """(1, job, data: bytes, end: bool)"""
 EVENT_TRAILERS: Final = 2
@@ -213,7 +237,7 @@ class Engine:
         host: str,
         port: int,
         path: bytes,
-        headers: Headers,
+        headers: _Headers,
         body: bytes | None,
         client: str,
         /,

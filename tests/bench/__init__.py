@@ -1,0 +1,1 @@
+"""Measurements. Each compares two things in one run, taking turns, as ratios hold better than numbers."""

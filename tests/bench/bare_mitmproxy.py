@@ -1,41 +1,47 @@
-"""What the front is measured against: mitmproxy with the same minimal addons, none of sigward's, and its own upstream half.
+"""mitmproxy alone, with the addons that sigward's front uses and none of sigward's: what the front is measured against.
 
-Usage: bare_mitmproxy.py UPSTREAM_PORT CA_FILE CONFDIR [--http2]. Prints its port.
+`python -m tests.bench.bare_mitmproxy UPSTREAM CA_FILE CONFDIR`; says `listening HOST:PORT`, ends on SIGTERM.
 """
 
 import asyncio
+import signal
 import sys
 
+from mitmproxy.addons.errorcheck import ErrorCheck
 from mitmproxy.addons.next_layer import NextLayer
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.addons.tlsconfig import TlsConfig
 from mitmproxy.master import Master
 from mitmproxy.options import Options
 
-from sigward.mitm.front import loop_factory
+from sigward.mitm.front import Ready, loop_factory
 
 
-class Told:
-    """Prints the port when mitmproxy runs."""
-
-    def __init__(self, server: Proxyserver) -> None:
-        self.server = server
-
-    def running(self) -> None:
-        for instance in self.server.servers:
-            print(instance.listen_addrs[0][1], flush=True)
-
-
-async def main(upstream_port: str, ca_file: str, confdir: str, scheme: str) -> None:
-    mode = f"reverse:https://localhost:{upstream_port}@127.0.0.1:0" if scheme == "reverse" else "regular@127.0.0.1:0"
-    options = Options(mode=[mode], confdir=confdir, ssl_verify_upstream_trusted_ca=ca_file)
-    master = Master(options)
-    server = Proxyserver()
-    master.addons.add(server, NextLayer(), TlsConfig(), Told(server))
-    options.update(connection_strategy="lazy", http3=False)
-    await master.run()
+async def main(upstream: str, ca_file: str, confdir: str) -> None:
+    """Serves until SIGTERM."""
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    master = Master(Options(mode=[f"reverse:{upstream}@127.0.0.1:0"], confdir=confdir))
+    server = Proxyserver()  # type: ignore[no-untyped-call]
+    master.addons.add(server, NextLayer(), TlsConfig(), ErrorCheck(), Ready(ready))  # type: ignore[no-untyped-call]
+    master.options.update(  # type: ignore[no-untyped-call]
+        connection_strategy="lazy",
+        stream_large_bodies=str(1 << 20),
+        store_streamed_bodies=False,
+        upstream_cert=False,
+        validate_inbound_headers=True,
+        http3=False,
+        ssl_verify_upstream_trusted_ca=ca_file,
+    )
+    loop.add_signal_handler(signal.SIGTERM, master.shutdown)
+    running = loop.create_task(master.run())
+    await ready.wait()
+    host, port = next(iter(server.servers)).listen_addrs[0][:2]
+    sys.stdout.write(f"listening {host}:{port}\n")
+    sys.stdout.flush()
+    await running
 
 
 if __name__ == "__main__":
     with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(main(sys.argv[1], sys.argv[2], sys.argv[3], "reverse"))
+        runner.run(main(*sys.argv[1:4]))

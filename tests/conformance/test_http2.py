@@ -156,9 +156,8 @@ async def test_websocket_upgrades_are_signed_and_pass(proxy: Proxy) -> None:
     frame = b"\x82\x05hello"
 
     async def echo(received: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(
-            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
-        )
+        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n")
+        writer.write(b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n")
         first = await reader.readexactly(6 + 5)
         assert first[0] == 0x82
         masked = bytes(byte ^ first[2 + at % 4] for at, byte in enumerate(first[6:]))

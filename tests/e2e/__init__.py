@@ -1,0 +1,1 @@
+"""Real clients, an emulator that verifies signatures behind real TLS, and sigward as a process of its own."""

@@ -1,186 +1,165 @@
-"""An AWS that runs here: moto's server behind real TLS, with IAM checks on.
+"""An AWS emulator with real TLS, under AWS's own host names, that refuses wrong signatures.
 
-It answers for the names of AWS's endpoints with a certificate for them, recomputes each signature with botocore's code, and
-refuses what is wrong or missing. (Query calls must be POSTs: of a GET with its parameters in the query, moto takes them for the body
-as well, and refuses also what botocore has signed.) A request whose `x-demo-fail` header says "2" gets 503 twice before it is served.
+For the demo and the end-to-end tests.
 """
 
-import contextlib
+import http.client
 import json
-import os
+import socket
 import ssl
-import threading
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
+
+from sigward.demo.child import Child, clean_environment, cleaned
+from sigward.demo.emulator_server import CONTROL_HOST, HOLD_HEADER, HOLD_SECONDS
+from sigward.errors import DemoError
 
 REGION = "us-east-1"
-HOSTS = ("*.us-east-1.amazonaws.com", "*.s3.us-east-1.amazonaws.com", "*.amazonaws.com", "*.s3.amazonaws.com")
-SETUP_ACTIONS = 3
-"""Create the user, its key and its policy: moto checks signatures from then on."""
+
+HOSTS = (
+    CONTROL_HOST,
+    "localhost",
+    "*.amazonaws.com",
+    f"*.{REGION}.amazonaws.com",
+    f"*.s3.{REGION}.amazonaws.com",
+    "*.s3.amazonaws.com",
+)
+"""Names in the emulator's certificate."""
 
 POLICY = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
 
-UNSIGNED = (
-    b"<ErrorResponse><Error><Type>Sender</Type><Code>MissingAuthenticationToken</Code>"
-    b"<Message>Request is missing Authentication Token</Message></Error></ErrorResponse>"
-)
+NO_AUTH_CALLS = 3
+"""Calls that moto lets in unchecked, to make the user, its key and its policy; from then on it checks each."""
+
+
+ASK_SECONDS = HOLD_SECONDS + 10
 
 
 @dataclass(frozen=True)
-class Seen:
-    """One request as it arrived. `scope`: "us-east-1/s3" of its signature, None: it was not signed. `status`: the answer."""
+class Arrived:
+    """One request as it arrived. `target`: undecoded, with query. `size`: bytes of body. `status`: of the answer."""
 
     method: str
     host: str
-    path: str
-    scope: str | None
+    target: str
+    headers: tuple[tuple[str, str], ...]
+    size: int
     status: int
-    access_key_id: str | None
+
+    def header(self, name: str) -> str | None:
+        """The first value of a header."""
+        return next((value for key, value in self.headers if key.lower() == name.lower()), None)
+
+    @property
+    def scope(self) -> tuple[str, str, str] | None:
+        """(access key id, region, signing name) of its signature; None: it carries none."""
+        parts = (self.header("authorization") or "").partition("Credential=")[2].partition(",")[0].split("/")
+        return (parts[0], parts[2], parts[3]) if len(parts) == 5 else None
 
 
 class Emulator:
-    """Use it with `with`. `ca_file`: what its clients must trust; `access_key_id`, `secret_access_key`: a key it knows."""
+    """Starts with `with`. `port`: on 127.0.0.1. `ca_file`: PEM of the CA that its certificate is from.
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.ca_file = directory / "emulator-ca.pem"
+    `access_key_id` and `secret_access_key` are of a user who may do everything; nobody else may do anything.
+    Raises `DemoError` if it cannot start.
+    """
+
+    region = REGION
+
+    def __init__(self) -> None:
+        self.port = 0
         self.access_key_id = ""
         self.secret_access_key = ""
-        self.port = 0
-        self.seen: list[Seen] = []
-        self._failures: Counter[str] = Counter()
+        self._directory = tempfile.TemporaryDirectory(prefix="sigward-emulator-")
+        self.directory = Path(self._directory.name)
+        self.ca_file = self.directory / "ca.pem"
+        self._child: Child | None = None
 
-    def __enter__(self) -> "Emulator":
-        self._server = self._make_server()
-        self.port = self._server.port
-        self._thread = threading.Thread(target=self._server.serve_forever, name="emulator", daemon=True)
-        self._thread.start()
-        self._create_user()
-        self.seen.clear()
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
 
-    def _make_server(self) -> Any:
-        # moto reads it when it is imported.
-        os.environ["INITIAL_NO_AUTH_ACTION_COUNT"] = str(SETUP_ACTIONS)
-        import logging
-
-        import trustme
-        from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
-        from werkzeug.serving import make_server
-
-        authority = trustme.CA()
+    def _start(self) -> None:
+        try:
+            import trustme
+        except ImportError as error:
+            raise DemoError("the demo's parts are not installed: trustme.", hint="pip install 'sigward[demo]'") from error
+        authority = trustme.CA(organization_name="sigward demo: stands in for AWS")
         authority.cert_pem.write_to_path(str(self.ca_file))
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert(*HOSTS).configure_cert(context)
-        logging.getLogger("werkzeug").setLevel(logging.ERROR)
+        certificate = authority.issue_cert(*HOSTS)
+        chain, key = self.directory / "certificate.pem", self.directory / "key.pem"
+        for blob in certificate.cert_chain_pems:
+            blob.write_to_path(str(chain), append=True)
+        # mkdtemp made the directory for its owner alone; the key file is born in it.
+        certificate.private_key_pem.write_to_path(str(key))
+        environment = clean_environment() | {
+            "INITIAL_NO_AUTH_ACTION_COUNT": str(NO_AUTH_CALLS),
+            "MOTO_ALLOW_NONEXISTENT_REGION": "false",
+        }
+        command = [sys.executable, "-m", "sigward.demo.emulator_server", str(chain), str(key)]
+        self._child = Child(command, environment, self.directory)
+        self.port = int(self._child.wait_for(r"^listening (\d+)$")[1])
+        with cleaned():
+            self._make_user()
 
-        class Handler(MotoRequestHandler):  # type: ignore[misc]
-            """Keeps connections alive, as AWS does."""
+    def _make_user(self) -> None:
+        import botocore.session
 
-            protocol_version = "HTTP/1.1"
-
-        dispatcher = DomainDispatcherApplication(create_backend_app)
-        return make_server("127.0.0.1", 0, self._watched(dispatcher), threaded=True, request_handler=Handler, ssl_context=context)
-
-    def _watched(self, application: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
-        def watch(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-            authorization = environ.get("HTTP_AUTHORIZATION", "")
-            scope = authorization.partition("Credential=")[2].partition(",")[0].split("/")
-            signed = len(scope) == 5
-
-            def started(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
-                self.seen.append(
-                    Seen(
-                        environ["REQUEST_METHOD"],
-                        environ.get("HTTP_HOST", ""),
-                        environ.get("RAW_URI", environ.get("PATH_INFO", "")),
-                        f"{scope[2]}/{scope[3]}" if signed else None,
-                        int(status.split()[0]),
-                        scope[0] if signed else None,
-                    )
-                )
-                return start_response(status, headers, *more)
-
-            if self._must_fail(environ):
-                body = b"<Response><Errors><Error><Code>Unavailable</Code><Message>on purpose</Message></Error></Errors></Response>"
-                started("503 Service Unavailable", [("content-type", "text/xml"), ("content-length", str(len(body)))])
-                return [body]
-            if not signed and "X-Amz-Signature=" not in environ.get("QUERY_STRING", ""):
-                # moto fails on requests without a signature; AWS refuses them so.
-                started("403 Forbidden", [("content-type", "text/xml"), ("content-length", str(len(UNSIGNED)))])
-                return [UNSIGNED]
-            return application(environ, started)
-
-        return watch
-
-    def _must_fail(self, environ: dict[str, Any]) -> bool:
-        times, key = environ.get("HTTP_X_DEMO_FAIL"), environ.get("HTTP_X_DEMO_ID", "")
-        if times is None or self._failures[key] >= int(times):
-            return False
-        self._failures[key] += 1
-        return True
-
-    def _create_user(self) -> None:
-        with self.detour() as port:
-            iam = self.client("iam", port, aws_access_key_id="setup", aws_secret_access_key="setup")  # noqa: S106
-            iam.create_user(UserName="sigward")
-            key = iam.create_access_key(UserName="sigward")["AccessKey"]
-            iam.put_user_policy(UserName="sigward", PolicyName="all", PolicyDocument=json.dumps(POLICY))
+        session = botocore.session.Session()
+        session.set_credentials("bootstrap", "bootstrap")
+        iam: Any = session.create_client("iam", region_name=REGION, endpoint_url=f"https://localhost:{self.port}", verify=str(self.ca_file))
+        iam.create_user(UserName="demo")
+        key = iam.create_access_key(UserName="demo")["AccessKey"]
+        iam.put_user_policy(UserName="demo", PolicyName="everything", PolicyDocument=json.dumps(POLICY))
         self.access_key_id, self.secret_access_key = key["AccessKeyId"], key["SecretAccessKey"]
 
-    def client(self, service: str, detour_port: int, **more: Any) -> Any:
-        """A boto3 client that reaches the emulator under AWS's own names."""
-        import boto3
-        from botocore.config import Config
+    def credentials(self) -> dict[str, str]:
+        """The user's keys, as variables."""
+        return {"AWS_ACCESS_KEY_ID": self.access_key_id, "AWS_SECRET_ACCESS_KEY": self.secret_access_key}
 
-        config = Config(proxies={"https": f"http://127.0.0.1:{detour_port}"}, retries={"total_max_attempts": 1}).merge(
-            more.pop("config", Config())
-        )
-        return boto3.session.Session().client(service, region_name=REGION, verify=str(self.ca_file), config=config, **more)
+    def requests(self, since: int = 0) -> list[Arrived]:
+        """What has arrived, in the order it was answered, from the given count on."""
+        told = self._ask("/requests")[since:]
+        return [Arrived(**{**entry, "headers": tuple((name, value) for name, value in entry["headers"])}) for entry in told]
 
-    @contextlib.contextmanager
-    def detour(self) -> Iterator[int]:
-        """A CONNECT proxy that leads every name to the emulator: how clients reach it without sigward. Yields its port."""
-        import socket
-        import socketserver
+    def wait_held(self, name: str) -> None:
+        """Returns once the request with `x-emulator-hold: NAME` is here. Raises `DemoError` if it never comes."""
+        if not self._ask(f"/held/{name}"):
+            raise DemoError(f"no request with {HOLD_HEADER}: {name} has come.", hint="See the emulator's log.")
 
-        target = self.port
+    def release(self, name: str) -> None:
+        """Lets the held request go on."""
+        self._ask(f"/release/{name}")
 
-        class Connect(socketserver.StreamRequestHandler):
-            def handle(self) -> None:
-                while self.rfile.readline().strip():
-                    pass
-                self.wfile.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-                with socket.create_connection(("127.0.0.1", target)) as upstream:
-                    back = threading.Thread(target=copy, args=(upstream, self.connection), daemon=True)
-                    back.start()
-                    copy(self.connection, upstream)
-                    back.join()
+    def _ask(self, path: str) -> Any:
+        context = ssl.create_default_context(cafile=str(self.ca_file))
+        with (
+            socket.create_connection(("127.0.0.1", self.port), ASK_SECONDS) as plain,
+            context.wrap_socket(plain, server_hostname=CONTROL_HOST) as secure,
+        ):
+            connection = http.client.HTTPSConnection(CONTROL_HOST)
+            connection.sock = secure
+            connection.request("GET", path)
+            return json.loads(connection.getresponse().read())
 
-        class Server(socketserver.ThreadingTCPServer):
-            daemon_threads = True
-            block_on_close = False
+    def output(self) -> str:
+        """What its process has written."""
+        return self._child.output() if self._child else ""
 
-        with Server(("127.0.0.1", 0), Connect) as server:
-            threading.Thread(target=server.serve_forever, name="detour", daemon=True).start()
-            try:
-                yield server.server_address[1]
-            finally:
-                server.shutdown()
-
-
-def copy(source: Any, target: Any) -> None:
-    """Bytes from one socket to another until either ends."""
-    with contextlib.suppress(OSError):
-        while data := source.recv(65536):
-            target.sendall(data)
-    with contextlib.suppress(OSError):
-        target.shutdown(1)
+    def close(self) -> None:
+        """Ends the process and removes its files. Idempotent."""
+        if self._child is not None:
+            self._child.stop()
+            self._child = None
+        self._directory.cleanup()

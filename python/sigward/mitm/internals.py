@@ -6,25 +6,19 @@ So mitmproxy never opens a connection for HTTP; tunnels alone are its own.
 """
 
 import asyncio
+import itertools
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import Any, Protocol
 
 import h11
 from mitmproxy import http
-from mitmproxy.connection import ConnectionState, Server
+from mitmproxy.connection import Connection, ConnectionState, Server
 from mitmproxy.net.http import status_codes
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
-from mitmproxy.proxy.layers.http import (
-    GetHttpConnection,
-    GetHttpConnectionCompleted,
-    HttpLayer,
-    HttpStream,
-    HTTPMode,
-    ReceiveHttp,
-)
-from mitmproxy.proxy.layers.http._base import HttpConnection, HttpEvent
+from mitmproxy.proxy.layers.http import GetHttpConnection, GetHttpConnectionCompleted, HttpLayer, HTTPMode, HttpStream
+from mitmproxy.proxy.layers.http._base import HttpConnection, HttpEvent, ReceiveHttp
 from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
     RequestData,
@@ -45,6 +39,10 @@ from sigward import _core
 
 HEAD_LIMIT = 128 * 1024
 """Bytes of an HTTP/1 request's head after which a client that has not ended it is refused."""
+
+HEAD_TOO_LARGE = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\nx-sigward-error: head-too-large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+)
 
 MESSAGE_LIMIT = 16
 """WebSocket messages that a flow keeps; mitmproxy keeps them all."""
@@ -69,7 +67,7 @@ class Bridge(Protocol):
 class EngineEvent(events.ConnectionEvent):
     """Events of the engine for one `EngineConnection`, in order."""
 
-    def __init__(self, connection: Server, http_events: Sequence[HttpEvent]) -> None:
+    def __init__(self, connection: Connection, http_events: Sequence[HttpEvent]) -> None:
         super().__init__(connection)
         self.http_events = http_events
 
@@ -269,8 +267,7 @@ class EngineHttp1Server(Http1Server):
     def read_headers(self, event: events.ConnectionEvent) -> Commands:
         yield from super().read_headers(event)
         if self.state == self.read_headers and len(self.buf) > HEAD_LIMIT:
-            answer = b"HTTP/1.1 431 Request Header Fields Too Large\r\nx-sigward-error: head-too-large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-            yield commands.SendData(self.conn, answer)
+            yield commands.SendData(self.conn, HEAD_TOO_LARGE)
             yield commands.CloseConnection(self.conn)
             self.state = self.done
 
@@ -325,7 +322,7 @@ class EngineHttpLayer(HttpLayer):
         self.connections[server] = EngineConnection(context, self.bridge, self)
         # Inside a CONNECT, events come in at the outermost layer and are passed inwards by connection.
         layers = self.context.layers
-        for outer, inner in zip(layers, layers[1:], strict=False):
+        for outer, inner in itertools.pairwise(layers):
             if isinstance(outer, HttpLayer) and outer is not self and isinstance(inner, HttpStream):
                 outer.connections[server] = inner
         return server
@@ -335,7 +332,7 @@ class Gate:
     """Stops reading from one client while any of its jobs' upload queues is full. Set on a handler's instance, not its class."""
 
     def __init__(self, handler: ConnectionHandler) -> None:
-        self._drain = handler.drain_writers
+        self._drain: Callable[[], Awaitable[None]] = handler.drain_writers
         self._full: set[int] = set()
         self._open = asyncio.Event()
         self._open.set()

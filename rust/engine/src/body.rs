@@ -198,14 +198,13 @@ impl Body for Outbound {
                 }
             }
             Source::Stream { first, rest, left } => {
-                let frame = match first.take() {
-                    Some(first) => Some(Ok(Frame::data(first))),
-                    None => {
-                        let mut rest = rest.lock().unwrap_or_else(PoisonError::into_inner);
-                        match Pin::new(&mut *rest).poll_frame(context) {
-                            Poll::Pending => return Poll::Pending,
-                            Poll::Ready(frame) => frame,
-                        }
+                let frame = if let Some(first) = first.take() {
+                    Some(Ok(Frame::data(first)))
+                } else {
+                    let mut rest = rest.lock().unwrap_or_else(PoisonError::into_inner);
+                    match Pin::new(&mut *rest).poll_frame(context) {
+                        Poll::Pending => return Poll::Pending,
+                        Poll::Ready(frame) => frame,
                     }
                 };
                 if let (Some(left), Some(Ok(data))) = (left.as_mut(), frame.as_ref().map(|frame| frame.as_ref().map(Frame::data_ref))) {

@@ -3,6 +3,7 @@
 //! hyper-util's pool knows a destination by its URI alone, so whatever else decides where a socket goes (a route's
 //! `connect`, whether local addresses are allowed) is written into the URI's user part. It never reaches the wire.
 
+use std::fmt::Write;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -26,7 +27,11 @@ type Connecting<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
 /// What the pool knows an upstream by.
 pub(crate) fn pool_uri(upstream: &Upstream, path: &str) -> Result<Uri, String> {
     let guard = if upstream.named { 'n' } else { 'g' };
-    let connect: String = upstream.connect.iter().flat_map(|connect| connect.bytes()).map(|byte| format!("{byte:02x}")).collect();
+    let mut connect = String::new();
+    for byte in upstream.connect.iter().flat_map(|connect| connect.bytes()) {
+        // Writing to a String does not fail.
+        let _ = write!(connect, "{byte:02x}");
+    }
     Uri::builder()
         .scheme(upstream.target.scheme.as_str())
         .authority(format!("{guard}{connect}@{}:{}", host_in_uri(&upstream.target.host), upstream.target.port))

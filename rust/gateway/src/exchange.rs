@@ -70,6 +70,7 @@ pub struct Moment<'a> {
 
 /// What the driver tells.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "the head is moved in once and at once")]
 pub enum Event<'a> {
     /// A request arrived.
     Head(RequestHead),

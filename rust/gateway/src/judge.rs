@@ -91,16 +91,15 @@ fn code_in_headers(headers: &HeaderMap) -> Option<&str> {
 
 /// `<Code>…</Code>` in XML; `__type` or `code` in JSON and CBOR. Whatever comes first.
 fn code_in_body(prefix: &[u8]) -> Option<&str> {
-    let text = match find(prefix, b"<Code>") {
-        Some(after) => until(after, b"<")?,
-        None => {
-            let after = [&b"__type"[..], b"\"code\"", b"\"Code\""].iter().find_map(|key| find(prefix, key))?;
-            let json = after.strip_prefix(b"\"").unwrap_or(after);
-            let json = json.trim_ascii_start();
-            match json.strip_prefix(b":") {
-                Some(value) => until(value.trim_ascii_start().strip_prefix(b"\"")?, b"\"")?,
-                None => cbor_text(after)?,
-            }
+    let text = if let Some(after) = find(prefix, b"<Code>") {
+        until(after, b"<")?
+    } else {
+        let after = [&b"__type"[..], b"\"code\"", b"\"Code\""].iter().find_map(|key| find(prefix, key))?;
+        let json = after.strip_prefix(b"\"").unwrap_or(after);
+        let json = json.trim_ascii_start();
+        match json.strip_prefix(b":") {
+            Some(value) => until(value.trim_ascii_start().strip_prefix(b"\"")?, b"\"")?,
+            None => cbor_text(after)?,
         }
     };
     Some(bare_code(std::str::from_utf8(text).ok()?))

@@ -186,10 +186,8 @@ pub fn is_forbidden(address: IpAddr) -> bool {
                     let [c, d] = low.to_be_bytes();
                     is_forbidden(IpAddr::from([a, b, c, d]))
                 }
-                // IPv4-compatible (::/96), which holds :: and ::1.
-                [0, 0, 0, 0, 0, 0, _, _] => true,
-                // EC2's metadata and the EKS agent: fd00:ec2::254, fd00:ec2::23.
-                [0xfd00, 0x0ec2, 0, 0, 0, 0, 0, _] => true,
+                // IPv4-compatible (::/96), which holds :: and ::1; EC2's metadata and the EKS agent: fd00:ec2::254, fd00:ec2::23.
+                [0, 0, 0, 0, 0, 0, _, _] | [0xfd00, 0x0ec2, 0, 0, 0, 0, 0, _] => true,
                 [first, ..] => first & 0xffc0 == 0xfe80,
             }
         }

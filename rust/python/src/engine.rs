@@ -1,5 +1,6 @@
 //! `Engine`, `Job` and `Report`. Nothing here waits: what takes time happens on the engine's threads, which never take the GIL.
 
+use std::fmt::Write;
 use std::net::IpAddr;
 use std::os::fd::RawFd;
 
@@ -312,7 +313,7 @@ fn header_map(headers: &Bound<'_, PyAny>) -> PyResult<(HeaderMap, Option<String>
                 }
             }
             (Err(_), _) => {
-                wrong = wrong.or_else(|| Some(format!("header name {:?} is not a token", String::from_utf8_lossy(name.as_bytes()))))
+                wrong = wrong.or_else(|| Some(format!("header name {:?} is not a token", String::from_utf8_lossy(name.as_bytes()))));
             }
             (Ok(name), None) => wrong = wrong.or_else(|| Some(format!("the value of header {name} holds a control character"))),
         }
@@ -357,7 +358,8 @@ fn legal_target(path: &[u8]) -> String {
         if byte.is_ascii_graphic() && byte != b'#' {
             target.push(char::from(byte));
         } else {
-            target.push_str(&format!("%{byte:02X}"));
+            // Writing to a String does not fail.
+            let _ = write!(target, "%{byte:02X}");
         }
     }
     target

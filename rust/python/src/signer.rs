@@ -54,7 +54,7 @@ impl Signer {
         body: &[u8],
         timestamp: u64,
     ) -> PyResult<Bound<'py, PyBytes>> {
-        let signed = self.with_request((method, path, query, headers, body), |request| {
+        let signed = Self::with_request((method, path, query, headers, body), |request| {
             sigward_sigv4::sign(&self.credentials, &self.scope(), request, timestamp)
         })?;
         let signed = signed.map_err(|error| crate::errors::signing(python, &error))?;
@@ -79,7 +79,7 @@ impl Signer {
         body: &[u8],
         timestamp: u64,
     ) -> PyResult<SigningSteps> {
-        let steps = self.with_request((method, path, query, headers, body), |request| {
+        let steps = Self::with_request((method, path, query, headers, body), |request| {
             sigward_sigv4::steps(&self.credentials, &self.scope(), request, timestamp)
         })?;
         Ok(SigningSteps { steps: steps.map_err(|error| crate::errors::signing(python, &error))? })
@@ -101,7 +101,7 @@ impl Signer {
         content_sha256: bool,
     ) -> PyResult<SigningSteps> {
         let options = Options { normalize, content_sha256, ..Options::default() };
-        let steps = self.with_request((method, path, query, headers, body), |request| {
+        let steps = Self::with_request((method, path, query, headers, body), |request| {
             sigward_sigv4::steps_with(&self.credentials, &self.scope(), request, timestamp, options)
         })?;
         Ok(SigningSteps { steps: steps.map_err(|error| crate::errors::signing(python, &error))? })
@@ -120,7 +120,6 @@ impl Signer {
     }
 
     fn with_request<T>(
-        &self,
         (method, path, query, headers, body): Parts<'_, '_>,
         job: impl FnOnce(&Request<'_>) -> Result<T, SignError>,
     ) -> PyResult<Result<T, SignError>> {
@@ -162,6 +161,7 @@ impl SigningSteps {
         self.steps.signed.headers().map(|(name, value)| (PyBytes::new(python, name), PyBytes::new(python, value))).collect()
     }
 
+    #[allow(clippy::unused_self, reason = "a method for Python")]
     fn __repr__(&self) -> &'static str {
         "SigningSteps(…)"
     }

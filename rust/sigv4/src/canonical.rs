@@ -134,7 +134,7 @@ fn needs_normalizing(path: &[u8]) -> bool {
     let mut segments = path.split(|byte| *byte == b'/');
     let first = segments.next().unwrap_or_default();
     let last = path.last() == Some(&b'/');
-    let count = path.iter().filter(|byte| **byte == b'/').count();
+    let count = path.split(|byte| *byte == b'/').count() - 1;
     !first.is_empty()
         || segments.enumerate().any(|(at, segment)| matches!(segment, b"." | b"..") || (segment.is_empty() && !(last && at + 1 == count)))
 }

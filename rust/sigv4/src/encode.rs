@@ -4,6 +4,7 @@ const UPPER: &[u8; 16] = b"0123456789ABCDEF";
 const LOWER: &[u8; 16] = b"0123456789abcdef";
 
 /// RFC 3986's unreserved characters: AWS encodes all else.
+#[allow(clippy::indexing_slicing, reason = "evaluated when it is compiled")]
 const UNRESERVED: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0;

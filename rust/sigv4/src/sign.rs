@@ -65,7 +65,7 @@ pub struct Request<'a> {
 pub struct Options {
     /// Generic style: remove `.`, `..` and empty segments. On, unless a service says otherwise.
     pub normalize: bool,
-    /// The session token is added after signing instead of being signed (IoT).
+    /// The session token is added after signing instead of being signed (`IoT`).
     pub omit_session_token: bool,
     /// Add `x-amz-content-sha256` also where the style does not ask for it.
     pub content_sha256: bool,

@@ -99,7 +99,12 @@ pub fn recognise(host: &str) -> Option<Recognised<'_>> {
     if let Some(interface_endpoint) = rest.strip_suffix(".vpce") {
         return vpc_endpoint(interface_endpoint, suffix);
     }
-    s3(rest, suffix).unwrap_or_else(|| regional(rest, suffix).or_else(|| region_first(rest, suffix)).or_else(|| global(rest, suffix)))
+    s3(rest, suffix).unwrap_or_else(|| {
+        regional(rest, suffix)
+            .or_else(|| region_first(rest, suffix))
+            .or_else(|| legacy_queue(rest, suffix))
+            .or_else(|| global(rest, suffix))
+    })
 }
 
 /// True for the shape of a region's name: `us-east-1`, `us-gov-west-1`, `eusc-de-east-1`.
@@ -164,6 +169,14 @@ fn region_first<'h>(rest: &'h str, suffix: &'static Suffix) -> Option<Recognised
     let (_, name) = REGION_FIRST.iter().find(|(label, _)| *label == service)?;
     let (_, region) = split_region(front)?;
     Some(found(name, region, suffix))
+}
+
+/// SQS's first names, which the AWS CLI still uses: `queue.amazonaws.com`, `{region}.queue.amazonaws.com`.
+fn legacy_queue<'h>(rest: &'h str, suffix: &'static Suffix) -> Option<Recognised<'h>> {
+    match rest.strip_suffix("queue")? {
+        "" => Some(found("sqs", suffix.global_region, suffix)),
+        region => region.strip_suffix('.').filter(|region| is_region(region)).map(|region| found("sqs", region, suffix)),
+    }
 }
 
 /// `iam.amazonaws.com`, `iam.us-gov.amazonaws.com`, `route53.global.api.aws`
@@ -286,6 +299,8 @@ mod tests {
             ("abc.us-east-1.aoss.amazonaws.com", "aoss us-east-1"),
             ("aps-workspaces.us-east-1.amazonaws.com", "aps us-east-1"),
             ("abc.lambda-url.us-east-1.on.aws", "lambda us-east-1"),
+            ("queue.amazonaws.com", "sqs us-east-1"),
+            ("eu-west-1.queue.amazonaws.com", "sqs eu-west-1"),
             ("iam.amazonaws.com", "iam us-east-1"),
             ("iam.us-gov.amazonaws.com", "iam us-gov-west-1"),
             ("route53.global.api.aws", "route53 us-east-1"),
@@ -338,6 +353,8 @@ mod tests {
             "vpce-1.vpce-svc-2.us-east-1.vpce.amazonaws.com",
             "b.s3express-use1-az4.us-east-1.amazonaws.com",
             "anything.amazonaws.com",
+            "evilqueue.amazonaws.com",
+            "x.queue.amazonaws.com",
             "127.0.0.1",
             "",
         ] {

@@ -1,0 +1,73 @@
+# Sets up all it needs: a Python >= 3.12 (or uv) and cargo are enough. Everything lies in .venv/, target/ and build/.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+export PATH := $(CURDIR)/build/uv/bin:$(HOME)/.cargo/bin:$(HOME)/.local/bin:$(PATH)
+export UV_PROJECT_ENVIRONMENT := $(CURDIR)/.venv
+# Nothing but what the lock file names, whatever the caller's environment.
+unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
+
+BIN := .venv/bin
+STAMPS := .venv/.stamps
+RUST := $(shell find rust -name '*.rs' -o -name Cargo.toml 2>/dev/null) Cargo.toml Cargo.lock
+PYTHON := python tests
+
+.PHONY: help
+help: ## Show this.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+.PHONY: demo
+demo: build ## Show it working: an AWS emulator that checks signatures, sigward, and real clients.
+	@$(BIN)/sigward demo
+
+.PHONY: test
+test: build ## Run all tests.
+	cargo test --workspace --locked
+	$(BIN)/pytest
+
+.PHONY: bench
+bench: build ## Measure; prints the tables, and writes them into README.md.
+	@mkdir -p build/bench
+	$(BIN)/python -m tests.bench.bench_signing --json build/bench/signing.json
+	$(BIN)/python -m tests.bench.bench_proxy --json build/bench/proxy.json
+	$(BIN)/python -m tests.bench.bench_memory --json build/bench/memory.json
+	$(BIN)/python -m tests.bench.report build/bench/*.json
+
+.PHONY: check
+check: build ## Formatting, lints and types.
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	$(BIN)/ruff format --check $(PYTHON)
+	$(BIN)/ruff check $(PYTHON)
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest sigward._core
+
+.PHONY: fmt
+fmt: $(STAMPS)/sync ## Format everything.
+	cargo fmt --all
+	$(BIN)/ruff format $(PYTHON)
+	$(BIN)/ruff check --fix $(PYTHON)
+
+.PHONY: build
+build: $(STAMPS)/module ## Make .venv from the lock file and build the Rust module into it.
+
+.PHONY: clean
+clean: ## Remove all that make has made.
+	rm -rf .venv target build python/sigward/_core*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find $(PYTHON) -name __pycache__ -type d -exec rm -rf {} +
+
+# uv on PATH, or one of our own in build/uv. It installs what uv.lock says and never compiles: the project itself is maturin's.
+$(STAMPS)/sync: uv.lock pyproject.toml .python-version
+	@command -v cargo >/dev/null || { echo "cargo (Rust >= 1.88) is missing: get it from https://rustup.rs" >&2; exit 1; }
+	@command -v cc >/dev/null || { echo "a C compiler (cc) is missing: get it with \`apt-get install build-essential\` or your system's like" >&2; exit 1; }
+	@command -v uv >/dev/null || { python=$$(sh .ci/find-python) && "$$python" -m venv build/uv && build/uv/bin/pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'; }
+	@test -x $(BIN)/python && $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null || { \
+		if [ -x build/uv/bin/uv ]; then python=$$(sh .ci/find-python) && uv venv --quiet --clear --python "$$python" .venv; else uv venv --quiet --clear .venv; fi; }
+	uv sync --quiet --frozen --no-install-project --extra demo --group dev --python $(BIN)/python
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/module: $(STAMPS)/sync $(RUST)
+	$(BIN)/maturin develop --release --locked --uv
+	@touch $@

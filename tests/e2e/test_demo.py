@@ -1,0 +1,47 @@
+"""`sigward demo` itself, as a person runs it."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from sigward.demo.calls import all_calls
+from sigward.demo.child import clean_environment
+from tests.e2e.conftest import SIGWARD
+
+
+@pytest.mark.slow
+def test_the_demo_holds_and_leaves_nothing(tmp_path: Path) -> None:
+    environment = clean_environment() | {"TMPDIR": str(tmp_path), "HOME": str(tmp_path), "NO_COLOR": "1"}
+    done = subprocess.run([*SIGWARD, "demo"], env=environment, capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    calls = all_calls("us-east-1")
+    assert sum("refused: " in line and "accepted: " in line for line in lines) == len(calls)
+    assert any("accepted: 503, 503, 200" in line for line in lines)
+    for service in ("s3", "dynamodb", "sqs", "sts", "ec2"):
+        assert f"{service}/us-east-1" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_the_demo_ends_its_children_when_it_is_stopped(tmp_path: Path) -> None:
+    environment = clean_environment() | {"TMPDIR": str(tmp_path), "HOME": str(tmp_path), "NO_COLOR": "1"}
+    with subprocess.Popen([*SIGWARD, "demo", "--keep"], env=environment, stdout=subprocess.PIPE, text=True) as demo:
+        assert demo.stdout is not None
+        told: list[str] = []
+        for line in demo.stdout:
+            told.append(line)
+            if "/metrics" in line:
+                break
+        children = [int(pid) for pid in Path(f"/proc/{demo.pid}/task/{demo.pid}/children").read_text().split()]
+        assert len(children) == 2, told
+        demo.send_signal(signal.SIGTERM)
+        demo.stdout.read()
+        assert demo.wait(60) == 0
+    assert list(tmp_path.iterdir()) == []
+    for pid in children:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
