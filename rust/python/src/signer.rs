@@ -124,16 +124,19 @@ impl Signer {
         job: impl FnOnce(&Request<'_>) -> Result<T, SignError>,
     ) -> PyResult<Result<T, SignError>> {
         let wrong = || PyValueError::new_err("headers: a list of (bytes, bytes) is expected");
-        let mut pairs: Vec<(Bound<'_, PyBytes>, Bound<'_, PyBytes>)> = Vec::with_capacity(headers.len());
+        // The tuples are kept; what is in them is borrowed.
+        let mut tuples: Vec<Bound<'_, PyTuple>> = Vec::with_capacity(headers.len());
         for pair in headers.iter() {
-            let pair = pair.cast_into_exact::<PyTuple>().map_err(|_| wrong())?;
-            if pair.len() != 2 {
-                return Err(wrong());
-            }
-            let item = |at| pair.get_item(at)?.cast_into_exact::<PyBytes>().map_err(|_| wrong());
-            pairs.push((item(0)?, item(1)?));
+            tuples.push(pair.cast_into_exact::<PyTuple>().map_err(|_| wrong())?);
         }
-        let pairs: Vec<(&[u8], &[u8])> = pairs.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
+        let mut pairs: Vec<(&[u8], &[u8])> = Vec::with_capacity(tuples.len());
+        for tuple in &tuples {
+            let item = |at| <&[u8]>::extract(tuple.get_borrowed_item(at).ok()?).ok();
+            match (tuple.len(), item(0), item(1)) {
+                (2, Some(name), Some(value)) => pairs.push((name, value)),
+                _ => return Err(wrong()),
+            }
+        }
         let method = std::str::from_utf8(method).map_err(|_| PyValueError::new_err("method: ASCII is expected"))?;
         Ok(job(&Request { method, path, query, headers: &pairs, payload: Payload::Bytes(body) }))
     }

@@ -3,29 +3,50 @@
 use crate::encode::{push_encoded, push_recoded};
 use crate::{SignError, Style};
 
-/// Not signed: what ends at a hop, or changes on the way. The same list as botocore's, and the signature itself.
-const UNSIGNED: &[&[u8]] = &[
-    b"authorization",
-    b"connection",
-    b"expect",
-    b"keep-alive",
-    b"proxy-authenticate",
-    b"proxy-authorization",
-    b"proxy-connection",
-    b"te",
-    b"trailer",
-    b"transfer-encoding",
-    b"upgrade",
-    b"user-agent",
-    b"x-amzn-trace-id",
-];
+/// True if a header of this lower-case name enters the signature. Left out is what ends at a hop or changes on the way (the same
+/// names as botocore's), and the signature itself.
+pub fn is_signed_header(name: &[u8]) -> bool {
+    // A match on literals compares lengths first; most names differ there.
+    !matches!(
+        name,
+        b"authorization"
+            | b"connection"
+            | b"expect"
+            | b"keep-alive"
+            | b"proxy-authenticate"
+            | b"proxy-authorization"
+            | b"proxy-connection"
+            | b"te"
+            | b"trailer"
+            | b"transfer-encoding"
+            | b"upgrade"
+            | b"user-agent"
+            | b"x-amzn-trace-id"
+    )
+}
 
 /// Replaced by the signer's own.
-const OURS: &[&[u8]] = &[b"x-amz-date", b"x-amz-security-token"];
+fn is_ours(name: &[u8]) -> bool {
+    matches!(name, b"x-amz-date" | b"x-amz-security-token")
+}
 
-/// True if a header of this lower-case name enters the signature.
-pub fn is_signed_header(name: &[u8]) -> bool {
-    !UNSIGNED.contains(&name)
+/// What a header's name may hold: a token (RFC 9110, section 5.1).
+const TOKEN: [bool; 256] = table(b"!#$%&'*+-.^_`|~");
+
+#[allow(clippy::indexing_slicing, reason = "evaluated when it is compiled")]
+const fn table(besides: &[u8]) -> [bool; 256] {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut at = 0;
+    while at < besides.len() {
+        table[besides[at] as usize] = true;
+        at += 1;
+    }
+    table
 }
 
 /// One header that is signed: its lower-case name lies in the names' buffer.
@@ -41,13 +62,13 @@ pub(crate) type Header<'a> = (&'a [u8], &'a [u8]);
 ///
 /// `added`: lower-case, the signer's own.
 pub(crate) fn push_headers(out: &mut Vec<u8>, headers: &[Header<'_>], added: &[Header<'_>]) -> Result<std::ops::Range<usize>, SignError> {
-    // Names that came in capitals are lowered into one buffer; most callers send lower-case, which is borrowed.
-    let lowered: Vec<Option<Vec<u8>>> =
-        headers.iter().map(|(name, _)| name.iter().any(u8::is_ascii_uppercase).then(|| name.to_ascii_lowercase())).collect();
+    // Names that came in capitals are lowered first; most callers send lower-case, which is borrowed.
+    let capitals = headers.iter().any(|(name, _)| name.iter().any(u8::is_ascii_uppercase));
+    let lowered: Vec<Vec<u8>> = if capitals { headers.iter().map(|(name, _)| name.to_ascii_lowercase()).collect() } else { Vec::new() };
     let mut entries: Vec<Entry<'_>> = Vec::with_capacity(headers.len() + added.len());
-    for ((name, value), lowered) in headers.iter().zip(&lowered) {
-        let name = lowered.as_deref().unwrap_or(name);
-        if !is_signed_header(name) || OURS.contains(&name) {
+    for (at, (name, value)) in headers.iter().enumerate() {
+        let name = lowered.get(at).map_or(*name, Vec::as_slice);
+        if !is_signed_header(name) || is_ours(name) {
             continue;
         }
         check_name(name)?;
@@ -85,10 +106,9 @@ pub(crate) fn push_headers(out: &mut Vec<u8>, headers: &[Header<'_>], added: &[H
     Ok(start..out.len())
 }
 
-/// A name is a token (RFC 9110, section 5.1).
+#[allow(clippy::indexing_slicing, reason = "a byte is below 256")]
 fn check_name(name: &[u8]) -> Result<(), SignError> {
-    let token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
-    match name.iter().position(|byte| !token(byte)) {
+    match name.iter().position(|byte| !TOKEN[usize::from(*byte)]) {
         None if name.is_empty() => Err(SignError::Empty("header name")),
         None => Ok(()),
         Some(at) => Err(SignError::BadByte { field: "header name", at }),
@@ -97,16 +117,20 @@ fn check_name(name: &[u8]) -> Result<(), SignError> {
 
 /// Trimmed, and each run of blanks inside folded to one, as is an obsolete line fold.
 fn push_value(out: &mut Vec<u8>, value: &[u8]) -> Result<(), SignError> {
-    if value.contains(&0) {
-        return Err(SignError::BadByte { field: "header value", at: value.iter().position(|byte| *byte == 0).unwrap_or(0) });
-    }
     let blank = |byte: u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | 0x0b | 0x0c);
-    let plain = !value.iter().zip(value.iter().skip(1)).any(|(&one, &next)| blank(one) && (one != b' ' || blank(next)))
-        && !value.first().is_some_and(|&byte| blank(byte))
-        && !value.last().is_some_and(|&byte| blank(byte));
-    if plain {
+    // Plain: no blank but single spaces between words. One pass, and nearly every value passes it.
+    let (mut plain, mut after_blank) = (true, true);
+    for &byte in value {
+        let is_blank = byte <= b' ';
+        plain &= !is_blank || (byte == b' ' && !after_blank);
+        after_blank = is_blank;
+    }
+    if plain && (!after_blank || value.is_empty()) {
         out.extend_from_slice(value);
         return Ok(());
+    }
+    if let Some(at) = value.iter().position(|byte| *byte == 0) {
+        return Err(SignError::BadByte { field: "header value", at });
     }
     let mut words = value.split(|&byte| blank(byte)).filter(|word| !word.is_empty());
     out.extend_from_slice(words.next().unwrap_or_default());

@@ -71,12 +71,26 @@ fn nibble(digit: u8) -> Option<u8> {
     }
 }
 
-/// 64 hexadecimal digits.
-#[allow(clippy::indexing_slicing, reason = "a nibble is below 16")]
-pub(crate) fn hex(digest: &[u8; 32]) -> [u8; 64] {
-    let mut out = [0; 64];
-    for (pair, byte) in out.chunks_exact_mut(2).zip(digest) {
-        pair.copy_from_slice(&[LOWER[usize::from(byte >> 4)], LOWER[usize::from(byte & 15)]]);
+/// Two digits for each byte.
+#[allow(clippy::indexing_slicing, reason = "evaluated when it is compiled")]
+const HEX: [[u8; 2]; 256] = {
+    let mut table = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = [LOWER[byte >> 4], LOWER[byte & 15]];
+        byte += 1;
     }
-    out
+    table
+};
+
+/// 64 hexadecimal digits.
+#[allow(clippy::indexing_slicing, reason = "a byte is below 256")]
+pub(crate) fn hex(digest: &[u8; 32]) -> [u8; 64] {
+    let mut out = [[0; 2]; 32];
+    for (pair, byte) in out.iter_mut().zip(digest) {
+        *pair = HEX[usize::from(*byte)];
+    }
+    let mut flat = [0; 64];
+    flat.copy_from_slice(out.as_flattened());
+    flat
 }
