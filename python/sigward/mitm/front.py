@@ -218,7 +218,7 @@ class Front:
         await self._server.servers.update([])
         deadline = asyncio.get_running_loop().time() + self.options.grace
         # The engine counts what is under way; it has no event for zero.
-        while (self.engine.in_flight() or self.bridge.pending) and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
+        while (self.engine.in_flight() or self.bridge.pending or self.bridge.tasks) and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         await self._flushed(deadline)
         await self._stop()

@@ -155,15 +155,16 @@ impl Body for Upload {
 
 /// Counts a request as under way, and as given up if its task is dropped before it was told.
 struct UnderWay {
+    job: u64,
     shared: Arc<Shared>,
     began: Instant,
     told: bool,
 }
 
 impl UnderWay {
-    fn new(shared: &Arc<Shared>) -> Self {
+    fn new(job: u64, shared: &Arc<Shared>) -> Self {
         shared.metrics.in_flight.inc();
-        Self { shared: Arc::clone(shared), began: Instant::now(), told: false }
+        Self { job, shared: Arc::clone(shared), began: Instant::now(), told: false }
     }
 
     fn tell(&mut self, record: &Record) {
@@ -175,6 +176,10 @@ impl UnderWay {
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.shared.metrics.in_flight.dec();
+        if std::thread::panicking() {
+            // A bug, but the client shall not wait for ever for what will not come.
+            self.shared.outbox.push(OutboxEvent::Failed { job: self.job, message: "sigward failed; see its log".into() });
+        }
         if !self.told {
             self.shared.metrics.count(&Record::default(), "client-gone", self.began.elapsed());
         }
@@ -201,7 +206,7 @@ pub(crate) fn start(
     };
     let task = {
         let (shared, client, queue, credit) = (Arc::clone(shared), client.clone(), Arc::clone(&queue), Arc::clone(&credit));
-        let mut under_way = UnderWay::new(&shared);
+        let mut under_way = UnderWay::new(id, &shared);
         async move {
             let answer = drive(&shared, &client, head, inbound).await;
             under_way.tell(&answer.record);
