@@ -48,7 +48,7 @@ check: build ## Formatting, lints and types.
 fmt: $(STAMPS)/sync ## Format everything.
 	cargo fmt --all
 	$(BIN)/ruff format $(PYTHON)
-	$(BIN)/ruff check --fix $(PYTHON)
+	$(BIN)/ruff check --fix --exit-zero --quiet $(PYTHON)
 
 .PHONY: build
 build: $(STAMPS)/module ## Make .venv from the lock file and build the Rust module into it.
@@ -68,6 +68,7 @@ $(STAMPS)/sync: uv.lock pyproject.toml .python-version
 	uv sync --quiet --frozen --no-install-project --extra demo --group dev --python $(BIN)/python
 	@mkdir -p $(STAMPS) && touch $@
 
+# All that the module needs is installed by now: offline, uv looks at what is there and fetches nothing that the lock file does not name.
 $(STAMPS)/module: $(STAMPS)/sync $(RUST)
-	$(BIN)/maturin develop --release --locked --uv
+	UV_OFFLINE=1 $(BIN)/maturin develop --release --locked --uv
 	@touch $@

@@ -1,6 +1,6 @@
 """mitmproxy alone, with the addons that sigward's front uses and none of sigward's: what the front is measured against.
 
-`python -m tests.bench.bare_mitmproxy UPSTREAM CA_FILE CONFDIR`; says `listening HOST:PORT`, ends on SIGTERM.
+`python -m tests.bench.bare_mitmproxy UPSTREAM CA_FILE CONFDIR`; says `listening REVERSE FORWARD`, ends on SIGTERM.
 """
 
 import asyncio
@@ -21,7 +21,8 @@ async def main(upstream: str, ca_file: str, confdir: str) -> None:
     """Serves until SIGTERM."""
     loop = asyncio.get_running_loop()
     ready = asyncio.Event()
-    master = Master(Options(mode=[f"reverse:{upstream}@127.0.0.1:0"], confdir=confdir))
+    modes = [f"reverse:{upstream}@127.0.0.1:0", "regular@127.0.0.1:0"]
+    master = Master(Options(mode=modes, confdir=confdir))
     server = Proxyserver()  # type: ignore[no-untyped-call]
     master.addons.add(server, NextLayer(), TlsConfig(), ErrorCheck(), Ready(ready))  # type: ignore[no-untyped-call]
     master.options.update(  # type: ignore[no-untyped-call]
@@ -36,8 +37,8 @@ async def main(upstream: str, ca_file: str, confdir: str) -> None:
     loop.add_signal_handler(signal.SIGTERM, master.shutdown)
     running = loop.create_task(master.run())
     await ready.wait()
-    host, port = next(iter(server.servers)).listen_addrs[0][:2]
-    sys.stdout.write(f"listening {host}:{port}\n")
+    reverse, forward = ("{}:{}".format(*instance.listen_addrs[0]) for instance in server.servers)
+    sys.stdout.write(f"listening {reverse} {forward}\n")
     sys.stdout.flush()
     await running
 

@@ -112,12 +112,13 @@ def upstream() -> Iterator[Upstream]:
 
 @dataclass
 class Proxy:
-    """A proxy as a process. `addresses`: name of a listener to "127.0.0.1:PORT"."""
+    """A proxy as a process. `addresses`: name of a listener to "127.0.0.1:PORT". `target`: what to CONNECT to."""
 
     name: str
     child: Child
     addresses: dict[str, str]
     ca_file: Path
+    target: str
 
     def cpu_seconds(self) -> float:
         """User and system time of all its threads so far. See proc(5), /proc/pid/stat."""
@@ -158,7 +159,8 @@ def sigward(behind: Upstream, **more: Any) -> Iterator[Proxy]:
             told = dict(part.split("=", 1) for part in child.wait_for(r"listening (forward=.*)$")[1].split())
             child.wait_for("credentials from")
             addresses = {service: told[f"reverse:{number}"] for number, service in enumerate(hosts)}
-            yield Proxy("sigward", child, addresses | {"forward": told["forward"]}, directory / "ca" / "mitmproxy-ca-cert.pem")
+            addresses["forward"] = told["forward"]
+            yield Proxy("sigward", child, addresses, directory / "ca" / "mitmproxy-ca-cert.pem", f"{DYNAMODB}:443")
 
 
 @contextmanager
@@ -175,8 +177,10 @@ def bare_mitmproxy(behind: Upstream) -> Iterator[Proxy]:
             str(directory),
         ]
         with Child(command, clean_environment() | {"PYTHONPATH": str(ROOT)}, directory) as child:
-            address = child.wait_for(r"^listening (\S+)$")[1]
-            yield Proxy("bare mitmproxy", child, {"dynamodb": address}, directory / "mitmproxy-ca-cert.pem")
+            told = child.wait_for(r"^listening (\S+) (\S+)$")
+            addresses = {"dynamodb": told[1], "forward": told[2]}
+            ca_file = directory / "mitmproxy-ca-cert.pem"
+            yield Proxy("bare mitmproxy", child, addresses, ca_file, f"localhost:{behind.port}")
 
 
 @dataclass
