@@ -25,7 +25,10 @@ def main() -> int:
     """Entry point. Returns the exit status: 0, or as `sigward.errors` says."""
     arguments = sys.argv[1:]
     try:
-        return dispatch(arguments)
+        status = dispatch(arguments)
+        # Here, where a reader that has gone can still be told apart; at exit Python would only complain.
+        sys.stdout.flush()
+        return status
     except SigwardError as error:
         fail(error)
         return error.exit_code
