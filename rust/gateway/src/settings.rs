@@ -59,7 +59,7 @@ impl EngineSettings {
     }
 }
 
-/// See "Bodies" in docs/design.md.
+/// Held, spooled or streamed: see README, "What a request goes through".
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BodySettings {
