@@ -30,10 +30,15 @@ class Proxy:
     engine: _core.Engine
     upstream: Upstream
     ca_file: Path
+    settings: dict[str, Any]
 
     @property
     def forward(self) -> tuple[str, int]:
         return self.front.addresses["forward"]
+
+    def point_to(self, port: int, **settings: Any) -> None:
+        """Sends AWS's hosts to another local upstream, which has the same certificate."""
+        self.engine.configure(engine_settings(port, self.ca_file.parent.parent / "upstream.pem", **(self.settings | settings)))
 
     @property
     def reverse(self) -> tuple[str, int]:
@@ -85,6 +90,7 @@ async def start(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         addons: tuple[object, ...] = (),
         credentials: bool = True,
         token: str | None = None,
+        grace: float = 1.0,
         **settings: Any,
     ) -> Proxy:
         ca_file = upstream.write_ca(tmp_path / "upstream.pem")
@@ -99,13 +105,13 @@ async def start(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
             reverse=(ReverseListener("127.0.0.1:0", None), ReverseListener("127.0.0.1:0", f"https://{HOST}")),
             ca_dir=authority.directory,
             body_hold=settings.get("body", {}).get("hold", 1 << 20),
-            grace=1.0,
+            grace=grace,
             addons=addons,
         )
         front = Front(engine, options, lambda name: None)
         await front.start()
         stack.push_async_callback(front.drain)
-        return Proxy(front, engine, upstream, authority.certificate_file)
+        return Proxy(front, engine, upstream, authority.certificate_file, settings)
 
     async with stack:
         yield starter

@@ -19,7 +19,7 @@ class Stream:
     """What came on one stream."""
 
     headers: dict[str, str] = field(default_factory=dict)
-    body: bytes = b""
+    body: bytearray = field(default_factory=bytearray)
     trailers: dict[str, str] = field(default_factory=dict)
     ended: bool = False
     reset: int | None = None
@@ -53,13 +53,46 @@ class Http2Client:
         self.flush()
         return number
 
+    def begin(self, method: str, path: str, host: str, *more: tuple[str, str]) -> int:
+        """Sends the head of a request whose body follows by `upload` and `end`."""
+        number = self.connection.get_next_available_stream_id()
+        self.streams[number] = Stream()
+        self.connection.send_headers(number, [(":method", method), (":scheme", "https"), (":authority", host), (":path", path), *more])
+        self.flush()
+        return number
+
+    async def upload(self, number: int, size: int, patience: float) -> int:
+        """Sends so many bytes as far as the proxy opens its windows; gives up when it opens none for `patience` seconds."""
+        sent = 0
+        while sent < size:
+            window = min(self.connection.local_flow_control_window(number), self.connection.max_outbound_frame_size, size - sent)
+            if window:
+                self.connection.send_data(number, b"x" * window)
+                sent += window
+                self.flush()
+                await self.writer.drain()
+            else:
+                try:
+                    await asyncio.wait_for(self.read(), patience)
+                except TimeoutError:
+                    break
+        return sent
+
+    def end(self, number: int) -> None:
+        self.connection.end_stream(number)
+        self.flush()
+
+    async def read(self) -> None:
+        """Takes in what comes next."""
+        data = await self.reader.read(65536)
+        assert data, "the proxy closed the connection"
+        for event in self.connection.receive_data(data):
+            self._take(event)
+        self.flush()
+
     async def finished(self, *numbers: int) -> list[Stream]:
         while not all(self.streams[number].ended for number in numbers):
-            data = await asyncio.wait_for(self.reader.read(65536), 5)
-            assert data, "the proxy closed the connection"
-            for event in self.connection.receive_data(data):
-                self._take(event)
-            self.flush()
+            await asyncio.wait_for(self.read(), 10)
         return [self.streams[number] for number in numbers]
 
     def _take(self, event: h2.events.Event) -> None:

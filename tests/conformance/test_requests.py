@@ -339,7 +339,7 @@ async def test_a_slow_upstream_holds_the_upload_back(start: Start, upstream: Ups
 
     other = await asyncio.start_server(stubborn, "127.0.0.1", 0, ssl=upstream.context)
     port = other.sockets[0].getsockname()[1]
-    proxy.engine.configure(proxy_settings(proxy, port))
+    proxy.point_to(port)
     async with connected(proxy.reverse) as (reader, writer):
         writer.write(request("PUT", "/key", f"Content-Length: {total}", host=BUCKET_HOST))
         sent, piece = 0, b"x" * (1 << 20)
@@ -359,13 +359,6 @@ async def test_a_slow_upstream_holds_the_upload_back(start: Start, upstream: Ups
         assert (await asyncio.wait_for(read_response(reader), 30)).body == b"ok"
     other.close()
     assert reading.is_serving()
-
-
-def proxy_settings(proxy: Proxy, port: int) -> str:
-    from tests.support import engine_settings
-
-    ca_file = proxy.ca_file.parent.parent / "upstream.pem"
-    return engine_settings(port, ca_file, body={"hold": 1000})
 
 
 async def test_the_flow_shows_what_was_done_and_no_secret(start: Start, upstream: Upstream) -> None:

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from mitmproxy import http, tcp, tls
+from mitmproxy import connection, http, tcp, tls
 from mitmproxy.net.http import url
 from mitmproxy.proxy import layer
 from mitmproxy.proxy.layers import TCPLayer
@@ -21,20 +21,9 @@ from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from sigward import _core
 from sigward.mitm.bridge import Bridge
 from sigward.mitm.internals import MESSAGE_LIMIT, EngineHttpLayer, http_layer_to_adopt, is_inside_connect
+from sigward.mitm.refusals import refusal, refuse_flow
 
 logger = logging.getLogger(__name__)
-
-
-def refusal(status: int, slug: str, message: str) -> http.Response:
-    """An answer of sigward's own, made before the engine knows of the request."""
-    headers = {"content-type": "text/plain; charset=utf-8", "x-sigward-error": slug}
-    return http.Response.make(status, f"sigward: {message}\n", headers)
-
-
-def refuse_flow(flow: http.HTTPFlow, why: str) -> None:
-    """Answers a request that a hook failed on, instead of letting it go on."""
-    flow.request.stream = False
-    flow.response = refusal(500, "hook-failed", f"{why} The request was not sent. See sigward's log.")
 
 
 def refusing[**P](hook: Callable[P, None]) -> Callable[P, None]:
@@ -90,10 +79,8 @@ class Tunnels:
             return
         try:
             await self.allowed_address(host, port)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             flow.response = refusal(502, "connect-failed", f"no connection to {host!r}: {error}. Check the host's name.")
-        except PermissionError:
-            raise
         except ValueError:
             flow.response = refusal(
                 403,
@@ -154,7 +141,6 @@ class Sign:
         try:
             host, port = url.parse_authority(flow.request.host_header or flow.request.authority or "", check=True)
         except ValueError:
-            flow.request.stream = False
             flow.response = refusal(
                 400,
                 "bad-host",
@@ -172,6 +158,6 @@ class Sign:
         """The same for raw upgrades."""
         del flow.messages[:-MESSAGE_LIMIT]
 
-    def client_disconnected(self, client: Any) -> None:
+    def client_disconnected(self, client: connection.Client) -> None:
         """Ends what is left of a client's jobs."""
         self.bridge.client_gone(self.bridge.handlers(client.id))

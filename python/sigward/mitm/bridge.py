@@ -1,47 +1,64 @@
 """Between the engine's queue and mitmproxy's event loop.
 
 The engine makes a descriptor readable when it has something to tell; one callback takes all of it. A small answer is one event
-and no task. An answer that streams has a task that waits for the client's socket before it gives the engine its credit back.
+and no task. An answer that streams has a task, its pump, that waits for the client before it gives the engine its credit back.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakSet
 
 from mitmproxy import http
 from mitmproxy.proxy.layers.http._base import HttpEvent
 from mitmproxy.proxy.server import ConnectionHandler
 
 from sigward import _core
-from sigward.mitm.internals import EngineConnection, EngineEvent, Gate, deliver
+from sigward.mitm.internals import EngineConnection, EngineEvent, EngineHttpLayer, Gate, break_off, close_socket, deliver, drained
+from sigward.mitm.refusals import refusal
 
 logger = logging.getLogger(__name__)
+
+HTTP2_AHEAD = 64 << 10
+"""Bytes of an answer that wait for an HTTP/2 client's window before the engine is held back."""
+
+TUNNEL_PATIENCE = 10.0
+"""Seconds that the upstream of an upgraded connection has to close it, once the client has."""
+
+LAST = -1
+"""In place of a size, in a pump's queue: nothing follows."""
 
 
 @dataclass(slots=True)
 class Pending:
-    """One job, as the bridge keeps it."""
+    """One job, as the bridge keeps it. `pump`: passes on an answer that streams, from `queue`. `ended`: the engine has told all."""
 
     job: _core.Job
     connection: EngineConnection
     stream_id: int
     handler: ConnectionHandler
+    ended: bool = False
     queue: "asyncio.Queue[tuple[list[HttpEvent], int]] | None" = None
     pump: "asyncio.Task[None] | None" = None
 
 
 @dataclass
 class Bridge:
-    """See the module. `handlers`: mitmproxy's connection handlers by client id."""
+    """See the module.
+
+    `handlers`: mitmproxy's connection handlers by client id. `draining`: clients are told not to come back.
+    """
 
     engine: _core.Engine
     handlers: Callable[[str], ConnectionHandler | None]
     on_refresh: Callable[[str], None]
+    draining: bool = False
     pending: dict[int, Pending] = field(default_factory=dict)
     gates: dict[int, Gate] = field(default_factory=dict)
     tasks: "set[asyncio.Task[None]]" = field(default_factory=set)
+    layers: "WeakSet[EngineHttpLayer]" = field(default_factory=WeakSet)
 
     def start(self) -> None:
         """Begins to listen to the engine. Call it in the event loop."""
@@ -51,8 +68,14 @@ class Bridge:
         """Listens no more."""
         asyncio.get_running_loop().remove_reader(self.engine.fileno())
 
+    def busy(self) -> bool:
+        """True while a request is under way: with the engine, or still being read from its client."""
+        return bool(self.pending or self.tasks) or any(
+            layer.busy for layer in self.layers if self.handlers(layer.context.client.id) is not None
+        )
+
     def submit(self, connection: EngineConnection, stream_id: int, request: http.Request, body: bytes | None) -> _core.Job | None:
-        """Hands a request to the engine. None: its client is gone."""
+        """Hands a request to the engine. None: its client is gone, or it is refused because the engine does not take it."""
         client = connection.context.client
         handler = self.handlers(client.id)
         if handler is None:
@@ -62,37 +85,52 @@ class Bridge:
         if data.authority and not any(name.lower() == b"host" for name, _ in headers):
             # HTTP/2 says it in :authority.
             headers = ((b"host", data.authority), *headers)
-        job = self.engine.submit(
-            connection.entry,
-            data.method,
-            data.scheme,
-            data.host,
-            data.port,
-            data.path,
-            headers,
-            body,
-            client.peername[0] if client.peername else "",
-        )
+        try:
+            job = self.engine.submit(
+                connection.entry,
+                data.method,
+                data.scheme,
+                data.host,
+                data.port,
+                data.path,
+                headers,
+                body,
+                client.peername[0] if client.peername else "",
+            )
+        except Exception:
+            logger.exception("the engine did not take a request")
+            response = refusal(500, "internal", "the request could not be handed to the engine. It was not sent. See sigward's log.")
+            told = connection.refusal_events(stream_id, response)
+            self._spawn(deliver(handler, EngineEvent(connection.server, told)))
+            return None
         self.pending[job.id] = Pending(job, connection, stream_id, handler)
         return job
 
-    def upload_full(self, connection: EngineConnection, job: _core.Job) -> None:
-        """Stops reading from the job's client until the engine has room."""
+    def upload_full(self, job: _core.Job) -> None:
+        """Takes no more of this upload until the engine has room: of this stream of HTTP/2, or of this connection of HTTP/1."""
         pending = self.pending.get(job.id)
-        if pending is None:
+        if pending is None or pending.ended:
             return
-        handler = pending.handler
-        gate = self.gates.get(id(handler))
+        if http2 := pending.connection.http2:
+            http2.hold(pending.stream_id)
+            return
+        gate = self.gates.get(id(pending.handler))
         if gate is None:
-            gate = self.gates[id(handler)] = Gate(handler)
+            gate = self.gates[id(pending.handler)] = Gate(pending.handler)
         gate.close(job.id)
 
     def forget(self, job: _core.Job) -> None:
-        """The client of this job is gone."""
+        """Nothing that the engine tells of this job is of interest any more."""
         if pending := self.pending.pop(job.id, None):
-            self._open_gate(pending, job.id)
+            self._go_on(pending)
             if pending.pump is not None:
                 pending.pump.cancel()
+
+    def tunnel_closed(self, job: _core.Job) -> None:
+        """The client has ended an upgraded connection. What it sent before, such as a Close frame, still goes out."""
+        self.forget(job)
+        job.end()
+        asyncio.get_running_loop().call_later(TUNNEL_PATIENCE, job.cancel)
 
     def client_gone(self, handler: ConnectionHandler | None) -> None:
         """A client's connection has ended: its jobs end with it, whatever state they are in."""
@@ -102,17 +140,29 @@ class Bridge:
             self.forget(pending.job)
             pending.job.cancel()
         self.gates.pop(id(handler), None)
+        close_socket(handler)
 
-    def _open_gate(self, pending: Pending, job: int) -> None:
+    def _go_on(self, pending: Pending) -> None:
+        """Takes more of an upload."""
         if gate := self.gates.get(id(pending.handler)):
-            gate.open(job)
+            gate.open(pending.job.id)
+        if (http2 := pending.connection.http2) and http2.release(pending.stream_id):
+            self._spawn(deliver(pending.handler, EngineEvent(pending.connection.server, ())))
 
     def _take(self) -> None:
         for event in self.engine.poll():
             try:
                 self._dispatch(event)
             except Exception:
-                logger.exception("an event of the engine was lost")
+                logger.exception("an event of the engine could not be passed on")
+                self._lost(event)
+
+    def _lost(self, event: tuple[Any, ...]) -> None:
+        """The client does not wait for what will not come."""
+        if pending := self.pending.get(event[1]):
+            self.forget(pending.job)
+            pending.job.cancel()
+            break_off(pending.handler)
 
     def _dispatch(self, event: tuple[Any, ...]) -> None:
         kind, number = event[0], event[1]
@@ -123,37 +173,50 @@ class Bridge:
         if pending is None:
             return
         if kind == _core.EVENT_WRITABLE:
-            self._open_gate(pending, number)
+            self._go_on(pending)
             return
         connection, stream_id = pending.connection, pending.stream_id
+        if connection.stream(stream_id) is None:
+            # A hook has killed it. Nobody would see the rest.
+            self.forget(pending.job)
+            pending.job.cancel()
+            return
+        size = 0
         if kind == _core.EVENT_RESPONSE:
             _, _, _, status, reason, headers, data, end, report = event
             told = connection.response_events(stream_id, status, reason, headers, data, end, report)
-            size = 0
-            if status == 101:
-                pending.queue = asyncio.Queue()
         elif kind == _core.EVENT_DATA:
             data, end = event[2], event[3]
             told, size = connection.data_events(stream_id, data, end), len(data)
         elif kind == _core.EVENT_TRAILERS:
-            told, size, end = connection.trailer_events(stream_id, event[2]), 0, True
+            told, end = connection.trailer_events(stream_id, event[2]), True
         else:
-            told, size, end = connection.failed_events(stream_id, event[2]), 0, True
+            told, end = self._failed(pending, event[2]), True
         if end:
-            self.pending.pop(number, None)
-            self._open_gate(pending, number)
-        if end and pending.pump is None:
-            self._spawn(deliver(pending.handler, EngineEvent(connection.conn, told)))
-            return
+            pending.ended = True
+            self._go_on(pending)
+            if pending.pump is None:
+                del self.pending[number]
+                self._spawn(deliver(pending.handler, EngineEvent(connection.server, told)))
+                return
         if pending.queue is None:
             pending.queue = asyncio.Queue()
         pending.queue.put_nowait((told, size))
         if end:
-            pending.queue.put_nowait(([], -1))
+            pending.queue.put_nowait(([], LAST))
         if pending.pump is None:
             pending.pump = self._spawn(self._pump(pending, pending.queue))
 
-    def _spawn(self, work: Any) -> "asyncio.Task[None]":
+    def _failed(self, pending: Pending, message: str) -> list[HttpEvent]:
+        connection, stream_id = pending.connection, pending.stream_id
+        if pending.pump is None:
+            # No head was told.
+            return connection.refusal_events(stream_id, refusal(500, "internal", f"the engine gave up: {message}."))
+        if connection.ends_by_close(stream_id):
+            break_off(pending.handler)
+        return connection.failed_events(stream_id, message)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
         if not task.done():
             self.tasks.add(task)
@@ -161,25 +224,19 @@ class Bridge:
         return task
 
     async def _pump(self, pending: Pending, queue: "asyncio.Queue[tuple[list[HttpEvent], int]]") -> None:
-        """Passes a streaming answer on as fast as the client's socket takes it."""
+        """Passes a streaming answer on as fast as the client takes it."""
+        server, stream_id, http2 = pending.connection.server, pending.stream_id, pending.connection.http2
         while True:
             told, size = await queue.get()
-            if size < 0:
-                return
             if told:
-                await deliver(pending.handler, EngineEvent(pending.connection.conn, told))
+                await deliver(pending.handler, EngineEvent(server, told))
+            if size == LAST:
+                if http2:
+                    await http2.flushed(stream_id, 0)
+                self.pending.pop(pending.job.id, None)
+                return
             if size:
                 await drained(pending.handler)
+                if http2:
+                    await http2.flushed(stream_id, HTTP2_AHEAD)
                 pending.job.ack(size)
-
-
-async def drained(handler: ConnectionHandler) -> None:
-    """Waits until the client's socket has taken what was written to it. Not the gate: a full upload must not stop a download."""
-    transport = handler.transports.get(handler.client)
-    if transport is not None and transport.writer is not None:
-        try:
-            async with handler._drain_lock:
-                await transport.writer.drain()
-        except OSError:
-            # The connection's own task finds out and ends the job.
-            return

@@ -1,6 +1,7 @@
 """The front as the command line sees it: starts, tells where it listens, drains."""
 
 import asyncio
+import contextlib
 import inspect
 import logging
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mitmproxy import exceptions, hooks, http
+from mitmproxy import exceptions, hooks, http, tcp
 from mitmproxy.addonmanager import AddonManager
 from mitmproxy.addons.next_layer import NextLayer
 from mitmproxy.addons.proxyserver import Proxyserver
@@ -16,16 +17,30 @@ from mitmproxy.addons.tlsconfig import TlsConfig
 from mitmproxy.master import Master
 from mitmproxy.options import Options
 from mitmproxy.proxy.server import ConnectionHandler
+from mitmproxy.proxy.server_hooks import ServerConnectionHookData
+from mitmproxy.tls import ClientHelloData
+from mitmproxy.websocket import WebSocketData
 
 from sigward import _core
 from sigward.errors import SigwardError
-from sigward.mitm.addon import Sign, Tunnels, refuse_flow
+from sigward.mitm.addon import Sign, Tunnels
 from sigward.mitm.bridge import Bridge
+from sigward.mitm.internals import drained, hang_up
+from sigward.mitm.refusals import refuse_flow
 
 logger = logging.getLogger(__name__)
 
 # Log lines of mitmproxy's that tell of every connection; ours tell what matters.
 QUIET = ("mitmproxy.proxy.server", "mitmproxy.proxy.mode_servers")
+
+
+CLIENT_IDLE = 3600
+"""Seconds of silence after which a client's connection is closed. mitmproxy's 600 would cut off calls of Lambda's, which may
+last 900, and quiet WebSockets; the engine's own time-outs end what hangs."""
+
+
+CLOSING = 2.0
+"""Seconds that clients' connections have to close when the front does."""
 
 
 class FrontError(SigwardError):
@@ -59,7 +74,7 @@ Handler = tuple[Any, Callable[..., Any]]
 
 
 class EngineAddonManager(AddonManager):
-    """mitmproxy's, but a hook that raises refuses the request instead of letting it go on.
+    """mitmproxy's, but a hook that raises refuses what it was asked about instead of letting it go on.
 
     Which addons have which hook is looked up once: mitmproxy looks at every addon for every event of every request.
     """
@@ -91,17 +106,31 @@ class EngineAddonManager(AddonManager):
             except Exception:
                 name = getattr(addon, "name", type(addon).__name__)
                 logger.exception("hook %s of addon %s failed", event.name, name)
-                self._refuse(event, name)
+                if refuse(event, name):
+                    # No later addon turns it round.
+                    return
 
-    @staticmethod
-    def _refuse(event: hooks.Hook, name: str) -> None:
-        flow = event.args()[0] if event.args() else None
-        if not isinstance(flow, http.HTTPFlow):
-            return
-        if event.name in ("requestheaders", "request", "http_connect"):
+
+def refuse(event: hooks.Hook, name: str) -> bool:
+    """Refuses what a hook of the addon `name` failed on. False: there is nothing to refuse."""
+    match event.args():
+        case [http.HTTPFlow() as flow] if event.name in ("requestheaders", "request", "http_connect"):
             refuse_flow(flow, f"Hook {event.name} of addon {name} failed.")
-        elif event.name in ("responseheaders", "response") and flow.killable:
-            flow.kill()
+        case [http.HTTPFlow() as flow] if event.name in ("responseheaders", "response"):
+            if flow.killable:
+                flow.kill()
+        case [http.HTTPFlow(websocket=WebSocketData(messages=[*_, message]))] if event.name == "websocket_message":
+            message.drop()
+        case [tcp.TCPFlow(messages=[*_, message])] if event.name == "tcp_message":
+            message.content = b""
+        case [ServerConnectionHookData() as data] if event.name == "server_connect":
+            data.server.error = f"hook server_connect of addon {name} failed"
+        case [ClientHelloData() as data]:
+            # Not looked into, so not signed; and without an address it leads nowhere.
+            data.ignore_connection, data.context.server.address = True, None
+        case _:
+            return False
+    return True
 
 
 class EngineMaster(Master):
@@ -168,6 +197,7 @@ class Front:
             websocket=True,
             validate_inbound_headers=True,
             http3=False,
+            tcp_timeout=CLIENT_IDLE,
         )
         self.bridge.start()
         self._running = asyncio.get_running_loop().create_task(master.run())
@@ -176,6 +206,7 @@ class Front:
         waiting.cancel()
         failures = [str(instance.last_exception) for instance in server.servers if instance.last_exception]
         if self._running in done or failures:
+            await server.servers.update([])
             await self._stop()
             why = "; ".join(failures) or "mitmproxy ended"
             raise FrontError(
@@ -216,24 +247,29 @@ class Front:
         if self._server is None:
             return
         await self._server.servers.update([])
-        deadline = asyncio.get_running_loop().time() + self.options.grace
-        # The engine counts what is under way; it has no event for zero.
-        while (self.engine.in_flight() or self.bridge.pending or self.bridge.tasks) and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
-        await self._flushed(deadline)
+        self.bridge.draining = True
+        try:
+            async with asyncio.timeout(self.options.grace):
+                # mitmproxy has no signal for the end of a flow.
+                while self.bridge.busy():  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+                # What was answered is in the clients' hands, or at least the kernel's.
+                for handler in list(self._server.connections.values()):
+                    await drained(handler)
+        except TimeoutError:
+            logger.warning("%d requests did not end within the grace of %g s", len(self.bridge.pending), self.options.grace)
+        await self._hang_up()
         await self._stop()
 
-    async def _flushed(self, deadline: float) -> None:
-        """What was answered is in the clients' hands, or at least the kernel's."""
+    async def _hang_up(self) -> None:
+        """Ends the clients' connections, idle or not."""
         assert self._server is not None
         for handler in list(self._server.connections.values()):
-            transport = handler.transports.get(handler.client)
-            if transport is not None and transport.writer is not None:
-                left = max(0.0, deadline - asyncio.get_running_loop().time())
-                try:
-                    await asyncio.wait_for(transport.writer.drain(), left)
-                except (TimeoutError, OSError):
-                    continue
+            hang_up(handler)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSING):
+                while self._server.connections:  # noqa: ASYNC110
+                    await asyncio.sleep(0.005)
 
     async def _stop(self) -> None:
         self.bridge.stop()

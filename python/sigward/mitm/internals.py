@@ -3,21 +3,36 @@
 mitmproxy's HTTP layer asks for an upstream connection and gets a `Server` that looks open. Behind it stands `EngineConnection`,
 which hands each request to the engine and turns the engine's events into the HTTP events that mitmproxy expects from a server.
 So mitmproxy never opens a connection for HTTP; tunnels alone are its own.
+
+Towards the client, the subclasses here add what mitmproxy leaves out: bounds on what is buffered, HTTP/1 trailers, and that a
+hook may answer a request that streams.
 """
 
 import asyncio
-import itertools
+import socket
+import struct
 import time
 from collections.abc import Awaitable, Callable, Generator, Sequence
+from itertools import pairwise
 from typing import Any, Protocol
+from weakref import WeakSet
 
+import h2.config
 import h11
 from mitmproxy import http
 from mitmproxy.connection import Connection, ConnectionState, Server
+from mitmproxy.flow import Error
 from mitmproxy.net.http import status_codes
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
-from mitmproxy.proxy.layers.http import GetHttpConnection, GetHttpConnectionCompleted, HttpLayer, HTTPMode, HttpStream
+from mitmproxy.proxy.layers.http import (
+    GetHttpConnection,
+    GetHttpConnectionCompleted,
+    HttpLayer,
+    HTTPMode,
+    HttpStream,
+    SendHttp,
+)
 from mitmproxy.proxy.layers.http._base import HttpConnection, HttpEvent, ReceiveHttp
 from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
@@ -32,17 +47,26 @@ from mitmproxy.proxy.layers.http._events import (
     ResponseProtocolError,
     ResponseTrailers,
 )
+from mitmproxy.proxy.layers.http._hooks import HttpResponseHeadersHook
 from mitmproxy.proxy.layers.http._http1 import Http1Server
+from mitmproxy.proxy.layers.http._http2 import Http2Server
+from mitmproxy.proxy.layers.http._http_h2 import BufferedH2Connection
 from mitmproxy.proxy.server import ConnectionHandler
 
 from sigward import _core
 
-HEAD_LIMIT = 128 * 1024
-"""Bytes of an HTTP/1 request's head after which a client that has not ended it is refused."""
-
 HEAD_TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\nx-sigward-error: head-too-large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 )
+
+HEAD_LIMIT = 128 * 1024
+"""Bytes of an HTTP/1 request's head after which a client that has not ended it is refused."""
+
+AHEAD_LIMIT = 1 << 20
+"""Bytes that an HTTP/1 client may send of later requests while one is under way."""
+
+STREAM_WINDOW = 1 << 20
+"""Bytes that an HTTP/2 client may send of one request ahead of what is taken; mitmproxy's own window is 2 GiB."""
 
 MESSAGE_LIMIT = 16
 """WebSocket messages that a flow keeps; mitmproxy keeps them all."""
@@ -57,15 +81,21 @@ class Bridge(Protocol):
     def submit(self, connection: "EngineConnection", stream_id: int, request: http.Request, body: bytes | None) -> _core.Job | None:
         """Starts a job; None: the engine does not take it."""
 
-    def upload_full(self, connection: "EngineConnection", job: _core.Job) -> None:
+    draining: bool
+    layers: "WeakSet[EngineHttpLayer]"
+
+    def upload_full(self, job: _core.Job) -> None:
         """The job's upload queue is full."""
 
     def forget(self, job: _core.Job) -> None:
         """No event of this job is of interest any more."""
 
+    def tunnel_closed(self, job: _core.Job) -> None:
+        """The client has ended an upgraded connection; what it sent before still goes out."""
+
 
 class EngineEvent(events.ConnectionEvent):
-    """Events of the engine for one `EngineConnection`, in order."""
+    """Events of the engine for one `EngineConnection`, in order. Without any: what HTTP/2 has to say by itself is sent."""
 
     def __init__(self, connection: Connection, http_events: Sequence[HttpEvent]) -> None:
         super().__init__(connection)
@@ -77,16 +107,21 @@ class EngineConnection(HttpConnection):
 
     def __init__(self, context: Context, bridge: Bridge, http_layer: HttpLayer) -> None:
         super().__init__(context, context.server)
+        self.server = context.server
         self.bridge = bridge
         self.http_layer = http_layer
         self.entry = entry_of(context, http_layer)
         self.jobs: dict[int, _core.Job] = {}
         self.waiting: dict[int, tuple[http.Request, list[bytes]]] = {}
+        self.last_pieces: dict[int, bytes] = {}
+        self.unframed: set[int] = set()
 
     def _handle_event(self, event: events.Event) -> Commands:
         if isinstance(event, EngineEvent):
             for http_event in event.http_events:
                 yield ReceiveHttp(http_event)
+            if not event.http_events and (http2 := self.http2) and (data := http2.data_to_send()):
+                yield commands.SendData(self.context.client, data)
         elif isinstance(event, RequestHeaders):
             self._start(event)
         elif isinstance(event, RequestData):
@@ -103,6 +138,10 @@ class EngineConnection(HttpConnection):
         if event.end_stream:
             self._submit(event.stream_id, event.request, b"")
         elif event.request.stream:
+            if b"content-length" in event.request.headers:
+                # A body of known length is complete with its last byte, and addons' `request` hooks run after that: the last
+                # piece waits for them, so that they can still refuse the request.
+                self.last_pieces[event.stream_id] = b""
             self._submit(event.stream_id, event.request, None)
         else:
             # mitmproxy holds the body and sends it right after: one message to the engine instead of three.
@@ -116,34 +155,58 @@ class EngineConnection(HttpConnection):
     def _data(self, event: RequestData) -> None:
         if waiting := self.waiting.get(event.stream_id):
             waiting[1].append(event.data)
-        elif (job := self.jobs.get(event.stream_id)) and not job.send(event.data):
-            self.bridge.upload_full(self, job)
+        elif job := self.jobs.get(event.stream_id):
+            data = event.data
+            if event.stream_id in self.last_pieces:
+                data, self.last_pieces[event.stream_id] = self.last_pieces[event.stream_id], data
+            if not job.send(data):
+                self.bridge.upload_full(job)
 
     def _end(self, stream_id: int) -> None:
         if waiting := self.waiting.pop(stream_id, None):
             request, pieces = waiting
             self._submit(stream_id, request, pieces[0] if len(pieces) == 1 else b"".join(pieces))
         elif job := self.jobs.get(stream_id):
+            if last := self.last_pieces.pop(stream_id, b""):
+                job.send(last)
             job.end()
 
     def _trailers(self, event: RequestTrailers) -> None:
         # A held body goes out with its length, and such a request has no trailers.
         if event.stream_id not in self.waiting and (job := self.jobs.get(event.stream_id)):
+            if last := self.last_pieces.pop(event.stream_id, b""):
+                job.send(last)
             job.end(event.trailers.fields)
 
     def _abort(self, event: RequestProtocolError) -> None:
         self.waiting.pop(event.stream_id, None)
-        if job := self.jobs.pop(event.stream_id, None):
+        job = self.jobs.get(event.stream_id)
+        self.finished(event.stream_id)
+        if job is None:
+            return
+        if event.code is ErrorCode.PASSTHROUGH_CLOSE:
+            self.bridge.tunnel_closed(job)
+        else:
             self.bridge.forget(job)
             job.cancel()
 
     def finished(self, stream_id: int) -> None:
         """The engine has told all there is of this stream."""
         self.jobs.pop(stream_id, None)
+        self.last_pieces.pop(stream_id, None)
+        self.unframed.discard(stream_id)
+
+    @property
+    def http2(self) -> "EngineH2Connection | None":
+        """What the client's HTTP/2 connection buffers and grants; None: the client speaks HTTP/1."""
+        server = self.http_layer.connections.get(self.context.client)
+        return server.h2_conn if isinstance(server, EngineHttp2Server) else None
 
     def stream(self, stream_id: int) -> HttpStream | None:
         """The stream, unless it is over."""
-        return self.http_layer.streams.get(stream_id)
+        stream = self.http_layer.streams.get(stream_id)
+        # A hook that kills a flow leaves its stream behind, errored.
+        return None if stream is None or stream.server_state == stream.state_errored else stream
 
     def response_events(
         self, stream_id: int, status: int, reason: bytes, headers: Pairs, data: bytes, end: bool, report: _core.Report
@@ -156,6 +219,10 @@ class EngineConnection(HttpConnection):
         flow.metadata["sigward"] = report
         flow.comment = report.summary
         fields = framed(headers, flow.request, status, len(data) if end else None)
+        if fields is headers and not end and status >= 200 and not any(name == b"content-length" for name, _ in headers):
+            self.unframed.add(stream_id)
+        if self.bridge.draining and status != 101 and self.http2 is None:
+            fields = (*fields, (b"connection", b"close"))
         now = time.time()
         response = http.Response(
             b"HTTP/1.1",
@@ -196,6 +263,15 @@ class EngineConnection(HttpConnection):
         if self.context.client.alpn == b"h2":
             told.append(ResponseTrailers(stream_id, http.Headers(trailers)))
         return [*told, ResponseEndOfMessage(stream_id)]
+
+    def refusal_events(self, stream_id: int, response: http.Response) -> list[HttpEvent]:
+        """The events of an answer of sigward's own."""
+        data = response.raw_content or b""
+        return [ResponseHeaders(stream_id, response), ResponseData(stream_id, data), ResponseEndOfMessage(stream_id)]
+
+    def ends_by_close(self, stream_id: int) -> bool:
+        """True if the client knows the end of this answer by the end of the connection alone (HTTP/1.0)."""
+        return stream_id in self.unframed and self.http2 is None
 
     def failed_events(self, stream_id: int, message: str) -> list[HttpEvent]:
         """The events that break a response off: the client must not take it for complete."""
@@ -271,6 +347,12 @@ class EngineHttp1Server(Http1Server):
             yield commands.CloseConnection(self.conn)
             self.state = self.done
 
+    def wait(self, event: events.Event) -> Commands:
+        # mitmproxy keeps what comes of later requests until this one is done, without limit.
+        if isinstance(event, events.DataReceived) and len(self.buf) > AHEAD_LIMIT:
+            event = events.ConnectionClosed(self.conn)
+        yield from super().wait(event)
+
     def read_body(self, event: events.Event) -> Commands:
         if not isinstance(self.body_reader, BodyReader):
             self.body_reader = BodyReader(self.body_reader)  # type: ignore[assignment]
@@ -280,6 +362,116 @@ class EngineHttp1Server(Http1Server):
                 trailers, reader.trailers = reader.trailers, []
                 yield ReceiveHttp(RequestTrailers(command.event.stream_id, http.Headers(trailers)))
             yield command
+
+
+class EngineH2Connection(BufferedH2Connection):
+    """mitmproxy's HTTP/2 buffers, with a bound in both directions: it would take in 2 GiB of a request, and of an answer all there is."""
+
+    def __init__(self, config: h2.config.H2Configuration) -> None:
+        super().__init__(config)
+        self.local_settings.initial_window_size = STREAM_WINDOW
+        # As in the base class: without this the old value would be announced.
+        self.local_settings.acknowledge()
+        self.room = asyncio.Event()
+        self._held: dict[int, int] = {}
+
+    def hold(self, stream_id: int) -> None:
+        """Grants a stream's client no more than it has been granted."""
+        self._held.setdefault(stream_id, 0)
+
+    def release(self, stream_id: int) -> bool:
+        """Grants what was held back. True: something was, and `data_to_send` now says so."""
+        size = self._held.pop(stream_id, 0)
+        if size:
+            self.acknowledge_received_data(size, stream_id)
+        return size > 0
+
+    def acknowledge_received_data(self, acknowledged_size: int, stream_id: int) -> None:
+        if stream_id in self._held:
+            self._held[stream_id] += acknowledged_size
+        else:
+            super().acknowledge_received_data(acknowledged_size, stream_id)
+
+    def buffered(self, stream_id: int) -> int:
+        """Bytes of an answer that the client's window does not let out yet."""
+        return sum(len(piece.data) for piece in self.stream_buffers.get(stream_id, ()))
+
+    async def flushed(self, stream_id: int, limit: int) -> None:
+        """Waits until at most `limit` bytes of a stream are buffered."""
+        while self.buffered(stream_id) > limit:
+            self.room.clear()
+            await self.room.wait()
+
+    def stream_window_updated(self, stream_id: int) -> bool:
+        sent = super().stream_window_updated(stream_id)
+        self.room.set()
+        return sent
+
+
+class EngineHttp2Server(Http2Server):
+    """mitmproxy's HTTP/2 server with those bounds."""
+
+    h2_conn: EngineH2Connection
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.h2_conn = EngineH2Connection(self.h2_conf)
+
+
+class EngineHttpStream(HttpStream):
+    """mitmproxy's stream, for which a response that a hook has set stands also when the request's body streams.
+
+    mitmproxy raises then (and the client hangs), or passes over it (and the request goes on).
+    """
+
+    def start_request_stream(self) -> Commands:
+        if self.flow.response is None:
+            yield from super().start_request_stream()
+        else:
+            # The client gets it at once; what it still sends is taken in and dropped.
+            self.client_state = self.state_discard_request_body
+            yield from self.answer()
+
+    def answer(self) -> Commands:
+        """Tells the client what a hook has answered."""
+        assert self.flow.response
+        self.flow.response.timestamp_start = time.time()
+        yield HttpResponseHeadersHook(self.flow)
+        if not (yield from self.check_killed(True)):
+            yield from self.send_response()
+
+    def state_discard_request_body(self, event: events.Event) -> Commands:
+        """The response is out; the request must come to its end before the next one can begin."""
+        if isinstance(event, RequestEndOfMessage):
+            self.client_state = self.server_state = self.state_done
+            yield from self.flow_done()
+        yield from ()
+
+    def state_stream_request_body(self, event: RequestData | RequestEndOfMessage) -> Commands:
+        if isinstance(event, RequestData) or self.server_state != self.state_wait_for_response_headers:
+            yield from super().state_stream_request_body(event)
+            return
+        for command in super().state_stream_request_body(event):
+            # Sent after the `request` hook has run.
+            ends = isinstance(command, SendHttp) and isinstance(command.event, RequestTrailers | RequestEndOfMessage)
+            if ends and (self.flow.response or self.killed()):
+                yield from self.stop_request()
+                return
+            yield command
+
+    def killed(self) -> bool:
+        """True if an addon has killed the flow."""
+        return self.flow.error is not None and self.flow.error.msg == Error.KILLED_MESSAGE
+
+    def stop_request(self) -> Commands:
+        """A hook wants the request not to go on: the engine drops it unfinished."""
+        yield SendHttp(RequestProtocolError(self.stream_id, "stopped by a hook", ErrorCode.CANCEL), self.context.server)
+        if self.killed():
+            yield from self.check_killed(True)
+        else:
+            yield from self.answer()
+        # An answer of upstream's that came meanwhile is of no interest.
+        self.server_state = self.state_errored
 
 
 class EngineHttpLayer(HttpLayer):
@@ -293,13 +485,28 @@ class EngineHttpLayer(HttpLayer):
         http_layer.__class__ = cls
         assert isinstance(http_layer, cls)
         http_layer.bridge = bridge
+        bridge.layers.add(http_layer)
+
+    @property
+    def busy(self) -> bool:
+        """True while a request is under way, from its head on. A tunnel is none."""
+        return any(
+            stream.client_state != stream.state_errored and stream.flow.request.method != "CONNECT" for stream in self.streams.values()
+        )
 
     def _handle_event(self, event: events.Event) -> Commands:
-        client = self.context.client
-        # Only now is it known what the client's TLS has agreed on.
-        if isinstance(event, events.Start) and client.alpn not in (b"h2", b"h3"):
-            self.connections[client] = EngineHttp1Server(self.context.fork())
-        yield from super()._handle_event(event)
+        if isinstance(event, events.Start):
+            # Only now is it known what the client's TLS has agreed on.
+            client = self.context.client
+            server = EngineHttp2Server if client.alpn == b"h2" else EngineHttp1Server
+            self.connections[client] = server(self.context.fork())
+            yield from self.event_to_child(self.connections[client], event)
+        else:
+            yield from super()._handle_event(event)
+
+    def make_stream(self, stream_id: int) -> Commands:
+        stream = self.streams[stream_id] = EngineHttpStream(self.context.fork(), stream_id)
+        yield from self.event_to_child(stream, events.Start())
 
     def get_connection(self, event: GetHttpConnection, *, reuse: bool = True) -> Commands:
         for connection in self.connections:
@@ -322,7 +529,7 @@ class EngineHttpLayer(HttpLayer):
         self.connections[server] = EngineConnection(context, self.bridge, self)
         # Inside a CONNECT, events come in at the outermost layer and are passed inwards by connection.
         layers = self.context.layers
-        for outer, inner in itertools.pairwise(layers):
+        for outer, inner in pairwise(layers):
             if isinstance(outer, HttpLayer) and outer is not self and isinstance(inner, HttpStream):
                 outer.connections[server] = inner
         return server
@@ -368,3 +575,41 @@ def is_inside_connect(context: Context) -> bool:
 async def deliver(handler: ConnectionHandler, event: EngineEvent) -> None:
     """Hands an event in at the outermost layer of a client's connection."""
     await handler.server_event(event)
+
+
+async def drained(handler: ConnectionHandler) -> None:
+    """Waits until the client's socket has taken what was written to it. Not the gate: a full upload must not stop a download."""
+    transport = handler.transports.get(handler.client)
+    if transport is not None and transport.writer is not None:
+        try:
+            async with handler._drain_lock:
+                await transport.writer.drain()
+        except OSError:
+            # The connection's own task finds out and ends the job.
+            return
+
+
+def break_off(handler: ConnectionHandler) -> None:
+    """Resets a client's connection: what is not out yet is lost, and the client sees that."""
+    transport = handler.transports.get(handler.client)
+    if transport is not None and isinstance(transport.writer, asyncio.StreamWriter):
+        # Without this the kernel ends the connection in good order all the same.
+        transport.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        transport.writer.transport.abort()
+
+
+def hang_up(handler: ConnectionHandler) -> None:
+    """Closes a client's connection, and with it whatever it carries."""
+    transport = handler.transports.get(handler.client)
+    if transport is not None and transport.handler is not None:
+        transport.handler.cancel("sigward shuts down")
+
+
+def close_socket(handler: ConnectionHandler) -> None:
+    """Closes what is left when mitmproxy is done with a client.
+
+    When it is told to close while a hook runs and more data has come, its task ends without closing the socket.
+    """
+    transport = handler.transports.get(handler.client)
+    if transport is not None and transport.writer is not None:
+        transport.writer.close()
