@@ -87,6 +87,8 @@ class Load:
                 "-t1",
                 f"-c{connections}",
                 f"-d{seconds:g}s",
+                "--timeout",
+                "10s",
                 "-s",
                 str(self.directory / "post.lua"),
                 f"http://{address}/",

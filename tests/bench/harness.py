@@ -51,6 +51,12 @@ http {{
         ssl_certificate_key {directory}/key.pem;
         location / {{ default_type application/x-amz-json-1.0; return 200 '{{"TableNames":[]}}'; }}
         location /files/ {{ root {directory}; }}
+        # As S3 does, it answers an upload when it has all of it.
+        location /bucket/ {{ proxy_request_buffering on; proxy_pass http://unix:{directory}/sink.sock:/; }}
+    }}
+    server {{
+        listen unix:{directory}/sink.sock;
+        location / {{ return 200; }}
     }}
 }}
 """
