@@ -33,9 +33,9 @@ DYNAMODB = [
 ROUNDS = 7
 
 
-def once(job: Callable[[], object], number: int) -> float:
-    """Nanoseconds a call."""
-    return timeit.timeit(job, number=number) / number * 1e9
+def once(statement: str, number: int, **names: object) -> float:
+    """Nanoseconds a run of a statement."""
+    return timeit.timeit(statement, number=number, globals=names) / number * 1e9
 
 
 def botocore_job(auth: SigV4Auth, method: str, url: str, headers: list[tuple[bytes, bytes]], body: bytes) -> Callable[[], object]:
@@ -57,15 +57,15 @@ def main() -> None:
     command = ["cargo", "run", "--quiet", "--release", "--locked", "-p", "sigward-sigv4", "--example", "limit"]
     signer = _core.Signer(KEY, SECRET, None, "us-east-1", "dynamodb")
     auth = SigV4Auth(Credentials(KEY, SECRET), "dynamodb", "us-east-1")
-    ours = lambda: signer.sign(b"POST", b"/", b"", DYNAMODB, BODY, WHEN)  # noqa: E731
     theirs = botocore_job(auth, "POST", "https://dynamodb.us-east-1.amazonaws.com/", DYNAMODB, BODY)
     figures: dict[str, list[float]] = {"limit": [], "rust": [], "python": [], "botocore": []}
     for _ in range(ROUNDS):
         told = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
         figures["limit"].append(told["limit_ns"])
         figures["rust"].append(told["sign_ns"])
-        figures["python"].append(once(ours, 50_000))
-        figures["botocore"].append(once(theirs, 2_000))
+        call = 'sign(b"POST", b"/", b"", headers, body, when)'
+        figures["python"].append(once(call, 50_000, sign=signer.sign, headers=DYNAMODB, body=BODY, when=WHEN))
+        figures["botocore"].append(once("sign()", 2_000, sign=theirs))
     median = {name: statistics.median(values) for name, values in figures.items()}
     limit = median["limit"]
     names = {"limit": "hash limit L", "rust": "sigward, Rust", "python": "sigward, from Python", "botocore": "botocore"}

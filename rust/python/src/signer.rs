@@ -1,6 +1,8 @@
 //! `Signer` and `SigningSteps`. The fastest boundary measured: a frozen class, positional arguments, the list of headers walked
 //! by hand, one bytes object out.
 
+use std::io::Write;
+
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyTuple};
@@ -58,13 +60,15 @@ impl Signer {
             sigward_sigv4::sign(&self.credentials, &self.scope(), request, timestamp)
         })?;
         let signed = signed.map_err(|error| crate::errors::signing(python, &error))?;
-        let mut lines = Vec::with_capacity(512);
-        for (name, value) in signed.headers() {
-            for part in [name, b": ", value, b"\r\n"] {
-                lines.extend_from_slice(part);
+        let size = signed.headers().map(|(name, value)| name.len() + value.len() + 4).sum();
+        PyBytes::new_with(python, size, |mut lines| {
+            for (name, value) in signed.headers() {
+                for part in [name, b": ", value, b"\r\n"] {
+                    lines.write_all(part)?;
+                }
             }
-        }
-        Ok(PyBytes::new(python, &lines))
+            Ok(())
+        })
     }
 
     #[allow(clippy::too_many_arguments, reason = "as sign")]
