@@ -17,7 +17,7 @@ def machine() -> str:
     """What they were measured on."""
     models = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     machine = f"{len(models)} CPUs ({models[0] if models else platform.machine()})"
-    return f"Measured by `make bench` in one run on {machine}, Python {platform.python_version()}."
+    return f"Measured by `make bench`, each table in one interleaved run, on {machine}, Python {platform.python_version()}."
 
 
 def main(files: list[Path]) -> None:
