@@ -127,6 +127,7 @@ fn check_name(name: &[u8]) -> Result<(), SignError> {
 }
 
 /// Trimmed, and each run of blanks inside folded to one, as is an obsolete line fold.
+#[allow(clippy::needless_bitwise_bool, reason = "an early end would keep the loop from running over whole registers")]
 fn push_value(out: &mut Vec<u8>, value: &[u8]) -> Result<(), SignError> {
     let blank = |byte: u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | 0x0b | 0x0c);
     // Most values hold no blank at all; without an early end this is a loop over whole registers.
