@@ -17,6 +17,7 @@ import pytest_asyncio
 from sigward import _core
 from sigward.ca import CertificateAuthority
 from sigward.mitm import Front, FrontOptions, ReverseListener
+from sigward.mitm.front import loop_factory
 from tests.support import KEY, SECRET, Response, Upstream, connected, engine_settings, read_response
 
 HOST = "sqs.us-east-1.amazonaws.com"
@@ -59,9 +60,12 @@ class Proxy:
 
     @contextlib.asynccontextmanager
     async def tunnel(
-        self, authority: str, sni: str | None, alpn: list[str] | None = None
+        self, authority: str, sni: str | None, alpn: list[str] | None = None, *, send_sni: bool = True
     ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-        """CONNECT, then TLS with sigward's CA trusted (and the upstream's)."""
+        """CONNECT, then TLS with sigward's CA trusted (and the upstream's).
+
+        `sni`: the name that is sent and verified; without `send_sni` none is sent, and the chain alone is verified.
+        """
         context = ssl.create_default_context(cafile=str(self.ca_file))
         context.load_verify_locations(cadata=self.upstream.ca.cert_pem.bytes().decode())
         if alpn:
@@ -71,7 +75,8 @@ class Proxy:
             response = await read_response(reader, "HEAD")
             if response.status != 200:
                 raise ConnectionRefusedError(response.status, response.get("x-sigward-error"))
-            await writer.start_tls(context, server_hostname=sni)
+            context.check_hostname = send_sni
+            await writer.start_tls(context, server_hostname=sni if send_sni else "")
             yield reader, writer
 
 
@@ -128,3 +133,16 @@ async def proxy(start: Start, upstream: Upstream) -> Proxy:
     """The usual one."""
     running: Proxy = await start(upstream)
     return running
+
+
+class ServingPolicy(asyncio.DefaultEventLoopPolicy):
+    """Makes the loop that `sigward serve` runs on."""
+
+    def new_event_loop(self) -> asyncio.AbstractEventLoop:
+        return loop_factory()
+
+
+@pytest.fixture(scope="session")
+def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
+    """pytest-asyncio's."""
+    return ServingPolicy()

@@ -4,9 +4,10 @@ import asyncio
 import contextlib
 
 import pytest
+from mitmproxy import http
 
 from tests.conformance.conftest import HOST, Proxy, Start
-from tests.conformance.test_hooks import idle
+from tests.conformance.test_hooks import Hook, idle
 from tests.conformance.test_http2 import Http2Client
 from tests.conformance.test_requests import BUCKET_HOST, request
 from tests.support import Received, Upstream, connected, read_response
@@ -167,3 +168,38 @@ async def test_an_http1_0_client_gets_an_answer_of_unknown_length(proxy: Proxy) 
     proxy.upstream.answers = [b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"]
     response = await proxy.ask(request().replace(b"HTTP/1.1", b"HTTP/1.0", 1))
     assert (response.body, response.get("transfer-encoding")) == (b"abc", None)
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+async def test_an_http2_client_may_send_on_after_an_early_answer_without_reading(start: Start, upstream: Upstream, hooked: bool) -> None:
+    """As curl does: it has its answer, and reads no window updates any more."""
+
+    def refuse(flow: http.HTTPFlow) -> None:
+        flow.response = http.Response.make(403, b"early")
+
+    async def early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 5\r\n\r\nearly")
+        await writer.drain()
+        await reader.read()
+        writer.close()
+
+    proxy = await start(upstream, body={"hold": 1000}, addons=(Hook("requestheaders", refuse),) if hooked else ())
+    server = await asyncio.start_server(early, "127.0.0.1", 0, ssl=upstream.context)
+    proxy.point_to(server.sockets[0].getsockname()[1])
+    with contextlib.closing(server):
+        async with proxy.tunnel(f"{BUCKET_HOST}:443", BUCKET_HOST, ["h2"]) as (reader, writer):
+            client = Http2Client(reader, writer)
+            number = client.begin("PUT", "/k", BUCKET_HOST, ("content-length", str(MUCH)))
+            async with asyncio.timeout(10):
+                # The answer may come only when some of the body has.
+                sent = await client.upload(number, 100_000, patience=10)
+                while client.streams[number].body != b"early":
+                    await client.read()
+            assert client.streams[number].headers[":status"] == "403"
+            assert client.connection.local_flow_control_window(number) >= MUCH - sent, "it would have to read, to send the rest"
+            assert await client.upload(number, MUCH - sent, patience=10) == MUCH - sent
+            client.end(number)
+            await client.finished(number)
+            [stream] = await client.finished(client.send("GET", "/other", BUCKET_HOST))
+            assert stream.body == b"early"

@@ -1,6 +1,7 @@
 """Other people's addons in the mitmproxy front: whatever a hook does, or fails to do, nothing goes on that it meant to stop."""
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
@@ -87,9 +88,11 @@ async def test_a_killed_flow_stops_its_job(start: Start, upstream: Upstream) -> 
     async def endless(_: Received, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
         try:
-            while True:
+            while not writer.transport.is_closing():
                 writer.write(b"x" * 65536)
                 await writer.drain()
+                # uvloop's drain neither waits nor raises once the connection is lost.
+                await asyncio.sleep(0)
         finally:
             gone.set()
 
@@ -145,3 +148,54 @@ async def idle(proxy: Proxy) -> None:
     async with asyncio.timeout(10):
         while proxy.engine.in_flight() or proxy.front.bridge.pending:
             await asyncio.sleep(0.01)
+
+
+async def test_a_request_hook_that_raises_after_an_early_answer_breaks_it_off(start: Start, upstream: Upstream) -> None:
+    """The answer is under way and cannot be taken back, but neither does the request come to its end."""
+    ended: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    async def early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\nearly")
+        await writer.drain()
+        ended.set_result(await reader.read())
+        writer.close()
+
+    proxy = await start(upstream, addons=(Hook("request", broken),), body={"hold": HOLD})
+    server = await asyncio.start_server(early, "127.0.0.1", 0, ssl=upstream.context)
+    proxy.point_to(server.sockets[0].getsockname()[1])
+    with contextlib.closing(server):
+        async with connected(proxy.reverse) as (reader, writer):
+            raw = put(chunked=False)
+            writer.write(raw[:-1])
+            assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)).startswith(b"HTTP/1.1 200")
+            writer.write(raw[-1:])
+            with contextlib.suppress(ConnectionError):
+                assert len(await asyncio.wait_for(reader.read(), 10)) < 1_000_000
+        assert len(await asyncio.wait_for(ended, 10)) < len(LARGE)
+
+
+async def test_a_websocket_message_that_a_hook_fails_on_is_not_passed(start: Start, upstream: Upstream) -> None:
+    def fail_on_secrets(flow: http.HTTPFlow) -> None:
+        assert flow.websocket is not None
+        if flow.websocket.messages[-1].content == b"secret":
+            raise RuntimeError("addon is broken")
+
+    got: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    async def peer(_: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+        got.set_result(await reader.readexactly(6 + 6))
+        await reader.read()
+
+    proxy = await start(upstream, addons=(Hook("websocket_message", fail_on_secrets),))
+    upstream.answers = [peer]
+    upgrade = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
+    async with connected(proxy.reverse) as (reader, writer):
+        writer.write(request("GET", "/", *upgrade))
+        assert (await read_response(reader)).status == 101
+        for message in (b"secret", b"public"):
+            writer.write(b"\x82\x86\x00\x00\x00\x00" + message)
+        frame = await asyncio.wait_for(got, 10)
+    mask, payload = frame[2:6], frame[6:]
+    assert bytes(byte ^ mask[at % 4] for at, byte in enumerate(payload)) == b"public"

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import zlib
 
 import pytest
 
@@ -213,3 +214,37 @@ async def test_drain_gives_up_after_its_grace(start: Start, upstream: Upstream) 
         await asyncio.wait_for(proxy.front.drain(), 10)
         with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
             await asyncio.wait_for(read_response(reader), 10)
+
+
+async def test_compressed_websocket_messages_pass(proxy: Proxy) -> None:
+    """permessage-deflate: mitmproxy unpacks and packs them again, so both sides must agree on the extension."""
+    compressed = b"\xc1\x07\xf2\x48\xcd\xc9\xc9\x07\x00"
+    """ "Hello", from RFC 7692, section 7.2.3.1."""
+    got: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    async def peer(received: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert received.get("sec-websocket-extensions") == "permessage-deflate"
+        extension = b"websocket\r\nSec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover"
+        writer.write(SWITCH % extension + compressed)
+        head = await reader.readexactly(2)
+        got.set_result(head + await reader.readexactly(4 + (head[1] & 0x7F)))
+        await reader.read()
+
+    proxy.upstream.answers = [peer]
+    async with connected(proxy.reverse) as (reader, writer):
+        writer.write(request("GET", "/", *WEBSOCKET, "Sec-WebSocket-Extensions: permessage-deflate"))
+        response = await read_response(reader)
+        assert (response.status, (response.get("sec-websocket-extensions") or "").split(";")[0]) == (101, "permessage-deflate")
+        first, length = await asyncio.wait_for(reader.readexactly(2), 10)
+        assert first == 0xC1, "one compressed text message"
+        assert unpack(await reader.readexactly(length)) == b"Hello"
+        writer.write(b"\xc1\x87\x00\x00\x00\x00" + compressed[2:])
+        frame = await asyncio.wait_for(got, 10)
+        assert frame[0] == 0xC1
+        mask, payload = frame[2:6], frame[6:]
+        assert unpack(bytes(byte ^ mask[at % 4] for at, byte in enumerate(payload))) == b"Hello"
+    await idle(proxy)
+
+
+def unpack(payload: bytes) -> bytes:
+    return zlib.decompressobj(-15).decompress(payload + b"\x00\x00\xff\xff")

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mitmproxy import connection, http, tcp, tls
+from mitmproxy.exceptions import AddonHalt
 from mitmproxy.net.http import url
 from mitmproxy.proxy import layer
 from mitmproxy.proxy.layers import TCPLayer
@@ -24,6 +25,12 @@ from sigward.mitm.internals import MESSAGE_LIMIT, EngineHttpLayer, http_layer_to
 from sigward.mitm.refusals import refusal, refuse_flow
 
 logger = logging.getLogger(__name__)
+
+TLS_TELLING = 3
+"""Bytes that tell TLS: a record's type and version."""
+
+LONGEST_LINE = 64 << 10
+"""Bytes without an end of line after which a client's first bytes are no HTTP request."""
 
 
 def refusing[**P](hook: Callable[P, None]) -> Callable[P, None]:
@@ -46,6 +53,11 @@ def same_host(one: str, other: str) -> bool:
     return one.lower().rstrip(".") == other.lower().rstrip(".")
 
 
+def is_undecided(data: bytes) -> bool:
+    """True if a client's first bytes are too few to tell TLS, HTTP and other protocols apart."""
+    return 0 < len(data) < TLS_TELLING or (len(data) <= LONGEST_LINE and data[:3].isalpha() and b"\n" not in data)
+
+
 class Tunnels:
     """Comes before mitmproxy's own decisions: what is not intercepted passes untouched, but never to a local address."""
 
@@ -61,6 +73,9 @@ class Tunnels:
         context = next_layer.context
         if is_inside_connect(context) and not self.intercepts(context.server.address):
             next_layer.layer = TCPLayer(context, ignore=True)
+        elif is_undecided(next_layer.data_client()):
+            # mitmproxy would take what it cannot tell yet for raw bytes. It asks again when more has come.
+            raise AddonHalt
 
     def tls_clienthello(self, data: tls.ClientHelloData) -> None:
         """TLS inside an intercepted CONNECT, unless its SNI names another host than CONNECT did: that is not signed for."""

@@ -111,8 +111,8 @@ class Bridge:
         pending = self.pending.get(job.id)
         if pending is None or pending.ended:
             return
-        if http2 := pending.connection.http2:
-            http2.hold(pending.stream_id)
+        http2 = pending.connection.http2
+        if http2 and http2.hold(pending.stream_id):
             return
         gate = self.gates.get(id(pending.handler))
         if gate is None:

@@ -114,11 +114,14 @@ class EngineAddonManager(AddonManager):
 def refuse(event: hooks.Hook, name: str) -> bool:
     """Refuses what a hook of the addon `name` failed on. False: there is nothing to refuse."""
     match event.args():
-        case [http.HTTPFlow() as flow] if event.name in ("requestheaders", "request", "http_connect"):
-            refuse_flow(flow, f"Hook {event.name} of addon {name} failed.")
-        case [http.HTTPFlow() as flow] if event.name in ("responseheaders", "response"):
+        case [http.HTTPFlow() as flow] if event.name in ("responseheaders", "response") or (
+            # Upstream has answered before the whole request was sent.
+            event.name == "request" and "sigward" in flow.metadata
+        ):
             if flow.killable:
                 flow.kill()
+        case [http.HTTPFlow() as flow] if event.name in ("requestheaders", "request", "http_connect"):
+            refuse_flow(flow, f"Hook {event.name} of addon {name} failed.")
         case [http.HTTPFlow(websocket=WebSocketData(messages=[*_, message]))] if event.name == "websocket_message":
             message.drop()
         case [tcp.TCPFlow(messages=[*_, message])] if event.name == "tcp_message":

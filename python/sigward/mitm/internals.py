@@ -19,6 +19,7 @@ from weakref import WeakSet
 
 import h2.config
 import h11
+from h2.stream import StreamState
 from mitmproxy import http
 from mitmproxy.connection import Connection, ConnectionState, Server
 from mitmproxy.flow import Error
@@ -65,8 +66,11 @@ HEAD_LIMIT = 128 * 1024
 AHEAD_LIMIT = 1 << 20
 """Bytes that an HTTP/1 client may send of later requests while one is under way."""
 
-STREAM_WINDOW = 1 << 20
+STREAM_WINDOW = 2 << 20
 """Bytes that an HTTP/2 client may send of one request ahead of what is taken; mitmproxy's own window is 2 GiB."""
+
+LARGEST_WINDOW = 2**31 - 1
+"""RFC 9113, section 6.9.1."""
 
 MESSAGE_LIMIT = 16
 """WebSocket messages that a flow keeps; mitmproxy keeps them all."""
@@ -375,9 +379,23 @@ class EngineH2Connection(BufferedH2Connection):
         self.room = asyncio.Event()
         self._held: dict[int, int] = {}
 
-    def hold(self, stream_id: int) -> None:
-        """Grants a stream's client no more than it has been granted."""
+    def hold(self, stream_id: int) -> bool:
+        """Grants a stream's client no more than it has been granted. False: it has been granted everything."""
+        stream = self.streams.get(stream_id)
+        if stream is None or stream.state_machine.headers_sent:
+            return False
         self._held.setdefault(stream_id, 0)
+        return True
+
+    def grant_all(self, stream_id: int) -> None:
+        """Before an answer that comes earlier than the request's end: a client may send on, but read no more.
+
+        curl 7.88 does: it never sees a later window update, and hangs.
+        """
+        stream = self.streams.get(stream_id)
+        if stream is not None and stream.state_machine.state is StreamState.OPEN:
+            self.release(stream_id)
+            self.increment_flow_control_window(LARGEST_WINDOW - STREAM_WINDOW, stream_id)
 
     def release(self, stream_id: int) -> bool:
         """Grants what was held back. True: something was, and `data_to_send` now says so."""
@@ -417,6 +435,12 @@ class EngineHttp2Server(Http2Server):
         super().__init__(context)
         self.h2_conn = EngineH2Connection(self.h2_conf)
 
+    def _handle_event(self, event: events.Event) -> Commands:
+        if isinstance(event, ResponseHeaders) and event.response.status_code >= 200:
+            self.h2_conn.grant_all(event.stream_id)
+        handled: Commands = super()._handle_event(event)
+        return handled
+
 
 class EngineHttpStream(HttpStream):
     """mitmproxy's stream, for which a response that a hook has set stands also when the request's body streams.
@@ -448,13 +472,10 @@ class EngineHttpStream(HttpStream):
         yield from ()
 
     def state_stream_request_body(self, event: RequestData | RequestEndOfMessage) -> Commands:
-        if isinstance(event, RequestData) or self.server_state != self.state_wait_for_response_headers:
-            yield from super().state_stream_request_body(event)
-            return
         for command in super().state_stream_request_body(event):
-            # Sent after the `request` hook has run.
+            # These are sent after the `request` hook has run.
             ends = isinstance(command, SendHttp) and isinstance(command.event, RequestTrailers | RequestEndOfMessage)
-            if ends and (self.flow.response or self.killed()):
+            if ends and (self.killed() or self.answered_by_a_hook()):
                 yield from self.stop_request()
                 return
             yield command
@@ -462,6 +483,10 @@ class EngineHttpStream(HttpStream):
     def killed(self) -> bool:
         """True if an addon has killed the flow."""
         return self.flow.error is not None and self.flow.error.msg == Error.KILLED_MESSAGE
+
+    def answered_by_a_hook(self) -> bool:
+        """True if there is a response, and not upstream's."""
+        return self.flow.response is not None and self.server_state == self.state_wait_for_response_headers
 
     def stop_request(self) -> Commands:
         """A hook wants the request not to go on: the engine drops it unfinished."""
