@@ -100,7 +100,12 @@ impl Engine {
     }
 
     /// Starts an exchange. `body`: the whole of it, or `None` when it follows by [`Job::send`] and [`Job::end`].
+    /// `None`: the engine is closed.
     pub fn submit(&self, head: RequestHead, body: Option<Bytes>) -> Option<Job> {
+        // A closed engine's threads would never come to it.
+        if *self.stop.borrow() {
+            return None;
+        }
         let id = self.jobs.fetch_add(1, Ordering::Relaxed);
         let worker = self.workers.get(usize::try_from(id).unwrap_or(0) % self.workers.len().max(1))?;
         Some(job::start(&self.shared, &worker.runtime, &worker.client.load(), id, head, body))

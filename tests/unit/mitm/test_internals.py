@@ -4,6 +4,7 @@ import inspect
 from importlib.metadata import version
 
 import h11
+import pytest
 from mitmproxy import http
 from mitmproxy.addonmanager import AddonManager
 from mitmproxy.proxy import events, layer
@@ -148,3 +149,10 @@ def test_recognise_from_python() -> None:
     assert found is not None
     assert (found.signing_name, found.region, found.partition, found.style, found.signed) == ("s3", "eu-west-1", "aws", "s3", True)
     assert _core.recognise("evil-amazonaws.com") is None
+
+
+def test_a_closed_engine_takes_no_request() -> None:
+    engine = _core.Engine('{"tls": {"system_roots": true}}')
+    engine.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        engine.submit(_core.ENTRY_REVERSE, b"GET", b"https", "sqs.us-east-1.amazonaws.com", 443, b"/", [], b"", "")
