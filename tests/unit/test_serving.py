@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sigward.cli.commands import Serve, read
-from sigward.cli.serving import Service, load_addon
+from sigward.cli.serving import Service, load_addon, tell
 from sigward.errors import UsageError
 
 
@@ -31,3 +31,15 @@ def test_an_addon_that_cannot_be_imported_is_named(tmp_path: Path, text: str) ->
         with pytest.raises(UsageError, match=path.name) as caught:
             load_addon(path)
         assert caught.value.exit_code == 64
+
+
+def test_a_line_for_others_is_written_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Pieces(list[str]):
+        write = list.append
+
+        def flush(self) -> None: ...
+
+    pieces = Pieces()
+    monkeypatch.setattr("sys.stderr", pieces)
+    tell("sigward: listening admin=127.0.0.1:1")
+    assert pieces == ["sigward: listening admin=127.0.0.1:1\n"]

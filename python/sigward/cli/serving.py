@@ -127,6 +127,13 @@ class Service:
         return "listening " + " ".join(told)
 
 
+def tell(line: str) -> None:
+    """Not a log line: whoever started this process waits for it, whatever the level. In one piece with its end, so that no
+    other thread's line comes between (`print` writes two)."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
 def load_addon(path: Path) -> object:
     """A mitmproxy script: a module with hooks, or with `addons`. Raises `UsageError`."""
     spec = importlib.util.spec_from_file_location(f"sigward_addon_{path.stem}", path)
@@ -160,8 +167,7 @@ def serve(settings: Settings) -> int:
         service = Service(settings)
         try:
             await service.start()
-            # Not a log line: whoever started it waits for this, whatever the level.
-            print(f"sigward: {service.ready_line()}", file=sys.stderr, flush=True)
+            tell(f"sigward: {service.ready_line()}")
             ended = loop.create_task(service.front.wait_closed())
             waiting = loop.create_task(stop.wait())
             await asyncio.wait({ended, waiting}, return_when=asyncio.FIRST_COMPLETED)
