@@ -25,6 +25,8 @@ __all__ = [
     "SigningError",
     "SigningSteps",
     "SigwardError",
+    "VerificationError",
+    "Verifier",
     "__version__",
     "recognise",
 ]
@@ -47,7 +49,13 @@ class SettingsError(SigwardError):
 class SigningError(SigwardError):
     """A request cannot be signed; the message names the part and its mend."""
 
+class VerificationError(SigwardError):
+    """A request was not signed as it should be. `slug` says why: `signature`, `payload-hash`, `skewed`, `header-gone`, …"""
+
 # ---------------------------------------------------------------- signing
+
+_Payload = bytes | str
+"""The body; or, as a `str`, the value for `x-amz-content-sha256`: 64 hexadecimal digits, or `UNSIGNED-PAYLOAD` and its kin."""
 
 @final
 class SigningSteps:
@@ -59,17 +67,23 @@ class SigningSteps:
     def string_to_sign(self) -> str: ...
     @property
     def signature(self) -> str:
-        """64 hexadecimal digits."""
+        """Hexadecimal digits: 64, or up to 144 with "v4a"."""
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """What signing adds to the request, in order: x-amz-date, x-amz-security-token, …, authorization."""
+        """What signing adds to the request, in order: x-amz-date, x-amz-security-token, …, authorization. Empty when presigned."""
+    @property
+    def query(self) -> bytes | None:
+        """When presigned: the whole query to send, without `?`. It may hold a session token."""
 
 @final
 class Signer:
     """Signs for one identity, region and signing name; caches its derived keys. `repr` shows no secret.
 
-    `style`: "s3" (path encoded once, as sent) or "generic" (path normalised, encoded twice).
-    Raises `SigningError` when a field is empty or holds a control character.
+    `style`: "s3" (path encoded once, as sent) or "generic" (path normalised, encoded twice). `variant`: "v4a" takes a region set
+    (`*`, or regions joined by commas) for `region`. `token`: where a session token goes, "signed" as `x-amz-security-token`,
+    "added-after" signing (IoT), or "s3express" as `x-amz-s3session-token`. `normalize` False: the generic style leaves the path
+    as it is. `content_sha256`: add that header also where the style does not ask for it.
+    Raises `SigningError` when a field is empty or holds a control character, `ValueError` for an unknown word.
     """
 
     def __new__(
@@ -80,6 +94,11 @@ class Signer:
         region: str,
         signing_name: str,
         style: Literal["s3", "generic"] = "generic",
+        *,
+        variant: Literal["v4", "v4a"] = "v4",
+        token: Literal["signed", "added-after", "s3express"] = "signed",
+        normalize: bool = True,
+        content_sha256: bool = False,
     ) -> Signer: ...
     def sign(
         self,
@@ -87,7 +106,7 @@ class Signer:
         path: bytes,
         query: bytes,
         headers: list[tuple[bytes, bytes]],
-        body: bytes,
+        payload: _Payload,
         timestamp: int,
         /,
     ) -> bytes:
@@ -102,24 +121,70 @@ class Signer:
         path: bytes,
         query: bytes,
         headers: list[tuple[bytes, bytes]],
-        body: bytes,
+        payload: _Payload,
         timestamp: int,
         /,
     ) -> SigningSteps:
         """The same signature with every intermediate string."""
-    def _steps_with(
+    def presign(
         self,
         method: bytes,
         path: bytes,
         query: bytes,
         headers: list[tuple[bytes, bytes]],
-        body: bytes,
+        payload: _Payload,
+        expires: int,
         timestamp: int,
-        normalize: bool,
-        content_sha256: bool,
+        /,
+    ) -> bytes:
+        """Signs one request by query: valid for `expires` seconds (1 to 604,800) from `timestamp` on.
+
+        S3 takes "UNSIGNED-PAYLOAD" for `payload`, all others the body, mostly `b""`. Returns the whole query to send, without `?`.
+        """
+    def presign_steps(
+        self,
+        method: bytes,
+        path: bytes,
+        query: bytes,
+        headers: list[tuple[bytes, bytes]],
+        payload: _Payload,
+        expires: int,
+        timestamp: int,
         /,
     ) -> SigningSteps:
-        """For AWS's signing vectors, which set what services leave alone."""
+        """The same with every intermediate string."""
+    def public_key(self) -> bytes:
+        """The point of the key pair with which "v4a" signs, uncompressed: 65 bytes."""
+
+@final
+class Verifier:
+    """Checks requests that were signed with one access key, by headers or by query, SigV4 and SigV4a. `repr` shows no secret.
+
+    `style`, `token`, `normalize`: as `Signer`. `window`: seconds by which clocks may differ.
+    """
+
+    def __new__(
+        cls,
+        access_key_id: str,
+        secret_access_key: str,
+        session_token: str | None,
+        style: Literal["s3", "generic"] = "generic",
+        *,
+        token: Literal["signed", "added-after", "s3express"] = "signed",
+        normalize: bool = True,
+        window: int = 900,
+    ) -> Verifier: ...
+    def verify(
+        self,
+        method: bytes,
+        path: bytes,
+        query: bytes,
+        headers: list[tuple[bytes, bytes]],
+        payload: _Payload,
+        timestamp: int,
+        /,
+    ) -> None:
+        """Raises `VerificationError` unless the request, signature included, is as it was signed. `timestamp`: now, in Unix seconds."""
 
 # ---------------------------------------------------------------- recognising
 

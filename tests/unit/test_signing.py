@@ -1,9 +1,6 @@
-"""The signer: AWS's own vectors, byte-equality with botocore, and what is never shown."""
+"""The signer: byte-equality with botocore, and what is never shown."""
 
 import datetime
-import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from unittest import mock
 from urllib.parse import quote
@@ -16,85 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sigward import _core
-from tests.conftest import signing_suite
 
 KEY, SECRET = "AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 WHEN = 1_440_938_160
-SUITE = signing_suite()
-
-
-class Vector:
-    """One case of the suite, read from its folder."""
-
-    def __init__(self, folder: Path) -> None:
-        context = json.loads((folder / "context.json").read_text())
-        credentials = context["credentials"]
-        self.context = context
-        self.token = credentials.get("token")
-        self.omit = context.get("omit_session_token", False)
-        self.signer_args = (credentials["access_key_id"], credentials["secret_access_key"])
-        raw = (folder / "request.txt").read_bytes()
-        head, _, self.body = raw.partition(b"\n\n")
-        first, *lines = head.split(b"\n")
-        self.method, _, target = first.partition(b" ")
-        target = target.rpartition(b" ")[0]
-        self.path, _, self.query = target.partition(b"?")
-        self.headers: list[tuple[bytes, bytes]] = []
-        for line in lines:
-            if line[:1] in b" \t" and self.headers:
-                name, value = self.headers[-1]
-                self.headers[-1] = (name, value + b"\n" + line)
-            elif line:
-                name, _, value = line.partition(b":")
-                self.headers.append((name, value))
-
-        def text(name: str) -> str:
-            return (folder / f"header-{name}.txt").read_text()
-
-        self.canonical, self.to_sign, self.signature = (
-            text("canonical-request"),
-            text("string-to-sign"),
-            text("signature"),
-        )
-        self.signed_request = text("signed-request")
-
-
-def vectors() -> Iterator[Any]:
-    if SUITE is None:
-        yield pytest.param(None, marks=pytest.mark.skip(reason="AWS's signing suite is not here: set SIGWARD_SIGNING_SUITE"))
-        return
-    for folder in sorted((SUITE / "v4").iterdir()):
-        yield pytest.param(folder, id=folder.name)
-
-
-@pytest.mark.parametrize("folder", list(vectors()))
-def test_vector(folder: Path) -> None:
-    vector = Vector(folder)
-    context = vector.context
-    # A token that is added after signing is not the signer's.
-    token = None if vector.omit else vector.token
-    signer = _core.Signer(*vector.signer_args, token, context["region"], context["service"])
-    steps = signer._steps_with(
-        vector.method,
-        vector.path,
-        vector.query,
-        vector.headers,
-        vector.body,
-        WHEN,
-        context["normalize"],
-        context["sign_body"],
-    )
-    assert steps.canonical_request.decode() == vector.canonical
-    assert steps.string_to_sign == vector.to_sign
-    assert steps.signature == vector.signature
-    added = dict(steps.headers)
-    assert f"Authorization:{added[b'authorization'].decode()}" in vector.signed_request
-
-
-def test_all_vectors_are_there() -> None:
-    if SUITE is None:
-        pytest.skip("AWS's signing suite is not here: set SIGWARD_SIGNING_SUITE")
-    assert len(list((SUITE / "v4").iterdir())) == 38
 
 
 def botocore_signed(

@@ -119,7 +119,7 @@ pub(crate) fn sign(
     if let Some(hash) = signed.content_sha256() {
         add(CONTENT_SHA256, hash, false);
     }
-    if let Some(token) = signed.session_token() {
+    if let Some((_, token)) = signed.session_token() {
         add(SECURITY_TOKEN, token, true);
     }
     add(AUTHORIZATION, signed.authorization(), true);

@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 create_exception!(sigward._core, SigwardError, PyException, "Base of what the Rust module raises.");
 create_exception!(sigward._core, SettingsError, SigwardError, "The settings do not hold; the message names the field.");
 create_exception!(sigward._core, SigningError, SigwardError, "A request cannot be signed; the message names the part.");
+create_exception!(sigward._core, VerificationError, SigwardError, "A request was not signed as it should be; `slug` says why.");
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let python = module.py();
@@ -16,7 +17,8 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     }
     module.add("SigwardError", base)?;
     module.add("SettingsError", python.get_type::<SettingsError>())?;
-    module.add("SigningError", python.get_type::<SigningError>())
+    module.add("SigningError", python.get_type::<SigningError>())?;
+    module.add("VerificationError", python.get_type::<VerificationError>())
 }
 
 fn with(python: Python<'_>, error: PyErr, slug: &str, fault: &str, hint: &str) -> PyErr {
@@ -35,4 +37,8 @@ pub(crate) fn settings(python: Python<'_>, message: String) -> PyErr {
 
 pub(crate) fn signing(python: Python<'_>, error: &sigward_sigv4::SignError) -> PyErr {
     with(python, SigningError::new_err(error.to_string()), error.slug(), "client", &error.hint())
+}
+
+pub(crate) fn verification(python: Python<'_>, error: &sigward_sigv4::verify::VerifyError) -> PyErr {
+    with(python, VerificationError::new_err(error.to_string()), error.slug(), "client", "Compare both sides with `sigward sign`.")
 }

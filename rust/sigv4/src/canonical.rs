@@ -1,6 +1,9 @@
 //! Step 1: the canonical request. See "Create a signed AWS API request" (IAM User Guide).
 
-use crate::encode::{push_encoded, push_recoded};
+use smallvec::SmallVec;
+
+use crate::encode::{Keep, push_encoded, push_recoded};
+use crate::out::Out;
 use crate::{SignError, Style};
 
 /// True if a header of this lower-case name enters the signature. Left out is what ends at a hop or changes on the way (the same
@@ -25,31 +28,34 @@ pub fn is_signed_header(name: &[u8]) -> bool {
     )
 }
 
-/// Replaced by the signer's own.
-fn is_ours(name: &[u8]) -> bool {
-    matches!(name, b"x-amz-date" | b"x-amz-security-token")
-}
-
-/// What a header's name may hold: a token (RFC 9110, section 5.1).
-const TOKEN: [bool; 256] = table(b"!#$%&'*+-.^_`|~");
+/// What a header's name holds: bit 0, a byte that no token has (RFC 9110, section 5.1); bit 1, a capital.
+const NAME: [u8; 256] = name_table(b"!#$%&'*+-.^_`|~");
+const NOT_A_TOKEN: u8 = 1;
+const CAPITAL: u8 = 2;
 
 #[allow(clippy::indexing_slicing, reason = "evaluated when it is compiled")]
-const fn table(besides: &[u8]) -> [bool; 256] {
-    let mut table = [false; 256];
+const fn name_table(besides: &[u8]) -> [u8; 256] {
+    let mut table = [NOT_A_TOKEN; 256];
     let mut byte = 0;
     while byte < 256 {
-        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        let letter = byte as u8;
+        if letter.is_ascii_uppercase() {
+            table[byte] = CAPITAL;
+        } else if letter.is_ascii_alphanumeric() {
+            table[byte] = 0;
+        }
         byte += 1;
     }
     let mut at = 0;
     while at < besides.len() {
-        table[besides[at] as usize] = true;
+        table[besides[at] as usize] = 0;
         at += 1;
     }
     table
 }
 
-/// One header that is signed: its lower-case name lies in the names' buffer.
+/// One header that is signed.
+#[derive(Clone, Copy)]
 struct Entry<'a> {
     /// The name's first eight bytes as a number: most comparisons end there.
     order: u64,
@@ -60,56 +66,112 @@ struct Entry<'a> {
 /// A header as the caller gives it: name in any case, value as sent.
 pub(crate) type Header<'a> = (&'a [u8], &'a [u8]);
 
-/// Writes the canonical headers, then the list of signed headers. Returns where that list lies in `out`.
-///
-/// `added`: lower-case, the signer's own.
-pub(crate) fn push_headers(out: &mut Vec<u8>, headers: &[Header<'_>], added: &[Header<'_>]) -> Result<std::ops::Range<usize>, SignError> {
-    // Names that came in capitals are lowered first; most callers send lower-case, which is borrowed.
-    let capitals = headers.iter().any(|(name, _)| name.iter().any(u8::is_ascii_uppercase));
-    let lowered: Vec<Vec<u8>> = if capitals { headers.iter().map(|(name, _)| name.to_ascii_lowercase()).collect() } else { Vec::new() };
-    let mut entries: Vec<Entry<'_>> = Vec::with_capacity(headers.len() + added.len());
-    for (at, (name, value)) in headers.iter().enumerate() {
-        let name = lowered.get(at).map_or(*name, Vec::as_slice);
-        if !is_signed_header(name) || is_ours(name) {
-            continue;
+/// Names in small letters, one after the other; empty while no name has capitals, as most callers' have none.
+pub(crate) type Lowered = SmallVec<[u8; 512]>;
+
+/// Checks every name, and lowers them all if one needs it.
+pub(crate) fn lower(headers: &[Header<'_>], lowered: &mut Lowered) -> Result<(), SignError> {
+    let mut all = 0;
+    for (name, _) in headers {
+        #[allow(clippy::indexing_slicing, reason = "a byte is below 256")]
+        let class = name.iter().fold(0, |class, byte| class | NAME[usize::from(*byte)]);
+        all |= class;
+        if class & NOT_A_TOKEN != 0 || name.is_empty() {
+            return Err(bad_name(name));
         }
-        check_name(name)?;
-        entries.push(Entry { order: order(name), name, value });
     }
-    if !entries.iter().any(|entry| entry.name == b"host") {
-        return Err(SignError::MissingHost);
-    }
-    entries.extend(added.iter().map(|(name, value)| Entry { order: order(name), name, value }));
-    // Stable: repeated headers keep their order.
-    entries.sort_by(|one, other| one.order.cmp(&other.order).then_with(|| one.name.cmp(other.name)));
-    let mut previous: &[u8] = b"";
-    for entry in &entries {
-        if entry.name == previous {
-            // Over the line end of the one before.
-            out.pop();
-            out.push(b',');
-        } else {
-            out.extend_from_slice(entry.name);
-            out.push(b':');
-            previous = entry.name;
+    if all & CAPITAL != 0 {
+        for (name, _) in headers {
+            lowered.extend(name.iter().map(u8::to_ascii_lowercase));
         }
-        push_value(out, entry.value)?;
-        out.push(b'\n');
     }
-    out.push(b'\n');
-    let start = out.len();
-    previous = b"";
-    for entry in entries.iter().filter(|entry| std::mem::replace(&mut previous, entry.name) != entry.name) {
-        if out.len() > start {
-            out.push(b';');
+    Ok(())
+}
+
+#[cold]
+#[allow(clippy::indexing_slicing, reason = "a byte is below 256")]
+fn bad_name(name: &[u8]) -> SignError {
+    let at = name.iter().position(|byte| NAME[usize::from(*byte)] & NOT_A_TOKEN != 0);
+    at.map_or(SignError::Empty("header name"), |at| SignError::BadByte { field: "header name", at })
+}
+
+/// The headers that are signed, in order.
+pub(crate) struct SignedHeaders<'a>(SmallVec<[Entry<'a>; 20]>);
+
+impl<'a> SignedHeaders<'a> {
+    /// `lowered`: of the same `headers`. `replaced`: lower-case names that the signer answers for. `added`: its own.
+    pub(crate) fn new(
+        headers: &'a [Header<'a>],
+        lowered: &'a Lowered,
+        replaced: impl Fn(&[u8]) -> bool,
+        added: &[Header<'a>],
+    ) -> Result<Self, SignError> {
+        let mut entries: SmallVec<[Entry<'a>; 20]> = SmallVec::with_capacity(headers.len() + added.len());
+        let mut host = false;
+        let mut at = 0;
+        for (name, value) in headers {
+            let name = lowered.get(at..at + name.len()).unwrap_or(name);
+            at += name.len();
+            if is_signed_header(name) && !replaced(name) {
+                host |= name == b"host";
+                entries.push(Entry { order: order(name), name, value });
+            }
         }
-        out.extend_from_slice(entry.name);
+        if !host {
+            return Err(SignError::MissingHost);
+        }
+        entries.extend(added.iter().map(|(name, value)| Entry { order: order(name), name, value }));
+        // Stable: repeated headers keep their order.
+        entries.sort_by(|one, other| one.order.cmp(&other.order).then_with(|| one.name.cmp(other.name)));
+        Ok(Self(entries))
     }
-    Ok(start..out.len())
+
+    /// The canonical headers, and the blank line after them.
+    pub(crate) fn write(&self, out: &mut impl Out) -> Result<(), SignError> {
+        let mut previous: &[u8] = b"";
+        for entry in &self.0 {
+            if entry.name == previous {
+                out.push(b',');
+            } else {
+                if !previous.is_empty() {
+                    out.push(b'\n');
+                }
+                out.put(entry.name);
+                out.push(b':');
+                previous = entry.name;
+            }
+            push_value(out, entry.value)?;
+        }
+        out.put(b"\n\n");
+        Ok(())
+    }
+
+    /// `host;x-amz-date`, with what stands between the names.
+    pub(crate) fn write_names(&self, out: &mut impl Out, between: &[u8]) {
+        let mut previous: &[u8] = b"";
+        for entry in &self.0 {
+            if entry.name != previous {
+                if !previous.is_empty() {
+                    out.put(between);
+                }
+                out.put(entry.name);
+                previous = entry.name;
+            }
+        }
+    }
+
+    /// An upper bound of the length of the list of names.
+    pub(crate) fn names_length(&self) -> usize {
+        self.0.iter().map(|entry| entry.name.len() + 1).sum()
+    }
 }
 
 /// Orders as the bytes do, as far as it goes.
+#[inline]
 fn order(name: &[u8]) -> u64 {
+    if let Some(first) = name.first_chunk() {
+        return u64::from_be_bytes(*first);
+    }
     let mut first = [0; 8];
     for (to, from) in first.iter_mut().zip(name) {
         *to = *from;
@@ -117,22 +179,13 @@ fn order(name: &[u8]) -> u64 {
     u64::from_be_bytes(first)
 }
 
-#[allow(clippy::indexing_slicing, reason = "a byte is below 256")]
-fn check_name(name: &[u8]) -> Result<(), SignError> {
-    match name.iter().position(|byte| !TOKEN[usize::from(*byte)]) {
-        None if name.is_empty() => Err(SignError::Empty("header name")),
-        None => Ok(()),
-        Some(at) => Err(SignError::BadByte { field: "header name", at }),
-    }
-}
-
 /// Trimmed, and each run of blanks inside folded to one, as is an obsolete line fold.
 #[allow(clippy::needless_bitwise_bool, reason = "an early end would keep the loop from running over whole registers")]
-fn push_value(out: &mut Vec<u8>, value: &[u8]) -> Result<(), SignError> {
+pub(crate) fn push_value(out: &mut impl Out, value: &[u8]) -> Result<(), SignError> {
     let blank = |byte: u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | 0x0b | 0x0c);
     // Most values hold no blank at all; without an early end this is a loop over whole registers.
     if value.iter().fold(true, |plain, byte| plain & (*byte > b' ')) {
-        out.extend_from_slice(value);
+        out.put(value);
         return Ok(());
     }
     // Plain, too: single spaces between words.
@@ -143,46 +196,51 @@ fn push_value(out: &mut Vec<u8>, value: &[u8]) -> Result<(), SignError> {
         after_blank = is_blank;
     }
     if plain && (!after_blank || value.is_empty()) {
-        out.extend_from_slice(value);
+        out.put(value);
         return Ok(());
     }
     if let Some(at) = value.iter().position(|byte| *byte == 0) {
         return Err(SignError::BadByte { field: "header value", at });
     }
     let mut words = value.split(|&byte| blank(byte)).filter(|word| !word.is_empty());
-    out.extend_from_slice(words.next().unwrap_or_default());
+    out.put(words.next().unwrap_or_default());
     for word in words {
         out.push(b' ');
-        out.extend_from_slice(word);
+        out.put(word);
     }
     Ok(())
 }
 
 /// S3: as sent, each byte in its one spelling. Generic: normalised if `normalize`, and every byte encoded once more.
-pub(crate) fn push_path(out: &mut Vec<u8>, style: Style, path: &[u8], normalize: bool) {
-    let start = out.len();
+pub(crate) fn push_path(out: &mut impl Out, style: Style, path: &[u8], normalize: bool) {
     match style {
-        Style::S3 => push_recoded(out, path, |byte| byte == b'/'),
+        _ if path.is_empty() => out.push(b'/'),
+        Style::S3 => push_recoded(out, path, Keep::Slash),
         Style::Generic if normalize && needs_normalizing(path) => push_normalized(out, path),
-        Style::Generic => push_encoded(out, path, |byte| byte == b'/'),
-    }
-    if out.len() == start {
-        out.push(b'/');
+        Style::Generic => push_encoded(out, path, Keep::Slash),
     }
 }
 
+/// True if a segment is empty, `.` or `..` (an empty last one is a trailing slash), or there is no slash first.
 fn needs_normalizing(path: &[u8]) -> bool {
-    let mut segments = path.split(|byte| *byte == b'/');
-    let first = segments.next().unwrap_or_default();
-    let last = path.last() == Some(&b'/');
-    let count = path.split(|byte| *byte == b'/').count() - 1;
-    !first.is_empty()
-        || segments.enumerate().any(|(at, segment)| matches!(segment, b"." | b"..") || (segment.is_empty() && !(last && at + 1 == count)))
+    let Some((b'/', rest)) = path.split_first() else { return true };
+    if rest.is_empty() {
+        return false;
+    }
+    let rest = rest.strip_suffix(b"/").unwrap_or(rest);
+    // Each starts after a slash, and so does its first byte.
+    let mut after_slash = true;
+    let mut suspect = false;
+    for &byte in rest {
+        suspect |= after_slash && matches!(byte, b'/' | b'.');
+        after_slash = byte == b'/';
+    }
+    (suspect || after_slash) && rest.split(|byte| *byte == b'/').any(|segment| matches!(segment, b"" | b"." | b".."))
 }
 
 /// RFC 3986, section 5.2.4, and no empty segments: `/a/./b//../c/` is `/a/c/`.
-fn push_normalized(out: &mut Vec<u8>, path: &[u8]) {
-    let mut segments: Vec<&[u8]> = Vec::new();
+fn push_normalized(out: &mut impl Out, path: &[u8]) {
+    let mut segments: SmallVec<[&[u8]; 16]> = SmallVec::new();
     for segment in path.split(|byte| *byte == b'/') {
         match segment {
             b"" | b"." => {}
@@ -194,37 +252,77 @@ fn push_normalized(out: &mut Vec<u8>, path: &[u8]) {
     }
     for segment in &segments {
         out.push(b'/');
-        push_encoded(out, segment, |_| false);
+        push_encoded(out, segment, Keep::Unreserved);
     }
     // A trailing slash stays; `/a/.` has none.
-    if path.last() == Some(&b'/') && !segments.is_empty() {
+    if segments.is_empty() || path.last() == Some(&b'/') {
         out.push(b'/');
     }
 }
 
-/// Sorted by name, then value, both in their one spelling.
-pub(crate) fn push_query(out: &mut Vec<u8>, query: &[u8]) {
-    if query.is_empty() {
-        return;
-    }
-    let mut spelled = Vec::with_capacity(query.len() + 16);
-    let mut pairs: Vec<(std::ops::Range<usize>, std::ops::Range<usize>)> = Vec::with_capacity(8);
-    for pair in query.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()) {
-        let mut halves = pair.splitn(2, |byte| *byte == b'=');
-        let start = spelled.len();
-        push_recoded(&mut spelled, halves.next().unwrap_or_default(), |_| false);
-        let middle = spelled.len();
-        push_recoded(&mut spelled, halves.next().unwrap_or_default(), |_| false);
-        pairs.push((start..middle, middle..spelled.len()));
-    }
-    let text = |range: &std::ops::Range<usize>| spelled.get(range.clone()).unwrap_or_default();
-    pairs.sort_by(|one, other| (text(&one.0), text(&one.1)).cmp(&(text(&other.0), text(&other.1))));
-    for (at, (name, value)) in pairs.iter().enumerate() {
-        if at > 0 {
-            out.push(b'&');
+/// A query's terms, each in its one spelling.
+#[derive(Default)]
+pub(crate) struct Query {
+    spelled: SmallVec<[u8; 512]>,
+    terms: SmallVec<[Term; 16]>,
+}
+
+/// Where a term lies in what is spelled.
+struct Term {
+    name: usize,
+    value: usize,
+    end: usize,
+}
+
+impl Query {
+    /// Takes a query as sent, without the terms whose names (as sent) `leave_out` picks.
+    pub(crate) fn take(&mut self, query: &[u8], leave_out: impl Fn(&[u8]) -> bool) {
+        let mut rest = query;
+        while !rest.is_empty() {
+            let end = rest.iter().position(|byte| *byte == b'&').unwrap_or(rest.len());
+            let term = rest.get(..end).unwrap_or_default();
+            rest = rest.get(end + 1..).unwrap_or_default();
+            let cut = term.iter().position(|byte| *byte == b'=').unwrap_or(term.len());
+            let (name, value) = term.split_at_checked(cut).unwrap_or_default();
+            if term.is_empty() || leave_out(name) {
+                continue;
+            }
+            let start = self.spelled.len();
+            push_recoded(&mut self.spelled, name, Keep::Unreserved);
+            let middle = self.spelled.len();
+            push_recoded(&mut self.spelled, value.get(1..).unwrap_or_default(), Keep::Unreserved);
+            self.terms.push(Term { name: start, value: middle, end: self.spelled.len() });
         }
-        out.extend_from_slice(text(name));
-        out.push(b'=');
-        out.extend_from_slice(text(value));
+    }
+
+    /// Adds a term of the signer's own: `name` stands for itself, `value` writes what is already in its one spelling.
+    pub(crate) fn add(&mut self, name: &[u8], value: impl FnOnce(&mut SmallVec<[u8; 512]>)) {
+        let start = self.spelled.len();
+        self.spelled.extend_from_slice(name);
+        let middle = self.spelled.len();
+        value(&mut self.spelled);
+        self.terms.push(Term { name: start, value: middle, end: self.spelled.len() });
+    }
+
+    /// Sorted by name, then value.
+    pub(crate) fn write(&mut self, out: &mut impl Out) {
+        let spelled = &self.spelled;
+        let text = |from: usize, to: usize| spelled.get(from..to).unwrap_or_default();
+        let key = |term: &Term| (text(term.name, term.value), text(term.value, term.end));
+        self.terms.sort_by(|one, other| key(one).cmp(&key(other)));
+        for (at, term) in self.terms.iter().enumerate() {
+            if at > 0 {
+                out.push(b'&');
+            }
+            let (name, value) = key(term);
+            out.put(name);
+            out.push(b'=');
+            out.put(value);
+        }
+    }
+
+    /// The length of the text, once written.
+    pub(crate) fn length(&self) -> usize {
+        self.spelled.len() + 2 * self.terms.len()
     }
 }

@@ -1,13 +1,17 @@
 //! Keys, and the keys derived from them: one immutable snapshot that is zeroed when it is dropped.
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _, UnparsedPublicKey};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use crate::SignError;
+use crate::encode::{hex, push_hex, unhex, unhex_digest};
+use crate::sign::SignatureText;
+use crate::{SignError, Variant};
 
 /// HMAC with its key already worked in. Zeroed when dropped.
 pub(crate) type KeyState = Hmac<Sha256>;
@@ -22,6 +26,8 @@ pub struct Credentials {
     secret_access_key: Zeroizing<String>,
     session_token: Option<Zeroizing<String>>,
     derived: Mutex<Vec<Derived>>,
+    /// Of SigV4a: one for all scopes and days.
+    key_pair: OnceLock<Arc<EcdsaKeyPair>>,
 }
 
 struct Derived {
@@ -47,6 +53,7 @@ impl Credentials {
             secret_access_key: Zeroizing::new(secret_access_key.to_owned()),
             session_token: session_token.map(|token| Zeroizing::new(token.to_owned())),
             derived: Mutex::new(Vec::new()),
+            key_pair: OnceLock::new(),
         })
     }
 
@@ -60,8 +67,37 @@ impl Credentials {
         self.session_token.as_ref().map(|token| token.as_str())
     }
 
-    /// The signing key for a date and a scope. See "Create a signed AWS API request", step 3: derive a signing key.
-    pub(crate) fn signing_key(&self, date: [u8; 8], region: &str, signing_name: &str) -> KeyState {
+    /// The signing key for a date and a scope (region, signing name).
+    pub(crate) fn signing_key(
+        &self,
+        variant: Variant,
+        date: [u8; 8],
+        (region, signing_name): (&str, &str),
+    ) -> Result<SigningKey, SignError> {
+        Ok(match variant {
+            Variant::V4 => SigningKey::Hmac(self.hmac_key(date, region, signing_name)),
+            Variant::V4a => SigningKey::Ecdsa(self.key_pair()?),
+        })
+    }
+
+    /// The point of SigV4a's public key, uncompressed (65 bytes: 4, x, y): all that a verifier needs.
+    ///
+    /// # Errors
+    /// [`SignError::Crypto`], if the cryptographic library fails.
+    pub fn public_key(&self) -> Result<[u8; 65], SignError> {
+        self.key_pair()?.public_key().as_ref().try_into().map_err(|_| SignError::Crypto)
+    }
+
+    fn key_pair(&self) -> Result<Arc<EcdsaKeyPair>, SignError> {
+        if let Some(pair) = self.key_pair.get() {
+            return Ok(Arc::clone(pair));
+        }
+        let pair = key_pair(&self.secret_access_key, &self.access_key_id)?;
+        Ok(Arc::clone(self.key_pair.get_or_init(|| Arc::new(pair))))
+    }
+
+    /// See "Create a signed AWS API request", step 3: derive a signing key.
+    fn hmac_key(&self, date: [u8; 8], region: &str, signing_name: &str) -> KeyState {
         let mut derived = self.derived.lock().unwrap_or_else(PoisonError::into_inner);
         let known = derived.iter().position(|kept| kept.date == date && *kept.signing_name == *signing_name && *kept.region == *region);
         if let Some(kept) = known.and_then(|at| derived.get(at)) {
@@ -87,6 +123,84 @@ impl Credentials {
         let signing_key = digest(&keyed(&*service_key), b"aws4_request");
         keyed(&*signing_key)
     }
+}
+
+/// What makes and checks signatures.
+#[derive(Clone)]
+pub(crate) enum SigningKey {
+    Hmac(KeyState),
+    Ecdsa(Arc<EcdsaKeyPair>),
+}
+
+impl SigningKey {
+    /// Step 3: hexadecimal digits.
+    pub(crate) fn sign(&self, text: &[u8]) -> Result<SignatureText, SignError> {
+        match self {
+            Self::Hmac(key) => {
+                let mut mac = key.clone();
+                mac.update(text);
+                Ok(SignatureText::from_slice(&hex(&mac.finalize().into_bytes().into())))
+            }
+            Self::Ecdsa(pair) => {
+                let signature = pair.sign(&SystemRandom::new(), text).map_err(|_| SignError::Crypto)?;
+                let mut digits = SignatureText::new();
+                push_hex(&mut digits, signature.as_ref());
+                Ok(digits)
+            }
+        }
+    }
+
+    /// True if `signature` (hexadecimal digits) is of this text; compared in constant time.
+    pub(crate) fn verifies(&self, text: &[u8], signature: &[u8]) -> bool {
+        match self {
+            Self::Hmac(key) => {
+                let mut mac = key.clone();
+                mac.update(text);
+                unhex_digest(signature).is_some_and(|signature| mac.verify_slice(&signature).is_ok())
+            }
+            Self::Ecdsa(pair) => unhex(signature).is_some_and(|signature| {
+                UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, pair.public_key().as_ref()).verify(text, &signature).is_ok()
+            }),
+        }
+    }
+}
+
+/// The order of P-256 less two.
+const ORDER_LESS_TWO: [u8; 32] = [
+    0xff, 0xff, 0xff, 0xff, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6, 0xfa, 0xad, 0xa7, 0x17,
+    0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x4f,
+];
+
+/// SigV4a's key pair: NIST SP 800-108 in counter mode over HMAC-SHA256, until the number fits the curve.
+fn key_pair(secret: &str, access_key_id: &str) -> Result<EcdsaKeyPair, SignError> {
+    let mut input = Zeroizing::new(Vec::with_capacity(5 + secret.len()));
+    input.extend(b"AWS4A");
+    input.extend(secret.bytes());
+    let key = keyed(&input);
+    for counter in 1..=254 {
+        let mut fixed = Vec::with_capacity(access_key_id.len() + 32);
+        for part in [&[0, 0, 0, 1][..], b"AWS4-ECDSA-P256-SHA256", &[0], access_key_id.as_bytes(), &[counter], &[0, 0, 1, 0]] {
+            fixed.extend_from_slice(part);
+        }
+        let mut number = digest(&key, &fixed);
+        if *number > ORDER_LESS_TWO {
+            continue;
+        }
+        // One more, from the last byte on.
+        for byte in number.iter_mut().rev() {
+            *byte = byte.wrapping_add(1);
+            if *byte != 0 {
+                break;
+            }
+        }
+        // An EC private key (RFC 5915) on P-256 that leaves its public half to the library.
+        let mut der = Zeroizing::new(Vec::with_capacity(51));
+        der.extend([0x30, 0x31, 0x02, 0x01, 0x01, 0x04, 0x20]);
+        der.extend(number.iter());
+        der.extend([0xa0, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07]);
+        return EcdsaKeyPair::from_private_key_der(&ECDSA_P256_SHA256_ASN1_SIGNING, &der).map_err(|_| SignError::Crypto);
+    }
+    Err(SignError::Crypto)
 }
 
 impl fmt::Debug for Credentials {
@@ -136,13 +250,13 @@ mod tests {
     #[test]
     fn derived_keys_are_bounded_and_right_again_after_eviction() {
         let credentials = Credentials::new("A", "s", None).unwrap();
-        let first = digest(&credentials.signing_key(*b"20150830", "r0", "s"), b"x");
+        let first = digest(&credentials.hmac_key(*b"20150830", "r0", "s"), b"x");
         for number in 0..3 * KEPT {
-            credentials.signing_key(*b"20150830", &format!("r{number}"), "s");
+            credentials.hmac_key(*b"20150830", &format!("r{number}"), "s");
         }
         assert_eq!(credentials.derived.lock().unwrap().len(), KEPT);
-        assert_eq!(digest(&credentials.signing_key(*b"20150830", "r0", "s"), b"x"), first);
-        credentials.signing_key(*b"20150831", "r0", "s");
+        assert_eq!(digest(&credentials.hmac_key(*b"20150830", "r0", "s"), b"x"), first);
+        credentials.hmac_key(*b"20150831", "r0", "s");
         assert_eq!(credentials.derived.lock().unwrap().len(), 1);
     }
 }

@@ -2,14 +2,23 @@
 #![deny(missing_docs)]
 
 mod canonical;
+mod checksum;
+pub mod chunked;
 mod credentials;
 mod encode;
 mod error;
+pub mod event;
+mod out;
 mod sign;
 mod time;
+pub mod verify;
 pub mod wire;
 
 pub use canonical::is_signed_header;
+pub use checksum::{Checksum, ChecksumAlgorithm};
 pub use credentials::Credentials;
 pub use error::SignError;
-pub use sign::{Options, Payload, Request, Scope, Signed, Steps, Style, sign, sign_with, steps, steps_with};
+pub use sign::{
+    MAX_EXPIRES, Options, Payload, Presigned, Request, Scope, SessionToken, Signed, Steps, Style, Variant, presign, presign_steps, sign,
+    sign_with, steps, steps_with,
+};

@@ -1,17 +1,37 @@
 //! Steps 2 to 4: the string to sign, the signature, and what is added to the request.
 
 use std::fmt;
+use std::ops::Range;
 
-use hmac::Mac;
 use sha2::{Digest, Sha256};
-use zeroize::Zeroizing;
+use smallvec::SmallVec;
+use zeroize::optimization_barrier;
 
-use crate::canonical::{push_headers, push_path, push_query};
-use crate::encode::hex;
+use crate::canonical::{Header, Lowered, Query, SignedHeaders, lower, push_path};
+use crate::encode::{Keep, hex, push_encoded};
+use crate::out::{HashOut, Out};
 use crate::time::{AmzDate, amz_date};
 use crate::{Credentials, SignError};
 
-const ALGORITHM: &[u8] = b"AWS4-HMAC-SHA256";
+/// The algorithm that a signature names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Variant {
+    /// `AWS4-HMAC-SHA256`: one region.
+    #[default]
+    V4,
+    /// `AWS4-ECDSA-P256-SHA256`: the scope's region is a region set, e.g. `*` or `us-east-1,us-west-2`.
+    V4a,
+}
+
+impl Variant {
+    /// As it stands in a signature.
+    pub const fn algorithm(self) -> &'static str {
+        match self {
+            Self::V4 => "AWS4-HMAC-SHA256",
+            Self::V4a => "AWS4-ECDSA-P256-SHA256",
+        }
+    }
+}
 
 /// How the path enters the canonical request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +45,7 @@ pub enum Style {
 /// The credential scope, but for its date.
 #[derive(Clone, Copy, Debug)]
 pub struct Scope<'a> {
-    /// E.g. `us-east-1`.
+    /// E.g. `us-east-1`; with [`Variant::V4a`] a region set, e.g. `*`.
     pub region: &'a str,
     /// E.g. `es` for OpenSearch.
     pub signing_name: &'a str,
@@ -40,8 +60,15 @@ pub enum Payload<'a> {
     Bytes(&'a [u8]),
     /// Its SHA-256.
     Digest([u8; 32]),
-    /// The value for `x-amz-content-sha256`: 64 hexadecimal digits, or `UNSIGNED-PAYLOAD` and the like. That header is added.
+    /// The value for `x-amz-content-sha256`: 64 hexadecimal digits, or one of AWS's keywords. That header is added.
     Given(&'a [u8]),
+}
+
+impl Payload<'static> {
+    /// There is none.
+    pub const EMPTY: Self = Self::Bytes(b"");
+    /// The body is not signed; for S3, over TLS.
+    pub const UNSIGNED: Self = Self::Given(b"UNSIGNED-PAYLOAD");
 }
 
 /// A request to be signed.
@@ -54,65 +81,130 @@ pub struct Request<'a> {
     /// As sent, undecoded, without `?`.
     pub query: &'a [u8],
     /// (name in any case, value); `host` must be there. Repeated names are joined in order. A signature that stands among them
-    /// (`authorization`, `x-amz-date`, `x-amz-security-token`) is left out: what [`Signed`] holds takes its place.
+    /// (`authorization`, `x-amz-date`, `x-amz-security-token`) is left out: what is signed takes its place.
     pub headers: &'a [(&'a [u8], &'a [u8])],
     /// The body.
     pub payload: Payload<'a>,
 }
 
+/// Where temporary credentials' session token goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SessionToken {
+    /// `x-amz-security-token`, signed.
+    #[default]
+    Signed,
+    /// `x-amz-security-token`, added after signing (`IoT`).
+    AddedAfter,
+    /// `x-amz-s3session-token`, signed (S3 Express).
+    S3Express,
+}
+
+impl SessionToken {
+    fn header(self) -> &'static [u8] {
+        match self {
+            Self::Signed | Self::AddedAfter => b"x-amz-security-token",
+            Self::S3Express => b"x-amz-s3session-token",
+        }
+    }
+
+    fn parameter(self) -> &'static [u8] {
+        match self {
+            Self::Signed | Self::AddedAfter => b"X-Amz-Security-Token",
+            Self::S3Express => b"X-Amz-S3session-Token",
+        }
+    }
+}
+
 /// What few callers need to change.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
+    /// The algorithm.
+    pub variant: Variant,
     /// Generic style: remove `.`, `..` and empty segments. On, unless a service says otherwise.
     pub normalize: bool,
-    /// The session token is added after signing instead of being signed (`IoT`).
-    pub omit_session_token: bool,
-    /// Add `x-amz-content-sha256` also where the style does not ask for it.
+    /// Where the session token goes.
+    pub session_token: SessionToken,
+    /// Add `x-amz-content-sha256` also where neither the style nor the payload asks for it (`aoss`).
     pub content_sha256: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { normalize: true, omit_session_token: false, content_sha256: false }
+        Self { variant: Variant::V4, normalize: true, session_token: SessionToken::Signed, content_sha256: false }
     }
 }
 
-/// What signing adds to a request.
+/// Hexadecimal digits: 64, or up to 144 of an ECDSA signature in DER.
+pub(crate) type SignatureText = SmallVec<[u8; 144]>;
+
+/// What signing by headers adds to a request.
 pub struct Signed {
-    authorization: Vec<u8>,
+    /// `name: value\r\n` for each.
+    lines: Vec<u8>,
     amz_date: AmzDate,
-    content_sha256: Option<Vec<u8>>,
-    session_token: Option<Zeroizing<String>>,
+    content_sha256: Option<Range<usize>>,
+    region_set: Option<Range<usize>>,
+    session_token: Option<(&'static [u8], Range<usize>)>,
+    authorization: Range<usize>,
+    signature: Range<usize>,
 }
 
 impl Signed {
     /// The `authorization` header.
     pub fn authorization(&self) -> &[u8] {
-        &self.authorization
+        self.text(&self.authorization)
     }
 
     /// The `x-amz-date` header: `20150830T123600Z`.
-    pub fn amz_date(&self) -> &[u8] {
+    pub fn amz_date(&self) -> &[u8; 16] {
         &self.amz_date
     }
 
     /// The `x-amz-content-sha256` header, if it is to be set.
     pub fn content_sha256(&self) -> Option<&[u8]> {
-        self.content_sha256.as_deref()
+        self.content_sha256.as_ref().map(|range| self.text(range))
     }
 
-    /// The `x-amz-security-token` header, if it is to be set.
-    pub fn session_token(&self) -> Option<&[u8]> {
-        self.session_token.as_ref().map(|token| token.as_bytes())
+    /// The session token's header, if it is to be set: name and value.
+    pub fn session_token(&self) -> Option<(&'static [u8], &[u8])> {
+        self.session_token.as_ref().map(|(name, range)| (*name, self.text(range)))
+    }
+
+    /// The `x-amz-region-set` header, if it is to be set ([`Variant::V4a`]).
+    pub fn region_set(&self) -> Option<&[u8]> {
+        self.region_set.as_ref().map(|range| self.text(range))
+    }
+
+    /// Hexadecimal digits: 64, or up to 144 with [`Variant::V4a`].
+    pub fn signature(&self) -> &[u8] {
+        self.text(&self.signature)
     }
 
     /// All of them in order, lower-case, `authorization` last.
     pub fn headers(&self) -> impl Iterator<Item = (&'static [u8], &[u8])> {
-        let date = Some((&b"x-amz-date"[..], self.amz_date()));
+        let date = Some((&b"x-amz-date"[..], &self.amz_date[..]));
         let hash = self.content_sha256().map(|value| (&b"x-amz-content-sha256"[..], value));
-        let token = self.session_token().map(|value| (&b"x-amz-security-token"[..], value));
+        let regions = self.region_set().map(|value| (&b"x-amz-region-set"[..], value));
         let authorization = Some((&b"authorization"[..], self.authorization()));
-        [date, hash, token, authorization].into_iter().flatten()
+        [date, hash, regions, self.session_token(), authorization].into_iter().flatten()
+    }
+
+    /// The same as HTTP/1.1 writes them: `name: value`, CR and LF for each.
+    pub fn lines(&self) -> &[u8] {
+        &self.lines
+    }
+
+    fn text(&self, range: &Range<usize>) -> &[u8] {
+        self.lines.get(range.clone()).unwrap_or_default()
+    }
+}
+
+impl Drop for Signed {
+    fn drop(&mut self) {
+        if self.session_token.is_some() {
+            self.lines.fill(0);
+            optimization_barrier(&*self.lines);
+        }
     }
 }
 
@@ -122,17 +214,54 @@ impl fmt::Debug for Signed {
     }
 }
 
+/// What signing by query makes of a request.
+pub struct Presigned {
+    query: Vec<u8>,
+    amz_date: AmzDate,
+    signature: Range<usize>,
+}
+
+impl Presigned {
+    /// The whole query to send, without `?`: what the request had, in canonical form, and the signature's parameters.
+    pub fn query(&self) -> &[u8] {
+        &self.query
+    }
+
+    /// `20150830T123600Z`
+    pub fn amz_date(&self) -> &[u8; 16] {
+        &self.amz_date
+    }
+
+    /// Hexadecimal digits.
+    pub fn signature(&self) -> &[u8] {
+        self.query.get(self.signature.clone()).unwrap_or_default()
+    }
+}
+
+impl Drop for Presigned {
+    fn drop(&mut self) {
+        self.query.fill(0);
+        optimization_barrier(&*self.query);
+    }
+}
+
+impl fmt::Debug for Presigned {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.debug_struct("Presigned").field("amz_date", &String::from_utf8_lossy(&self.amz_date)).finish_non_exhaustive()
+    }
+}
+
 /// The same with every intermediate string, for people and tests.
 #[derive(Debug)]
-pub struct Steps {
+pub struct Steps<T = Signed> {
     /// Step 1.
     pub canonical_request: Vec<u8>,
     /// Step 2.
     pub string_to_sign: String,
-    /// Step 3: 64 hexadecimal digits.
+    /// Step 3: hexadecimal digits.
     pub signature: String,
-    /// Step 4.
-    pub signed: Signed,
+    /// Step 4: [`Signed`] or [`Presigned`].
+    pub signed: T,
 }
 
 /// Signs by headers, at a time in seconds since 1970.
@@ -154,10 +283,10 @@ pub fn sign_with(
     unix_seconds: u64,
     options: Options,
 ) -> Result<Signed, SignError> {
-    Ok(work(credentials, scope, request, unix_seconds, options)?.signed)
+    Ok(by_headers(credentials, scope, request, unix_seconds, options, HashOut::new())?.signed)
 }
 
-/// Signs, and shows the four steps.
+/// Signs by headers, and shows the four steps.
 ///
 /// # Errors
 /// As [`sign`].
@@ -176,126 +305,380 @@ pub fn steps_with(
     unix_seconds: u64,
     options: Options,
 ) -> Result<Steps, SignError> {
-    let work = work(credentials, scope, request, unix_seconds, options)?;
-    Ok(Steps {
-        canonical_request: work.canonical_request,
-        string_to_sign: String::from_utf8_lossy(&work.string_to_sign).into_owned(),
-        signature: String::from_utf8_lossy(&work.signature).into_owned(),
-        signed: work.signed,
-    })
+    by_headers(credentials, scope, request, unix_seconds, options, Vec::with_capacity(1024)).map(Work::into_steps)
 }
 
-struct Work {
-    canonical_request: Vec<u8>,
-    string_to_sign: Vec<u8>,
-    signature: [u8; 64],
-    signed: Signed,
+/// Signs by query: a presigned URL, valid for `expires` seconds (1 to 604,800) from `unix_seconds` on.
+///
+/// S3's clients sign [`Payload::UNSIGNED`] so, all others the body that is to be sent, mostly [`Payload::EMPTY`]. Signature
+/// parameters that stand in the query are left out.
+///
+/// # Errors
+/// [`SignError`], naming the part of the input that cannot be signed.
+pub fn presign(
+    credentials: &Credentials,
+    scope: &Scope<'_>,
+    request: &Request<'_>,
+    unix_seconds: u64,
+    expires: u64,
+    options: Options,
+) -> Result<Presigned, SignError> {
+    Ok(by_query(credentials, scope, request, unix_seconds, expires, options, HashOut::new())?.signed)
 }
 
-fn work(
+/// [`presign`], and shows the four steps.
+///
+/// # Errors
+/// As [`presign`].
+pub fn presign_steps(
+    credentials: &Credentials,
+    scope: &Scope<'_>,
+    request: &Request<'_>,
+    unix_seconds: u64,
+    expires: u64,
+    options: Options,
+) -> Result<Steps<Presigned>, SignError> {
+    by_query(credentials, scope, request, unix_seconds, expires, options, Vec::with_capacity(1024)).map(Work::into_steps)
+}
+
+/// Where the canonical request goes, and what is kept of it.
+trait Sink: Out {
+    type Kept;
+    fn close(self, secret: bool) -> ([u8; 32], Self::Kept);
+}
+
+impl Sink for HashOut {
+    type Kept = ();
+    fn close(self, secret: bool) -> ([u8; 32], ()) {
+        (self.finish(secret), ())
+    }
+}
+
+impl Sink for Vec<u8> {
+    type Kept = Self;
+    fn close(self, _: bool) -> ([u8; 32], Self) {
+        (Sha256::digest(&self).into(), self)
+    }
+}
+
+struct Work<T, K> {
+    canonical_request: K,
+    string_to_sign: StringToSign,
+    signature: SignatureText,
+    signed: T,
+}
+
+impl<T> Work<T, Vec<u8>> {
+    fn into_steps(self) -> Steps<T> {
+        Steps {
+            canonical_request: self.canonical_request,
+            string_to_sign: String::from_utf8_lossy(&self.string_to_sign.text).into_owned(),
+            signature: String::from_utf8_lossy(&self.signature).into_owned(),
+            signed: self.signed,
+        }
+    }
+}
+
+/// Step 2's text; where the credential scope lies in it.
+#[derive(Clone)]
+pub(crate) struct StringToSign {
+    pub(crate) text: SmallVec<[u8; 256]>,
+    scope: Range<usize>,
+}
+
+impl StringToSign {
+    /// `algorithm`: of a request, or of what follows it. All but the last lines.
+    pub(crate) fn new(algorithm: &[u8], variant: Variant, amz_date: &AmzDate, scope: (&str, &str)) -> Self {
+        let mut text = SmallVec::new();
+        text.extend_from_slice(algorithm);
+        text.push(b'\n');
+        text.extend_from_slice(amz_date);
+        text.push(b'\n');
+        let start = text.len();
+        push_scope(&mut text, variant, amz_date, scope, b"/");
+        let scope = start..text.len();
+        text.push(b'\n');
+        Self { text, scope }
+    }
+
+    /// `20150830/us-east-1/service/aws4_request`
+    pub(crate) fn scope(&self) -> &[u8] {
+        self.text.get(self.scope.clone()).unwrap_or_default()
+    }
+}
+
+/// The credential scope, with what stands between its parts.
+fn push_scope(out: &mut impl Out, variant: Variant, amz_date: &AmzDate, (region, signing_name): (&str, &str), between: &[u8]) {
+    out.put(&date_of(amz_date));
+    if variant == Variant::V4 {
+        out.put(between);
+        out.put(region.as_bytes());
+    }
+    for part in [between, signing_name.as_bytes(), between, b"aws4_request"] {
+        out.put(part);
+    }
+}
+
+/// `20150830`
+pub(crate) fn date_of(amz_date: &AmzDate) -> [u8; 8] {
+    amz_date.first_chunk().copied().unwrap_or(*b"00000000")
+}
+
+/// The payload's line of the canonical request.
+struct PayloadText<'a> {
+    digits: [u8; 64],
+    given: Option<&'a [u8]>,
+}
+
+/// SHA-256 of nothing.
+pub(crate) const EMPTY_SHA256: &[u8; 64] = b"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+impl<'a> PayloadText<'a> {
+    fn of(payload: Payload<'a>) -> Result<Self, SignError> {
+        let (digits, given) = match payload {
+            Payload::Bytes(b"") => (*EMPTY_SHA256, None),
+            Payload::Bytes(bytes) => (hex(&Sha256::digest(bytes).into()), None),
+            Payload::Digest(bytes) => (hex(&bytes), None),
+            Payload::Given(value) => {
+                check_part("payload hash", value)?;
+                ([0; 64], Some(value))
+            }
+        };
+        Ok(Self { digits, given })
+    }
+
+    fn text(&self) -> &[u8] {
+        self.given.unwrap_or(&self.digits)
+    }
+}
+
+fn check(scope: &Scope<'_>, request: &Request<'_>) -> Result<(), SignError> {
+    check_part("region", scope.region.as_bytes())?;
+    check_part("signing name", scope.signing_name.as_bytes())?;
+    check_method(request.method.as_bytes())
+}
+
+fn by_headers<S: Sink>(
     credentials: &Credentials,
     scope: &Scope<'_>,
     request: &Request<'_>,
     unix_seconds: u64,
     options: Options,
-) -> Result<Work, SignError> {
+    mut out: S,
+) -> Result<Work<Signed, S::Kept>, SignError> {
     let amz_date = amz_date(unix_seconds)?;
-    let date: [u8; 8] = std::array::from_fn(|at| amz_date.get(at).copied().unwrap_or(b'0'));
-    check_part("region", scope.region.as_bytes())?;
-    check_part("signing name", scope.signing_name.as_bytes())?;
-    check_method(request.method.as_bytes())?;
-
-    let digest;
-    let payload_hash: &[u8] = match request.payload {
-        Payload::Bytes(bytes) => {
-            digest = hex(&Sha256::digest(bytes).into());
-            &digest
-        }
-        Payload::Digest(bytes) => {
-            digest = hex(&bytes);
-            &digest
-        }
-        Payload::Given(value) => {
-            check_part("payload hash", value)?;
-            value
-        }
-    };
-    let token = credentials.session_token();
-    let signed_token = token.filter(|_| !options.omit_session_token);
-    let add_hash = scope.style == Style::S3 || options.content_sha256 || matches!(request.payload, Payload::Given(_));
+    check(scope, request)?;
+    let payload = PayloadText::of(request.payload)?;
+    let variant = options.variant;
+    let token = credentials.session_token().map(str::as_bytes);
+    let add_hash = scope.style == Style::S3 || options.content_sha256 || payload.given.is_some();
+    let token_header = options.session_token.header();
 
     // Step 1: create a canonical request.
-    let size: usize = request.headers.iter().map(|(name, value)| name.len() * 2 + value.len() + 3).sum();
-    let mut canonical = Vec::with_capacity(size + request.path.len() * 3 + request.query.len() * 3 + token.map_or(0, str::len) + 320);
-    canonical.extend_from_slice(request.method.as_bytes());
-    canonical.push(b'\n');
-    push_path(&mut canonical, scope.style, request.path, options.normalize);
-    canonical.push(b'\n');
-    push_query(&mut canonical, request.query);
-    canonical.push(b'\n');
-    let mut added: [(&[u8], &[u8]); 3] = [(b"x-amz-date", &amz_date), (b"", b""), (b"", b"")];
-    let mut count = 1;
-    for (name, value) in [
-        (&b"x-amz-content-sha256"[..], Some(payload_hash).filter(|_| add_hash)),
-        (b"x-amz-security-token", signed_token.map(str::as_bytes)),
-    ] {
-        if let (Some(value), Some(slot)) = (value, added.get_mut(count)) {
-            *slot = (name, value);
-            count += 1;
-        }
+    let mut added: SmallVec<[Header<'_>; 4]> = SmallVec::new();
+    added.push((b"x-amz-date", &amz_date));
+    if add_hash {
+        added.push((b"x-amz-content-sha256", payload.text()));
     }
-    let added = added.get(..count).unwrap_or_default();
-    // What the caller has of it is superseded.
-    let superseded = |name: &[u8]| add_hash && name.eq_ignore_ascii_case(b"x-amz-content-sha256");
-    let signed_headers = if request.headers.iter().any(|(name, _)| superseded(name)) {
-        let kept: Vec<(&[u8], &[u8])> = request.headers.iter().copied().filter(|(name, _)| !superseded(name)).collect();
-        push_headers(&mut canonical, &kept, added)?
-    } else {
-        push_headers(&mut canonical, request.headers, added)?
+    if variant == Variant::V4a {
+        added.push((b"x-amz-region-set", scope.region.as_bytes()));
+    }
+    if let Some(token) = token.filter(|_| options.session_token != SessionToken::AddedAfter) {
+        added.push((token_header, token));
+    }
+    let mut lowered = Lowered::new();
+    lower(request.headers, &mut lowered)?;
+    let replaced = |name: &[u8]| {
+        name.starts_with(b"x-amz-")
+            && (matches!(name, b"x-amz-date" | b"x-amz-security-token")
+                || name == token_header
+                || (add_hash && name == b"x-amz-content-sha256")
+                || (variant == Variant::V4a && name == b"x-amz-region-set"))
     };
-    canonical.push(b'\n');
-    canonical.extend_from_slice(payload_hash);
+    let headers = SignedHeaders::new(request.headers, &lowered, replaced, &added)?;
+    out.put(request.method.as_bytes());
+    out.push(b'\n');
+    push_path(&mut out, scope.style, request.path, options.normalize);
+    out.push(b'\n');
+    if !request.query.is_empty() {
+        let mut query = Query::default();
+        query.take(request.query, |_| false);
+        query.write(&mut out);
+    }
+    out.push(b'\n');
+    headers.write(&mut out)?;
+    headers.write_names(&mut out, b";");
+    out.push(b'\n');
+    out.put(payload.text());
+    let (digest, canonical_request) = out.close(token.is_some());
 
-    // Step 2: create a string to sign.
-    let mut to_sign = Vec::with_capacity(160 + scope.region.len() + scope.signing_name.len());
-    to_sign.extend_from_slice(ALGORITHM);
-    to_sign.push(b'\n');
-    to_sign.extend_from_slice(&amz_date);
-    to_sign.push(b'\n');
-    let scope_start = to_sign.len();
-    to_sign.extend_from_slice(&date);
-    to_sign.push(b'/');
-    to_sign.extend_from_slice(scope.region.as_bytes());
-    to_sign.push(b'/');
-    to_sign.extend_from_slice(scope.signing_name.as_bytes());
-    to_sign.extend_from_slice(b"/aws4_request");
-    let scope_end = to_sign.len();
-    to_sign.push(b'\n');
-    to_sign.extend_from_slice(&hex(&Sha256::digest(&canonical).into()));
-
-    // Step 3: calculate the signature.
-    let mut mac = credentials.signing_key(date, scope.region, scope.signing_name);
-    mac.update(&to_sign);
-    let signature = hex(&mac.finalize().into_bytes().into());
+    // Steps 2 and 3: create a string to sign, calculate the signature.
+    let names = (scope.region, scope.signing_name);
+    let mut to_sign = StringToSign::new(variant.algorithm().as_bytes(), variant, &amz_date, names);
+    to_sign.text.extend_from_slice(&hex(&digest));
+    let key = credentials.signing_key(variant, date_of(&amz_date), names)?;
+    let signature = key.sign(&to_sign.text)?;
 
     // Step 4: add the signature to the request.
-    let names = canonical.get(signed_headers).unwrap_or_default();
-    let credential_scope = to_sign.get(scope_start..scope_end).unwrap_or_default();
     let id = credentials.access_key_id().as_bytes();
-    let mut authorization = Vec::with_capacity(names.len() + credential_scope.len() + id.len() + 128);
-    for part in [ALGORITHM, b" Credential=", id, b"/", credential_scope, b", SignedHeaders=", names, b", Signature=", &signature] {
-        authorization.extend_from_slice(part);
+    let size = 256
+        + payload.text().len()
+        + token.map_or(0, |token| token.len() + 26)
+        + (id.len() + scope.region.len() * 2 + scope.signing_name.len())
+        + headers.names_length()
+        + signature.len();
+    let mut lines = Lines(Vec::with_capacity(size));
+    lines.header(b"x-amz-date", &amz_date);
+    let content_sha256 = add_hash.then(|| lines.header(b"x-amz-content-sha256", payload.text()));
+    let region_set = (variant == Variant::V4a).then(|| lines.header(b"x-amz-region-set", scope.region.as_bytes()));
+    let session_token = token.map(|token| (token_header, lines.header(token_header, token)));
+    let mut lines = lines.0;
+    lines.extend_from_slice(b"authorization: ");
+    let start = lines.len();
+    for part in [variant.algorithm().as_bytes(), b" Credential=", id, b"/", to_sign.scope(), b", SignedHeaders="] {
+        lines.extend_from_slice(part);
     }
-    let signed = Signed {
-        authorization,
-        amz_date,
-        content_sha256: add_hash.then(|| payload_hash.to_vec()),
-        session_token: token.map(|token| Zeroizing::new(token.to_owned())),
-    };
-    Ok(Work { canonical_request: canonical, string_to_sign: to_sign, signature, signed })
+    headers.write_names(&mut lines, b";");
+    lines.extend_from_slice(b", Signature=");
+    let middle = lines.len();
+    lines.extend_from_slice(&signature);
+    let end = lines.len();
+    lines.extend_from_slice(b"\r\n");
+    let signed = Signed { lines, amz_date, content_sha256, region_set, session_token, authorization: start..end, signature: middle..end };
+    Ok(Work { canonical_request, string_to_sign: to_sign, signature, signed })
 }
 
-fn check_part(field: &'static str, value: &[u8]) -> Result<(), SignError> {
+struct Lines(Vec<u8>);
+
+impl Lines {
+    /// Writes one line; gives where its value lies.
+    fn header(&mut self, name: &[u8], value: &[u8]) -> Range<usize> {
+        self.0.extend_from_slice(name);
+        self.0.extend_from_slice(b": ");
+        let start = self.0.len();
+        self.0.extend_from_slice(value);
+        let end = self.0.len();
+        self.0.extend_from_slice(b"\r\n");
+        start..end
+    }
+}
+
+/// The longest that a presigned URL may be valid, in seconds: seven days.
+pub const MAX_EXPIRES: u64 = 604_800;
+
+/// A query's parameter that belongs to a signature: replaced when signing by query, and none of them is part of the request itself.
+pub(crate) fn is_signature_parameter(name: &[u8]) -> bool {
+    name.get(..6).is_some_and(|first| first.eq_ignore_ascii_case(b"x-amz-"))
+        && [
+            &b"X-Amz-Algorithm"[..],
+            b"X-Amz-Credential",
+            b"X-Amz-Date",
+            b"X-Amz-Expires",
+            b"X-Amz-Region-Set",
+            b"X-Amz-S3session-Token",
+            b"X-Amz-Security-Token",
+            b"X-Amz-Signature",
+            b"X-Amz-SignedHeaders",
+        ]
+        .iter()
+        .any(|parameter| parameter.eq_ignore_ascii_case(name))
+}
+
+fn by_query<S: Sink>(
+    credentials: &Credentials,
+    scope: &Scope<'_>,
+    request: &Request<'_>,
+    unix_seconds: u64,
+    expires: u64,
+    options: Options,
+    mut out: S,
+) -> Result<Work<Presigned, S::Kept>, SignError> {
+    let amz_date = amz_date(unix_seconds)?;
+    if !(1..=MAX_EXPIRES).contains(&expires) {
+        return Err(SignError::Expires(expires));
+    }
+    check(scope, request)?;
+    let payload = PayloadText::of(request.payload)?;
+    let variant = options.variant;
+    let token = credentials.session_token().map(str::as_bytes);
+    let names = (scope.region, scope.signing_name);
+
+    let mut lowered = Lowered::new();
+    lower(request.headers, &mut lowered)?;
+    let replaced = |name: &[u8]| matches!(name, b"x-amz-date" | b"x-amz-security-token" | b"x-amz-s3session-token" | b"x-amz-region-set");
+    let headers = SignedHeaders::new(request.headers, &lowered, replaced, &[])?;
+
+    // What of step 4 is signed itself.
+    let mut query = Query::default();
+    query.take(request.query, is_signature_parameter);
+    query.add(b"X-Amz-Algorithm", |value| value.extend_from_slice(variant.algorithm().as_bytes()));
+    query.add(b"X-Amz-Credential", |value| {
+        push_encoded(value, credentials.access_key_id().as_bytes(), Keep::Unreserved);
+        value.extend_from_slice(b"%2F");
+        push_scope(value, variant, &amz_date, names, b"%2F");
+    });
+    query.add(b"X-Amz-Date", |value| value.extend_from_slice(&amz_date));
+    query.add(b"X-Amz-Expires", |value| push_decimal(value, expires));
+    if variant == Variant::V4a {
+        query.add(b"X-Amz-Region-Set", |value| push_encoded(value, scope.region.as_bytes(), Keep::Unreserved));
+    }
+    let token_parameter = options.session_token.parameter();
+    let signed_token = token.filter(|_| options.session_token != SessionToken::AddedAfter);
+    if let Some(token) = signed_token {
+        query.add(token_parameter, |value| push_encoded(value, token, Keep::Unreserved));
+    }
+    query.add(b"X-Amz-SignedHeaders", |value| headers.write_names(value, b"%3B"));
+    let mut text = Vec::with_capacity(query.length() + 192 + token.map_or(0, |token| token.len() * 3 + 26));
+    query.write(&mut text);
+
+    // Step 1: create a canonical request.
+    out.put(request.method.as_bytes());
+    out.push(b'\n');
+    push_path(&mut out, scope.style, request.path, options.normalize);
+    out.push(b'\n');
+    out.put(&text);
+    out.push(b'\n');
+    headers.write(&mut out)?;
+    headers.write_names(&mut out, b";");
+    out.push(b'\n');
+    out.put(payload.text());
+    let (digest, canonical_request) = out.close(token.is_some());
+
+    // Steps 2 and 3: create a string to sign, calculate the signature.
+    let mut to_sign = StringToSign::new(variant.algorithm().as_bytes(), variant, &amz_date, names);
+    to_sign.text.extend_from_slice(&hex(&digest));
+    let signature = credentials.signing_key(variant, date_of(&amz_date), names)?.sign(&to_sign.text)?;
+
+    // Step 4: add the signature to the request.
+    if let Some(token) = token.filter(|_| signed_token.is_none()) {
+        text.push(b'&');
+        text.extend_from_slice(token_parameter);
+        text.push(b'=');
+        push_encoded(&mut text, token, Keep::Unreserved);
+    }
+    text.extend_from_slice(b"&X-Amz-Signature=");
+    let start = text.len();
+    text.extend_from_slice(&signature);
+    let signed = Presigned { signature: start..text.len(), query: text, amz_date };
+    Ok(Work { canonical_request, string_to_sign: to_sign, signature, signed })
+}
+
+pub(crate) fn push_decimal(out: &mut impl Out, number: u64) {
+    let mut digits = [0; 20];
+    let mut rest = number;
+    let mut count = 0;
+    for slot in digits.iter_mut().rev() {
+        *slot = b'0' + (rest % 10) as u8;
+        count += 1;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.put(digits.get(20 - count..).unwrap_or_default());
+}
+
+pub(crate) fn check_part(field: &'static str, value: &[u8]) -> Result<(), SignError> {
     if value.is_empty() {
         return Err(SignError::Empty(field));
     }

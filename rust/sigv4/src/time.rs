@@ -30,6 +30,27 @@ pub(crate) fn amz_date(unix_seconds: u64) -> Result<AmzDate, SignError> {
     Ok([y1, y2, y3, y4, m1, m2, d1, d2, b'T', h1, h2, i1, i2, s1, s2, b'Z'])
 }
 
+/// Seconds since 1970 of `yyyymmddThhmmssZ`, if that is a time.
+pub(crate) fn unix_seconds_of(amz_date: &AmzDate) -> Option<u64> {
+    let number = |from: usize, to: usize| {
+        let digits = amz_date.get(from..to)?;
+        digits.iter().try_fold(0_u64, |number, digit| digit.is_ascii_digit().then(|| number * 10 + u64::from(digit - b'0')))
+    };
+    let (year, month, day) = (number(0, 4)?, number(4, 6)?, number(6, 8)?);
+    let (hour, minute, second) = (number(9, 11)?, number(11, 13)?, number(13, 15)?);
+    if !(1970..).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    let shifted_year = if month <= 2 { year - 1 } else { year };
+    let (era, year_of_era) = (shifted_year / 400, shifted_year % 400);
+    let day_of_year = (153 * (if month > 2 { month - 3 } else { month + 9 }) + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    let days = (era * 146_097 + day_of_era).checked_sub(719_468)?;
+    let seconds = days * 86_400 + hour * 3_600 + minute * 60 + second;
+    // Written anew it must be the same: the 31st of April is the 1st of May, and letters stand where they stand.
+    (crate::time::amz_date(seconds).ok().as_ref() == Some(amz_date)).then_some(seconds)
+}
+
 fn two(number: u64) -> [u8; 2] {
     [b'0' + (number / 10) as u8, b'0' + (number % 10) as u8]
 }
@@ -48,8 +69,20 @@ mod tests {
             (253_402_300_799, "99991231T235959Z"),
         ] {
             assert_eq!(amz_date(seconds).unwrap(), *expected.as_bytes());
+            assert_eq!(unix_seconds_of(expected.as_bytes().try_into().unwrap()), Some(seconds));
         }
         assert_eq!(amz_date(253_402_300_800), Err(SignError::Time(253_402_300_800)));
         assert!(amz_date(u64::MAX).is_err());
+        for bad in [
+            "20150431T000000Z",
+            "20150230T000000Z",
+            "20150830 123600Z",
+            "20150830T123600z",
+            "20150830T246000Z",
+            "x0150830T123600Z",
+            "19691231T235959Z",
+        ] {
+            assert_eq!(unix_seconds_of(bad.as_bytes().try_into().unwrap()), None, "{bad}");
+        }
     }
 }

@@ -4,7 +4,7 @@
 //! form itself, and that is signed: whether a verifier decodes and encodes or takes it as it comes, it sees the same.
 
 use crate::Style;
-use crate::encode::{decoded, push_percent, push_recoded};
+use crate::encode::{Keep, decoded, push_percent, push_recoded};
 
 /// `path` and `query` as sent by a client (no `?`) in the form to send on, joined by `?` if there is a query.
 ///
@@ -14,7 +14,7 @@ use crate::encode::{decoded, push_percent, push_recoded};
 pub fn path_and_query(style: Style, path: &[u8], query: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(path.len() + query.len() + 16);
     match style {
-        Style::S3 => push_recoded(&mut out, path, |byte| byte == b'/'),
+        Style::S3 => push_recoded(&mut out, path, Keep::Slash),
         Style::Generic => push_legal(&mut out, path),
     }
     if out.is_empty() {
@@ -25,10 +25,10 @@ pub fn path_and_query(style: Style, path: &[u8], query: &[u8]) -> Vec<u8> {
         out.push(separator);
         separator = b'&';
         let mut halves = pair.splitn(2, |byte| *byte == b'=');
-        push_recoded(&mut out, halves.next().unwrap_or_default(), |_| false);
+        push_recoded(&mut out, halves.next().unwrap_or_default(), Keep::Unreserved);
         if let Some(value) = halves.next() {
             out.push(b'=');
-            push_recoded(&mut out, value, |_| false);
+            push_recoded(&mut out, value, Keep::Unreserved);
         }
     }
     out
