@@ -96,7 +96,7 @@ class Signer:
         style: Literal["s3", "generic"] = "generic",
         *,
         variant: Literal["v4", "v4a"] = "v4",
-        token: Literal["signed", "added-after", "s3express"] = "signed",
+        token: Literal["signed", "added-after", "s3express"] = "signed",  # noqa: S107 (no password)
         normalize: bool = True,
         content_sha256: bool = False,
     ) -> Signer: ...
@@ -170,7 +170,7 @@ class Verifier:
         session_token: str | None,
         style: Literal["s3", "generic"] = "generic",
         *,
-        token: Literal["signed", "added-after", "s3express"] = "signed",
+        token: Literal["signed", "added-after", "s3express"] = "signed",  # noqa: S107 (no password)
         normalize: bool = True,
         window: int = 900,
     ) -> Verifier: ...

@@ -99,14 +99,17 @@ fn bad_name(name: &[u8]) -> SignError {
 pub(crate) struct SignedHeaders<'a>(SmallVec<[Entry<'a>; 20]>);
 
 impl<'a> SignedHeaders<'a> {
-    /// `lowered`: of the same `headers`. `replaced`: lower-case names that the signer answers for. `added`: its own.
-    pub(crate) fn new(
+    pub(crate) fn new() -> Self {
+        Self(SmallVec::new())
+    }
+
+    /// `lowered`: of the same `headers`. `replaced`: lower-case names that the signer answers for.
+    pub(crate) fn take(
+        &mut self,
         headers: &'a [Header<'a>],
         lowered: &'a Lowered,
         replaced: impl Fn(&[u8]) -> bool,
-        added: &[Header<'a>],
-    ) -> Result<Self, SignError> {
-        let mut entries: SmallVec<[Entry<'a>; 20]> = SmallVec::with_capacity(headers.len() + added.len());
+    ) -> Result<(), SignError> {
         let mut host = false;
         let mut at = 0;
         for (name, value) in headers {
@@ -114,16 +117,21 @@ impl<'a> SignedHeaders<'a> {
             at += name.len();
             if is_signed_header(name) && !replaced(name) {
                 host |= name == b"host";
-                entries.push(Entry { order: order(name), name, value });
+                self.add(name, value);
             }
         }
-        if !host {
-            return Err(SignError::MissingHost);
-        }
-        entries.extend(added.iter().map(|(name, value)| Entry { order: order(name), name, value }));
-        // Stable: repeated headers keep their order.
-        entries.sort_by(|one, other| one.order.cmp(&other.order).then_with(|| one.name.cmp(other.name)));
-        Ok(Self(entries))
+        if host { Ok(()) } else { Err(SignError::MissingHost) }
+    }
+
+    /// A lower-case name of the signer's own.
+    #[inline]
+    pub(crate) fn add(&mut self, name: &'a [u8], value: &'a [u8]) {
+        self.0.push(Entry { order: order(name), name, value });
+    }
+
+    /// Before anything is written. Stable: repeated headers keep their order.
+    pub(crate) fn sort(&mut self) {
+        self.0.sort_by(|one, other| one.order.cmp(&other.order).then_with(|| one.name.cmp(other.name)));
     }
 
     /// The canonical headers, and the blank line after them.

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::credentials::SigningKey;
 use crate::encode::hex;
-use crate::sign::{EMPTY_SHA256, SignatureText, StringToSign, check_part, date_of};
+use crate::sign::{EMPTY_SHA256, SignatureText, check_part, date_of, push_to_sign};
 use crate::{Credentials, Scope, SignError, Variant};
 
 /// An ECDSA signature is as long as its numbers are; in a chunk's head it is filled up to this, so that the length of the
@@ -81,8 +81,8 @@ const TRAILER_SIGNATURE: &[u8] = b"x-amz-trailer-signature";
 pub struct ChunkSigner {
     key: SigningKey,
     variant: Variant,
-    chunk: StringToSign,
-    trailer: StringToSign,
+    chunk: Vec<u8>,
+    trailer: Vec<u8>,
     previous: SignatureText,
 }
 
@@ -101,7 +101,11 @@ impl ChunkSigner {
         check_part("region", scope.region.as_bytes())?;
         check_part("signing name", scope.signing_name.as_bytes())?;
         let names = (scope.region, scope.signing_name);
-        let text = |what: &str| StringToSign::new(format!("{}-{what}", variant.algorithm()).as_bytes(), variant, amz_date, names);
+        let text = |what: &str| {
+            let mut text = Vec::with_capacity(320);
+            push_to_sign(&mut text, format!("{}-{what}", variant.algorithm()).as_bytes(), variant, amz_date, names);
+            text
+        };
         Ok(Self {
             key: credentials.signing_key(variant, date_of(amz_date), names)?,
             variant,
@@ -125,7 +129,7 @@ impl ChunkSigner {
     /// As [`ChunkSigner::chunk`].
     pub fn digest(&mut self, digest: &[u8; 32]) -> Result<&[u8], SignError> {
         let text = self.chunk_text(digest);
-        self.previous = self.key.sign(&text.text)?;
+        self.previous = self.key.clone().sign(&text)?;
         Ok(&self.previous)
     }
 
@@ -135,30 +139,30 @@ impl ChunkSigner {
     /// As [`ChunkSigner::chunk`].
     pub fn trailer(&mut self, trailers: &[(&[u8], &[u8])]) -> Result<&[u8], SignError> {
         let text = self.trailer_text(&canonical_trailers(trailers.iter().copied()));
-        self.previous = self.key.sign(&text.text)?;
+        self.previous = self.key.clone().sign(&text)?;
         Ok(&self.previous)
     }
 
-    fn chunk_text(&self, digest: &[u8; 32]) -> StringToSign {
+    fn chunk_text(&self, digest: &[u8; 32]) -> Vec<u8> {
         let mut text = self.chunk.clone();
         for part in [&self.previous[..], b"\n", EMPTY_SHA256, b"\n", &hex(digest)] {
-            text.text.extend_from_slice(part);
+            text.extend_from_slice(part);
         }
         text
     }
 
-    fn trailer_text(&self, canonical: &[u8]) -> StringToSign {
+    fn trailer_text(&self, canonical: &[u8]) -> Vec<u8> {
         let mut text = self.trailer.clone();
         for part in [&self.previous[..], b"\n", &hex(&Sha256::digest(canonical).into())] {
-            text.text.extend_from_slice(part);
+            text.extend_from_slice(part);
         }
         text
     }
 
     /// True if this is the next chunk's signature; on it goes from there.
-    fn accepts(&mut self, text: &StringToSign, signature: &[u8]) -> bool {
+    fn accepts(&mut self, text: &[u8], signature: &[u8]) -> bool {
         let signature = unfilled(signature);
-        let valid = self.key.verifies(&text.text, signature);
+        let valid = self.key.verifies(text, signature);
         self.previous = SignatureText::from_slice(signature);
         valid
     }

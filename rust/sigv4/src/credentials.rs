@@ -134,10 +134,9 @@ pub(crate) enum SigningKey {
 
 impl SigningKey {
     /// Step 3: hexadecimal digits.
-    pub(crate) fn sign(&self, text: &[u8]) -> Result<SignatureText, SignError> {
+    pub(crate) fn sign(self, text: &[u8]) -> Result<SignatureText, SignError> {
         match self {
-            Self::Hmac(key) => {
-                let mut mac = key.clone();
+            Self::Hmac(mut mac) => {
                 mac.update(text);
                 Ok(SignatureText::from_slice(&hex(&mac.finalize().into_bytes().into())))
             }

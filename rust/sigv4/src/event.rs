@@ -9,7 +9,7 @@ use crc_fast::{CrcAlgorithm, checksum};
 use sha2::{Digest, Sha256};
 
 use crate::encode::{hex, unhex};
-use crate::sign::{SignatureText, StringToSign, check_part, date_of};
+use crate::sign::{SignatureText, check_part, date_of, push_to_sign};
 use crate::time::amz_date;
 use crate::{Credentials, Payload, Scope, SignError, Variant};
 
@@ -52,13 +52,14 @@ impl EventSigner {
         let mut headers = Vec::with_capacity(66);
         push_name(&mut headers, b":date", TIMESTAMP);
         headers.extend_from_slice(&unix_milliseconds.to_be_bytes());
-        let mut text = StringToSign::new(b"AWS4-HMAC-SHA256-PAYLOAD", Variant::V4, &amz_date, names);
-        text.text.extend_from_slice(&self.previous);
+        let mut text = Vec::with_capacity(320);
+        push_to_sign(&mut text, b"AWS4-HMAC-SHA256-PAYLOAD", Variant::V4, &amz_date, names);
+        text.extend_from_slice(&self.previous);
         for part in [&headers[..], payload] {
-            text.text.push(b'\n');
-            text.text.extend_from_slice(&hex(&Sha256::digest(part).into()));
+            text.push(b'\n');
+            text.extend_from_slice(&hex(&Sha256::digest(part).into()));
         }
-        self.previous = credentials.signing_key(Variant::V4, date_of(&amz_date), names)?.sign(&text.text)?;
+        self.previous = credentials.signing_key(Variant::V4, date_of(&amz_date), names)?.sign(&text)?;
         let signature = unhex(&self.previous).unwrap_or_default();
         push_name(&mut headers, b":chunk-signature", BYTES);
         headers.extend_from_slice(&(signature.len() as u16).to_be_bytes());

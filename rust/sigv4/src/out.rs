@@ -52,13 +52,13 @@ impl HashOut {
     }
 
     /// The digest. `secret`: a session token went through; nothing of it stays.
-    pub(crate) fn finish(mut self, secret: bool) -> [u8; 32] {
+    pub(crate) fn finish(&mut self, secret: bool) -> [u8; 32] {
         self.hash.update(self.buffer.get(..self.filled).unwrap_or_default());
         if secret {
             self.buffer.fill(0);
             optimization_barrier(&self.buffer);
         }
-        self.hash.finalize().into()
+        self.hash.finalize_reset().into()
     }
 
     #[cold]

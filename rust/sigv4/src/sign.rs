@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use smallvec::SmallVec;
 use zeroize::optimization_barrier;
 
-use crate::canonical::{Header, Lowered, Query, SignedHeaders, lower, push_path};
+use crate::canonical::{Lowered, Query, SignedHeaders, lower, push_path};
 use crate::encode::{Keep, hex, push_encoded};
 use crate::out::{HashOut, Out};
 use crate::time::{AmzDate, amz_date};
@@ -283,7 +283,7 @@ pub fn sign_with(
     unix_seconds: u64,
     options: Options,
 ) -> Result<Signed, SignError> {
-    Ok(by_headers(credentials, scope, request, unix_seconds, options, HashOut::new())?.signed)
+    by_headers(credentials, scope, request, unix_seconds, options, &mut HashOut::new())
 }
 
 /// Signs by headers, and shows the four steps.
@@ -305,7 +305,10 @@ pub fn steps_with(
     unix_seconds: u64,
     options: Options,
 ) -> Result<Steps, SignError> {
-    by_headers(credentials, scope, request, unix_seconds, options, Vec::with_capacity(1024)).map(Work::into_steps)
+    let mut trace = Trace::default();
+    let signed = by_headers(credentials, scope, request, unix_seconds, options, &mut trace)?;
+    let signature = signed.signature().to_vec();
+    Ok(trace.into_steps(&signature, signed))
 }
 
 /// Signs by query: a presigned URL, valid for `expires` seconds (1 to 604,800) from `unix_seconds` on.
@@ -323,7 +326,7 @@ pub fn presign(
     expires: u64,
     options: Options,
 ) -> Result<Presigned, SignError> {
-    Ok(by_query(credentials, scope, request, unix_seconds, expires, options, HashOut::new())?.signed)
+    by_query(credentials, scope, request, unix_seconds, expires, options, &mut HashOut::new())
 }
 
 /// [`presign`], and shows the four steps.
@@ -338,73 +341,73 @@ pub fn presign_steps(
     expires: u64,
     options: Options,
 ) -> Result<Steps<Presigned>, SignError> {
-    by_query(credentials, scope, request, unix_seconds, expires, options, Vec::with_capacity(1024)).map(Work::into_steps)
+    let mut trace = Trace::default();
+    let signed = by_query(credentials, scope, request, unix_seconds, expires, options, &mut trace)?;
+    let signature = signed.signature().to_vec();
+    Ok(trace.into_steps(&signature, signed))
 }
 
-/// Where the canonical request goes, and what is kept of it.
+/// Where the canonical request goes, and what is kept on the way.
 trait Sink: Out {
-    type Kept;
-    fn close(self, secret: bool) -> ([u8; 32], Self::Kept);
+    /// The canonical request's SHA-256. `secret`: a session token is in it.
+    fn close(&mut self, secret: bool) -> [u8; 32];
+    fn keep(&mut self, string_to_sign: &[u8]);
 }
 
 impl Sink for HashOut {
-    type Kept = ();
-    fn close(self, secret: bool) -> ([u8; 32], ()) {
-        (self.finish(secret), ())
+    fn close(&mut self, secret: bool) -> [u8; 32] {
+        self.finish(secret)
+    }
+
+    fn keep(&mut self, _: &[u8]) {}
+}
+
+/// Keeps everything.
+#[derive(Default)]
+struct Trace {
+    canonical_request: Vec<u8>,
+    string_to_sign: Vec<u8>,
+}
+
+impl Out for Trace {
+    fn push(&mut self, byte: u8) {
+        self.canonical_request.push(byte);
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        self.canonical_request.extend_from_slice(bytes);
     }
 }
 
-impl Sink for Vec<u8> {
-    type Kept = Self;
-    fn close(self, _: bool) -> ([u8; 32], Self) {
-        (Sha256::digest(&self).into(), self)
+impl Sink for Trace {
+    fn close(&mut self, _: bool) -> [u8; 32] {
+        Sha256::digest(&self.canonical_request).into()
+    }
+
+    fn keep(&mut self, string_to_sign: &[u8]) {
+        string_to_sign.clone_into(&mut self.string_to_sign);
     }
 }
 
-struct Work<T, K> {
-    canonical_request: K,
-    string_to_sign: StringToSign,
-    signature: SignatureText,
-    signed: T,
-}
-
-impl<T> Work<T, Vec<u8>> {
-    fn into_steps(self) -> Steps<T> {
+impl Trace {
+    fn into_steps<T>(self, signature: &[u8], signed: T) -> Steps<T> {
         Steps {
             canonical_request: self.canonical_request,
-            string_to_sign: String::from_utf8_lossy(&self.string_to_sign.text).into_owned(),
-            signature: String::from_utf8_lossy(&self.signature).into_owned(),
-            signed: self.signed,
+            string_to_sign: String::from_utf8_lossy(&self.string_to_sign).into_owned(),
+            signature: String::from_utf8_lossy(signature).into_owned(),
+            signed,
         }
     }
 }
 
-/// Step 2's text; where the credential scope lies in it.
-#[derive(Clone)]
-pub(crate) struct StringToSign {
-    pub(crate) text: SmallVec<[u8; 256]>,
-    scope: Range<usize>,
-}
-
-impl StringToSign {
-    /// `algorithm`: of a request, or of what follows it. All but the last lines.
-    pub(crate) fn new(algorithm: &[u8], variant: Variant, amz_date: &AmzDate, scope: (&str, &str)) -> Self {
-        let mut text = SmallVec::new();
-        text.extend_from_slice(algorithm);
-        text.push(b'\n');
-        text.extend_from_slice(amz_date);
-        text.push(b'\n');
-        let start = text.len();
-        push_scope(&mut text, variant, amz_date, scope, b"/");
-        let scope = start..text.len();
-        text.push(b'\n');
-        Self { text, scope }
-    }
-
-    /// `20150830/us-east-1/service/aws4_request`
-    pub(crate) fn scope(&self) -> &[u8] {
-        self.text.get(self.scope.clone()).unwrap_or_default()
-    }
+/// Step 2's text, but for its last lines. `algorithm`: of a request, or of what follows it.
+pub(crate) fn push_to_sign(out: &mut Vec<u8>, algorithm: &[u8], variant: Variant, amz_date: &AmzDate, scope: (&str, &str)) {
+    out.extend_from_slice(algorithm);
+    out.push(b'\n');
+    out.extend_from_slice(amz_date);
+    out.push(b'\n');
+    push_scope(out, variant, amz_date, scope, b"/");
+    out.push(b'\n');
 }
 
 /// The credential scope, with what stands between its parts.
@@ -464,8 +467,8 @@ fn by_headers<S: Sink>(
     request: &Request<'_>,
     unix_seconds: u64,
     options: Options,
-    mut out: S,
-) -> Result<Work<Signed, S::Kept>, SignError> {
+    out: &mut S,
+) -> Result<Signed, SignError> {
     let amz_date = amz_date(unix_seconds)?;
     check(scope, request)?;
     let payload = PayloadText::of(request.payload)?;
@@ -473,19 +476,9 @@ fn by_headers<S: Sink>(
     let token = credentials.session_token().map(str::as_bytes);
     let add_hash = scope.style == Style::S3 || options.content_sha256 || payload.given.is_some();
     let token_header = options.session_token.header();
+    let names = (scope.region, scope.signing_name);
 
     // Step 1: create a canonical request.
-    let mut added: SmallVec<[Header<'_>; 4]> = SmallVec::new();
-    added.push((b"x-amz-date", &amz_date));
-    if add_hash {
-        added.push((b"x-amz-content-sha256", payload.text()));
-    }
-    if variant == Variant::V4a {
-        added.push((b"x-amz-region-set", scope.region.as_bytes()));
-    }
-    if let Some(token) = token.filter(|_| options.session_token != SessionToken::AddedAfter) {
-        added.push((token_header, token));
-    }
     let mut lowered = Lowered::new();
     lower(request.headers, &mut lowered)?;
     let replaced = |name: &[u8]| {
@@ -495,39 +488,50 @@ fn by_headers<S: Sink>(
                 || (add_hash && name == b"x-amz-content-sha256")
                 || (variant == Variant::V4a && name == b"x-amz-region-set"))
     };
-    let headers = SignedHeaders::new(request.headers, &lowered, replaced, &added)?;
+    let mut headers = SignedHeaders::new();
+    headers.take(request.headers, &lowered, replaced)?;
+    headers.add(b"x-amz-date", &amz_date);
+    if add_hash {
+        headers.add(b"x-amz-content-sha256", payload.text());
+    }
+    if variant == Variant::V4a {
+        headers.add(b"x-amz-region-set", scope.region.as_bytes());
+    }
+    if let Some(token) = token.filter(|_| options.session_token != SessionToken::AddedAfter) {
+        headers.add(token_header, token);
+    }
+    headers.sort();
     out.put(request.method.as_bytes());
     out.push(b'\n');
-    push_path(&mut out, scope.style, request.path, options.normalize);
+    push_path(out, scope.style, request.path, options.normalize);
     out.push(b'\n');
     if !request.query.is_empty() {
         let mut query = Query::default();
         query.take(request.query, |_| false);
-        query.write(&mut out);
+        query.write(out);
     }
     out.push(b'\n');
-    headers.write(&mut out)?;
-    headers.write_names(&mut out, b";");
+    headers.write(out)?;
+    headers.write_names(out, b";");
     out.push(b'\n');
     out.put(payload.text());
-    let (digest, canonical_request) = out.close(token.is_some());
+    let digest = out.close(token.is_some());
 
-    // Steps 2 and 3: create a string to sign, calculate the signature.
-    let names = (scope.region, scope.signing_name);
-    let mut to_sign = StringToSign::new(variant.algorithm().as_bytes(), variant, &amz_date, names);
-    to_sign.text.extend_from_slice(&hex(&digest));
-    let key = credentials.signing_key(variant, date_of(&amz_date), names)?;
-    let signature = key.sign(&to_sign.text)?;
-
-    // Step 4: add the signature to the request.
+    // Steps 2 and 3: create a string to sign, calculate the signature. The text is written where the result will stand.
     let id = credentials.access_key_id().as_bytes();
-    let size = 256
+    let size = 480
         + payload.text().len()
         + token.map_or(0, |token| token.len() + 26)
         + (id.len() + scope.region.len() * 2 + scope.signing_name.len())
-        + headers.names_length()
-        + signature.len();
+        + headers.names_length();
     let mut lines = Lines(Vec::with_capacity(size));
+    push_to_sign(&mut lines.0, variant.algorithm().as_bytes(), variant, &amz_date, names);
+    lines.0.extend_from_slice(&hex(&digest));
+    out.keep(&lines.0);
+    let signature = credentials.signing_key(variant, date_of(&amz_date), names)?.sign(&lines.0)?;
+    lines.0.clear();
+
+    // Step 4: add the signature to the request.
     lines.header(b"x-amz-date", &amz_date);
     let content_sha256 = add_hash.then(|| lines.header(b"x-amz-content-sha256", payload.text()));
     let region_set = (variant == Variant::V4a).then(|| lines.header(b"x-amz-region-set", scope.region.as_bytes()));
@@ -535,17 +539,18 @@ fn by_headers<S: Sink>(
     let mut lines = lines.0;
     lines.extend_from_slice(b"authorization: ");
     let start = lines.len();
-    for part in [variant.algorithm().as_bytes(), b" Credential=", id, b"/", to_sign.scope(), b", SignedHeaders="] {
+    for part in [variant.algorithm().as_bytes(), b" Credential=", id, b"/"] {
         lines.extend_from_slice(part);
     }
+    push_scope(&mut lines, variant, &amz_date, names, b"/");
+    lines.extend_from_slice(b", SignedHeaders=");
     headers.write_names(&mut lines, b";");
     lines.extend_from_slice(b", Signature=");
     let middle = lines.len();
     lines.extend_from_slice(&signature);
     let end = lines.len();
     lines.extend_from_slice(b"\r\n");
-    let signed = Signed { lines, amz_date, content_sha256, region_set, session_token, authorization: start..end, signature: middle..end };
-    Ok(Work { canonical_request, string_to_sign: to_sign, signature, signed })
+    Ok(Signed { lines, amz_date, content_sha256, region_set, session_token, authorization: start..end, signature: middle..end })
 }
 
 struct Lines(Vec<u8>);
@@ -591,8 +596,8 @@ fn by_query<S: Sink>(
     unix_seconds: u64,
     expires: u64,
     options: Options,
-    mut out: S,
-) -> Result<Work<Presigned, S::Kept>, SignError> {
+    out: &mut S,
+) -> Result<Presigned, SignError> {
     let amz_date = amz_date(unix_seconds)?;
     if !(1..=MAX_EXPIRES).contains(&expires) {
         return Err(SignError::Expires(expires));
@@ -606,7 +611,9 @@ fn by_query<S: Sink>(
     let mut lowered = Lowered::new();
     lower(request.headers, &mut lowered)?;
     let replaced = |name: &[u8]| matches!(name, b"x-amz-date" | b"x-amz-security-token" | b"x-amz-s3session-token" | b"x-amz-region-set");
-    let headers = SignedHeaders::new(request.headers, &lowered, replaced, &[])?;
+    let mut headers = SignedHeaders::new();
+    headers.take(request.headers, &lowered, replaced)?;
+    headers.sort();
 
     // What of step 4 is signed itself.
     let mut query = Query::default();
@@ -634,20 +641,22 @@ fn by_query<S: Sink>(
     // Step 1: create a canonical request.
     out.put(request.method.as_bytes());
     out.push(b'\n');
-    push_path(&mut out, scope.style, request.path, options.normalize);
+    push_path(out, scope.style, request.path, options.normalize);
     out.push(b'\n');
     out.put(&text);
     out.push(b'\n');
-    headers.write(&mut out)?;
-    headers.write_names(&mut out, b";");
+    headers.write(out)?;
+    headers.write_names(out, b";");
     out.push(b'\n');
     out.put(payload.text());
-    let (digest, canonical_request) = out.close(token.is_some());
+    let digest = out.close(token.is_some());
 
     // Steps 2 and 3: create a string to sign, calculate the signature.
-    let mut to_sign = StringToSign::new(variant.algorithm().as_bytes(), variant, &amz_date, names);
-    to_sign.text.extend_from_slice(&hex(&digest));
-    let signature = credentials.signing_key(variant, date_of(&amz_date), names)?.sign(&to_sign.text)?;
+    let mut to_sign = Vec::with_capacity(160 + scope.region.len() + scope.signing_name.len());
+    push_to_sign(&mut to_sign, variant.algorithm().as_bytes(), variant, &amz_date, names);
+    to_sign.extend_from_slice(&hex(&digest));
+    out.keep(&to_sign);
+    let signature = credentials.signing_key(variant, date_of(&amz_date), names)?.sign(&to_sign)?;
 
     // Step 4: add the signature to the request.
     if let Some(token) = token.filter(|_| signed_token.is_none()) {
@@ -659,8 +668,7 @@ fn by_query<S: Sink>(
     text.extend_from_slice(b"&X-Amz-Signature=");
     let start = text.len();
     text.extend_from_slice(&signature);
-    let signed = Presigned { signature: start..text.len(), query: text, amz_date };
-    Ok(Work { canonical_request, string_to_sign: to_sign, signature, signed })
+    Ok(Presigned { signature: start..text.len(), query: text, amz_date })
 }
 
 pub(crate) fn push_decimal(out: &mut impl Out, number: u64) {

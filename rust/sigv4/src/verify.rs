@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::canonical::{Query, push_path, push_value};
 use crate::chunked::{ChunkSigner, Decoder, Framing};
 use crate::encode::{hex, percent_decoded};
-use crate::sign::{EMPTY_SHA256, MAX_EXPIRES, StringToSign, date_of};
+use crate::sign::{EMPTY_SHA256, MAX_EXPIRES, date_of, push_to_sign};
 use crate::time::{AmzDate, unix_seconds_of};
 use crate::{Credentials, Payload, Request, Scope, SessionToken, SignError, Style, Variant};
 
@@ -371,12 +371,12 @@ impl Claim {
         let (payload, payload_unchecked) = self.payload(request, rules)?;
         let canonical_request = self.canonical_request(request, rules, &payload)?;
         let names = (&*self.region, &*self.signing_name);
-        let mut to_sign = StringToSign::new(self.variant.algorithm().as_bytes(), self.variant, &self.amz_date, names);
-        to_sign.text.extend_from_slice(&hex(&Sha256::digest(&canonical_request).into()));
+        let mut to_sign = Vec::with_capacity(256);
+        push_to_sign(&mut to_sign, self.variant.algorithm().as_bytes(), self.variant, &self.amz_date, names);
+        to_sign.extend_from_slice(&hex(&Sha256::digest(&canonical_request).into()));
         let key = credentials.signing_key(self.variant, date_of(&self.amz_date), names)?;
-        if !key.verifies(&to_sign.text, &self.signature) {
-            let string_to_sign = to_sign.text.to_vec();
-            return Err(VerifyError::Signature(Box::new(Expected { canonical_request, string_to_sign })));
+        if !key.verifies(&to_sign, &self.signature) {
+            return Err(VerifyError::Signature(Box::new(Expected { canonical_request, string_to_sign: to_sign })));
         }
         let scope = Scope { region: &self.region, signing_name: &self.signing_name, style: rules.style };
         let chunks = match Framing::of_keyword(&payload) {
