@@ -39,19 +39,19 @@ impl EventSigner {
     }
 
     /// The message that carries `payload` (a message itself, encoded; empty at the stream's end), signed at a time in
-    /// milliseconds since 1970.
+    /// seconds since 1970: the header and the signature must tell the same.
     ///
     /// # Errors
     /// [`SignError::Long`] for more than [`MAX_EVENT`], [`SignError::Time`].
-    pub fn sign(&mut self, credentials: &Credentials, payload: &[u8], unix_milliseconds: u64) -> Result<Vec<u8>, SignError> {
+    pub fn sign(&mut self, credentials: &Credentials, payload: &[u8], unix_seconds: u64) -> Result<Vec<u8>, SignError> {
         if payload.len() > MAX_EVENT {
             return Err(SignError::Long { field: "event", most: MAX_EVENT });
         }
-        let amz_date = amz_date(unix_milliseconds / 1000)?;
+        let amz_date = amz_date(unix_seconds)?;
         let names = (&*self.region, &*self.signing_name);
         let mut headers = Vec::with_capacity(66);
         push_name(&mut headers, b":date", TIMESTAMP);
-        headers.extend_from_slice(&unix_milliseconds.to_be_bytes());
+        headers.extend_from_slice(&(unix_seconds * 1000).to_be_bytes());
         let mut text = Vec::with_capacity(320);
         push_to_sign(&mut text, b"AWS4-HMAC-SHA256-PAYLOAD", Variant::V4, &amz_date, names);
         text.extend_from_slice(&self.previous);

@@ -166,7 +166,7 @@ impl Signed {
     }
 
     /// The session token's header, if it is to be set: name and value.
-    pub fn session_token(&self) -> Option<(&'static [u8], &[u8])> {
+    pub fn session_token(&self) -> Option<(&[u8], &[u8])> {
         self.session_token.as_ref().map(|(name, range)| (*name, self.text(range)))
     }
 
@@ -181,7 +181,7 @@ impl Signed {
     }
 
     /// All of them in order, lower-case, `authorization` last.
-    pub fn headers(&self) -> impl Iterator<Item = (&'static [u8], &[u8])> {
+    pub fn headers(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let date = Some((&b"x-amz-date"[..], &self.amz_date[..]));
         let hash = self.content_sha256().map(|value| (&b"x-amz-content-sha256"[..], value));
         let regions = self.region_set().map(|value| (&b"x-amz-region-set"[..], value));
