@@ -222,6 +222,20 @@ class Route(Group):
         description="`host:port`: only the socket goes there; Host and the verified TLS name stay. Allows local addresses.",
     )
     style: Literal["s3", "generic"] | None = Field(None, description="Path rule of the signature; none: by the signing name.")
+    payload: Literal["auto", "hash", "unsigned", "chunked"] = Field(
+        "auto",
+        description="What the signature says of the body: its SHA-256, nothing (`UNSIGNED-PAYLOAD`), or one signature a chunk (S3 only); "
+        "`auto`: by service, size and what the client sent.",
+    )
+    signature: Literal["auto", "header", "query"] = Field(
+        "auto", description="Where it stands; `auto`: in the query for WebSockets of IoT, Transcribe and Kinesis Video, else in the headers."
+    )
+    variant: Literal["v4", "v4a"] = Field("v4", description="`v4a`: SigV4a; `region` is then a region set such as `*`.")
+    token: Literal["auto", "signed", "added-after", "s3express"] = Field(
+        "auto",
+        description="Where a session token goes: `x-amz-security-token` signed, or added after signing (IoT's WebSockets), or "
+        "`x-amz-s3session-token` (S3 Express, with credentials of CreateSession).",
+    )
 
 
 def reverse_from_table(value: object) -> object:

@@ -11,9 +11,12 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
-use sigward_gateway::Failure;
+use sigward_gateway::{Failure, Wrap};
+
+use crate::wrap::Wrapper;
 
 /// Any body that a front brings.
 pub type Inbound = http_body_util::combinators::UnsyncBoxBody<Bytes, BodyError>;
@@ -150,41 +153,77 @@ pub(crate) type SharedInbound = Arc<std::sync::Mutex<Inbound>>;
 /// The body of one attempt.
 pub(crate) struct Outbound {
     source: Source,
+    wrapper: Option<Wrapper>,
+    /// What followed a kept body.
+    trailers: Option<HeaderMap>,
     progress: Arc<Progress>,
 }
 
 impl Outbound {
     pub(crate) fn empty(progress: Arc<Progress>) -> Self {
         progress.finished();
-        Self { source: Source::Empty, progress }
+        Self::of(Source::Empty, progress)
     }
 
     pub(crate) fn held(bytes: Bytes, progress: Arc<Progress>) -> Self {
-        Self { source: Source::Held(Some(bytes).filter(|bytes| !bytes.is_empty())), progress }
+        Self::of(Source::Held(Some(bytes).filter(|bytes| !bytes.is_empty())), progress)
     }
 
     pub(crate) fn spooled(spool: Spool, progress: Arc<Progress>) -> Self {
-        Self { source: Source::Spooled { spool, at: 0, reading: None }, progress }
+        Self::of(Source::Spooled { spool, at: 0, reading: None }, progress)
     }
 
     /// `length`: of all of it, where it is known.
     pub(crate) fn stream(first: Bytes, rest: SharedInbound, length: Option<u64>, progress: Arc<Progress>) -> Self {
         let first = Some(first).filter(|bytes| !bytes.is_empty());
-        Self { source: Source::Stream { first, rest, left: length }, progress }
+        Self::of(Source::Stream { first, rest, left: length }, progress)
+    }
+
+    fn of(source: Source, progress: Arc<Progress>) -> Self {
+        Self { source, wrapper: None, trailers: None, progress }
+    }
+
+    /// The same in its wrapping; `trailers`: what followed it, if it was read whole.
+    pub(crate) fn wrapped(self, wrap: Wrap, trailers: Option<HeaderMap>) -> Self {
+        Self { wrapper: Some(Wrapper::new(wrap)), trailers, ..self }
+    }
+
+    /// The next frame of the wrapping.
+    fn poll_wrapped(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        loop {
+            let Some(wrapper) = self.wrapper.as_mut() else { return Poll::Ready(None) };
+            if let Some(piece) = wrapper.next() {
+                return Poll::Ready(Some(Ok(Frame::data(piece))));
+            }
+            if wrapper.has_ended() {
+                return Poll::Ready(None);
+            }
+            let frame = match self.source.poll_frame(context) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(frame) => frame,
+            };
+            let taken = match frame {
+                Some(Err(error)) => Err(error),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => wrapper.take(data),
+                    Err(frame) => wrapper.end(frame.trailers_ref()),
+                },
+                None => wrapper.end(self.trailers.as_ref()),
+            };
+            if let Err(error) = taken {
+                return Poll::Ready(Some(Err(error)));
+            }
+        }
     }
 }
 
-impl Body for Outbound {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = &mut *self;
-        let frame = match &mut this.source {
-            Source::Empty => None,
-            Source::Held(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
-            Source::Spooled { spool, at, .. } if *at >= spool.length => None,
-            Source::Spooled { spool, at, reading } => {
+impl Source {
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Poll::Ready(match self {
+            Self::Empty => None,
+            Self::Held(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
+            Self::Spooled { spool, at, .. } if *at >= spool.length => None,
+            Self::Spooled { spool, at, reading } => {
                 let piece = reading.get_or_insert_with(|| Box::pin(spool.clone().read(*at)));
                 match piece.as_mut().poll(context) {
                     Poll::Pending => return Poll::Pending,
@@ -197,7 +236,7 @@ impl Body for Outbound {
                     }
                 }
             }
-            Source::Stream { first, rest, left } => {
+            Self::Stream { first, rest, left } => {
                 let frame = if let Some(first) = first.take() {
                     Some(Ok(Frame::data(first)))
                 } else {
@@ -212,6 +251,20 @@ impl Body for Outbound {
                 }
                 frame
             }
+        })
+    }
+}
+
+impl Body for Outbound {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        let polled = if this.wrapper.is_some() { this.poll_wrapped(context) } else { this.source.poll_frame(context) };
+        let frame = match polled {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(frame) => frame,
         };
         match &frame {
             None => this.progress.finished(),
@@ -223,6 +276,7 @@ impl Body for Outbound {
 
     fn is_end_stream(&self) -> bool {
         match &self.source {
+            _ if self.wrapper.is_some() => self.wrapper.as_ref().is_some_and(Wrapper::is_done),
             Source::Empty | Source::Held(None) => true,
             Source::Held(Some(_)) => false,
             Source::Spooled { spool, at, .. } => *at >= spool.length,
@@ -232,6 +286,8 @@ impl Body for Outbound {
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
+            // The head says it, if it is known.
+            _ if self.wrapper.is_some() => SizeHint::default(),
             Source::Empty | Source::Held(None) => SizeHint::with_exact(0),
             Source::Held(Some(bytes)) => SizeHint::with_exact(bytes.len() as u64),
             Source::Spooled { spool, at, .. } => SizeHint::with_exact(spool.length - at),
@@ -241,43 +297,62 @@ impl Body for Outbound {
     }
 }
 
-/// Reads until the body ends or more than `limit` bytes are there. The second item: it is complete.
-pub(crate) async fn read_up_to(body: &mut Inbound, limit: u64, idle: Duration) -> Result<(Bytes, bool), BodyError> {
+/// What was read of a body.
+pub(crate) struct Read {
+    /// In one piece.
+    pub(crate) bytes: Bytes,
+    /// It is complete.
+    pub(crate) last: bool,
+    /// What followed it.
+    pub(crate) trailers: Option<HeaderMap>,
+}
+
+/// Reads until the body ends or more than `limit` bytes are there.
+pub(crate) async fn read_up_to(body: &mut Inbound, limit: u64, idle: Duration) -> Result<Read, BodyError> {
     let mut first: Option<Bytes> = None;
     let mut all = BytesMut::new();
-    loop {
+    let (mut last, mut trailers) = (false, None);
+    while !last {
         let so_far = first.as_ref().map_or(0, Bytes::len) + all.len();
         if so_far as u64 > limit {
             break;
         }
-        if body.is_end_stream() {
-            return Ok((first.unwrap_or_else(|| all.freeze()), true));
-        }
-        let Some(piece) = next_piece(body, idle).await? else {
-            return Ok((first.unwrap_or_else(|| all.freeze()), true));
-        };
-        // One piece is the usual case, and is not copied.
-        if so_far == 0 {
-            first = Some(piece);
-        } else {
-            if let Some(first) = first.take() {
-                all.extend_from_slice(&first);
+        match next_piece(body, idle).await? {
+            Next::End(after) => (last, trailers) = (true, after),
+            // One piece is the usual case, and is not copied.
+            Next::Data(piece) if so_far == 0 => first = Some(piece),
+            Next::Data(piece) => {
+                if let Some(first) = first.take() {
+                    all.extend_from_slice(&first);
+                }
+                all.extend_from_slice(&piece);
             }
-            all.extend_from_slice(&piece);
         }
     }
-    Ok((first.unwrap_or_else(|| all.freeze()), false))
+    Ok(Read { bytes: first.unwrap_or_else(|| all.freeze()), last, trailers })
 }
 
-/// The next data of a body; `None`: it is complete. Trailers of a body that is kept end here: its length is known by then.
-pub(crate) async fn next_piece(body: &mut Inbound, idle: Duration) -> Result<Option<Bytes>, BodyError> {
+/// What comes next of a body.
+pub(crate) enum Next {
+    /// Never empty.
+    Data(Bytes),
+    /// It is complete.
+    End(Option<HeaderMap>),
+}
+
+/// The next data of a body, or its end.
+pub(crate) async fn next_piece(body: &mut Inbound, idle: Duration) -> Result<Next, BodyError> {
+    let mut trailers = None;
     loop {
+        if body.is_end_stream() {
+            return Ok(Next::End(trailers));
+        }
         let frame = tokio::time::timeout(idle, body.frame()).await.map_err(|_| BodyError::Client(format!("nothing came for {idle:?}")))?;
         match frame.transpose()?.map(Frame::into_data) {
-            None => return Ok(None),
+            None => return Ok(Next::End(trailers)),
             Some(Ok(data)) if data.is_empty() => {}
-            Some(Ok(data)) => return Ok(Some(data)),
-            Some(Err(_trailers)) => {}
+            Some(Ok(data)) => return Ok(Next::Data(data)),
+            Some(Err(frame)) => trailers = frame.into_trailers().ok(),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, Response, StatusCode, header};
+use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Incoming;
@@ -13,9 +13,10 @@ use sigward_gateway::judge::CODE_PREFIX;
 use sigward_gateway::{BodyPlan, BodySize, Event, Exchange, Failure, Identities, Keep, Moment, Outgoing, Record, RequestHead, Step};
 
 use crate::Client;
-use crate::body::{BodyError, Inbound, Outbound, Progress, SharedInbound, Spool, next_piece, read_up_to};
+use crate::body::{BodyError, Inbound, Next, Outbound, Progress, Read, SharedInbound, Spool, next_piece, read_up_to};
 use crate::connect::{failure_of, pool_uri};
 use crate::shared::{Shared, unix_seconds};
+use crate::wrap::unwrapped;
 
 /// The body of an answer.
 pub type AnswerBody = http_body_util::combinators::UnsyncBoxBody<Bytes, AnswerError>;
@@ -55,6 +56,8 @@ struct Driver<'a> {
     inbound: Option<SharedInbound>,
     size: BodySize,
     kept: Kept,
+    /// What followed what was read whole.
+    trailers: Option<HeaderMap>,
     answer: Option<Response<Incoming>>,
     prefix: Bytes,
 }
@@ -69,6 +72,7 @@ pub(crate) async fn drive(shared: &Shared, client: &Client, head: RequestHead, b
         size: head.body,
         inbound: Some(Arc::new(std::sync::Mutex::new(body))),
         kept: Kept::Memory(Bytes::new()),
+        trailers: None,
         answer: None,
         prefix: Bytes::new(),
     };
@@ -94,6 +98,13 @@ impl Driver<'_> {
 
     async fn carry_out(&mut self, step: Step) -> Step {
         match step {
+            Step::Unwrap { length } => {
+                if let Some(body) = self.take_inbound() {
+                    self.put_back(unwrapped(body, length));
+                }
+                self.size = length.map_or(BodySize::Unknown, BodySize::Known);
+                self.tell(Event::Unwrapped)
+            }
             Step::Read { limit, keep: Keep::Memory } => self.hold(limit).await,
             Step::Read { keep: Keep::Spool, .. } => match self.spool().await {
                 Ok(step) => step,
@@ -126,16 +137,17 @@ impl Driver<'_> {
 
     async fn hold(&mut self, limit: u64) -> Step {
         let idle = self.exchange.config().settings.timeouts.idle;
-        let Some(mut body) = self.take_inbound() else { return self.tell(Event::Body { bytes: b"", last: true }) };
+        let Some(mut body) = self.take_inbound() else { return self.tell(Event::Body { bytes: b"", last: true, trailers: None }) };
         let read = read_up_to(&mut body, limit, idle).await;
         self.put_back(body);
         match read {
-            Ok((bytes, last)) => {
+            Ok(Read { bytes, last, trailers }) => {
                 self.kept = Kept::Memory(bytes.clone());
                 if last {
                     self.size = BodySize::Known(bytes.len() as u64);
                 }
-                self.tell(Event::Body { bytes: &bytes, last })
+                self.trailers.clone_from(&trailers);
+                self.tell(Event::Body { bytes: &bytes, last, trailers: trailers.as_ref() })
             }
             Err(error) => self.tell(Event::Failed(error.failure())),
         }
@@ -152,10 +164,15 @@ impl Driver<'_> {
         }
         let mut body = self.take_inbound().ok_or_else(|| BodyError::Client("it was read before".into()))?;
         let step = loop {
-            let piece = next_piece(&mut body, idle).await?;
-            let last = piece.is_none() || body.is_end_stream();
-            let piece = piece.unwrap_or_default();
-            let step = self.tell(Event::Body { bytes: &piece, last });
+            let (piece, last) = match next_piece(&mut body, idle).await? {
+                Next::Data(piece) => (piece, body.is_end_stream()),
+                Next::End(trailers) => {
+                    self.trailers = trailers;
+                    (Bytes::new(), true)
+                }
+            };
+            let trailers = self.trailers.clone();
+            let step = self.tell(Event::Body { bytes: &piece, last, trailers: trailers.as_ref() });
             spool.append(piece).await?;
             if !matches!(step, Step::Read { keep: Keep::Spool, .. }) {
                 break step;
@@ -189,6 +206,10 @@ impl Driver<'_> {
                     None => Outbound::held(first, Arc::clone(&progress)),
                 }
             }
+        };
+        let body = match outgoing.wrap {
+            Some(wrap) => body.wrapped(wrap, self.trailers.clone()),
+            None => body,
         };
         let uri = match pool_uri(&outgoing.upstream, &outgoing.path) {
             Ok(uri) => uri,

@@ -13,6 +13,7 @@ mod metrics;
 pub mod outbox;
 mod shared;
 mod tls;
+mod wrap;
 
 use std::net::SocketAddr;
 use std::os::fd::RawFd;

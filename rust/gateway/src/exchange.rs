@@ -4,7 +4,7 @@
 //! an [`Event`] and carries out the [`Step`] that comes back, until the step is [`Step::Reply`] or [`Step::Deliver`]:
 //!
 //! ```text
-//!   Head ──▶ Read ──Body──▶ (Refresh ──Refreshed──▶) Send ──Response──▶ Deliver
+//!   Head ──▶ (Unwrap ──Unwrapped──▶) Read ──Body──▶ (Refresh ──Refreshed──▶) Send ──Response──▶ Deliver
 //!                                                     ▲  ╲──Failed──▶╮   ▲
 //!                                                     │  ReadCode ──ResponseBody──╯
 //!                                                     ╰──Elapsed── Wait
@@ -18,19 +18,22 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::HeaderMap;
-use http::{HeaderValue, Method, Response};
+use http::{HeaderName, HeaderValue, Method, Response};
 use sha2::{Digest, Sha256};
-use sigward_sigv4::Style;
+use sigward_sigv4::chunked::{ChunkSigner, Encoder, Framing};
+use sigward_sigv4::event::EventSigner;
+use sigward_sigv4::{Credentials, Options, Scope, SignError, Style};
 
 use crate::admit::{self, BodySize, Entry, RequestHead, Scheme, Target};
+use crate::body::{self, Facts, Form, Wrap};
 use crate::identity::{Identities, Identity};
 use crate::judge::{self, CODE_PREFIX, RetryClass, Verdict};
 use crate::recognise::recognise;
 use crate::record::{Attempt, Disposition, Record, redacted};
 use crate::refuse::{Refusal, Shape};
 use crate::route::{Router, Upstream, is_forbidden, over_tls};
-use crate::settings::{Action, EngineSettings};
-use crate::sign::{self, BodyHash};
+use crate::settings::{Action, EngineSettings, PayloadMode};
+use crate::sign::{self, BodyHash, Terms};
 
 /// Settings, checked: an immutable snapshot.
 #[derive(Debug)]
@@ -57,6 +60,9 @@ impl Config {
     }
 }
 
+/// The payload of a request that opens an event stream.
+const EVENTS: &[u8] = b"STREAMING-AWS4-HMAC-SHA256-EVENTS";
+
 /// When something happened, and who can sign then.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment<'a> {
@@ -80,7 +86,11 @@ pub enum Event<'a> {
         bytes: &'a [u8],
         /// No more will come.
         last: bool,
+        /// With `last`: what followed the body.
+        trailers: Option<&'a HeaderMap>,
     },
+    /// From here on the body is what was in the chunks.
+    Unwrapped,
     /// The wait is over.
     Elapsed,
     /// The identity was published anew, or the time for it ran out.
@@ -153,6 +163,8 @@ pub struct Outgoing {
     pub upstream: Upstream,
     /// The body.
     pub body: BodyPlan,
+    /// What the body is wrapped in on its way out.
+    pub wrap: Option<Wrap>,
     /// The protocol the client wants to change to, for `Upgrade`.
     pub upgrade: Option<HeaderValue>,
 }
@@ -160,6 +172,11 @@ pub struct Outgoing {
 /// What the driver does next.
 #[derive(Debug)]
 pub enum Step {
+    /// The body comes in chunks (`aws-chunked`): take it out of them from here on; tell `Unwrapped`.
+    Unwrap {
+        /// Its length then, if the client told: another length is the client's error.
+        length: Option<u64>,
+    },
     /// Read the body on. `Memory`: one `Body` event when it is complete or `limit` is passed. `Spool`: a `Body` event for each piece.
     Read {
         /// Bytes.
@@ -193,6 +210,7 @@ pub enum Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     New,
+    Unwrapping,
     Reading(Keep),
     AwaitingCredentials,
     Sending,
@@ -208,6 +226,8 @@ struct Signing {
     region: Arc<str>,
     identity: Arc<str>,
     style: Style,
+    options: Options,
+    in_query: bool,
 }
 
 /// One request's life.
@@ -224,10 +244,18 @@ pub struct Exchange {
     upgrade: Option<HeaderValue>,
     signing: Option<Signing>,
     upstream: Option<Upstream>,
-    hash: Option<BodyHash>,
+    payload: PayloadMode,
+    /// Trailers that the client announced.
+    announced: Vec<HeaderName>,
+    form: Form,
+    /// Of all of it, once it is known.
+    digest: Option<[u8; 32]>,
     hasher: Option<Sha256>,
     read: u64,
     body: BodyPlan,
+    /// What followed a body that was unwrapped and read whole.
+    trailers: HeaderMap,
+    unwrapped: bool,
     record: Record,
 }
 
@@ -246,10 +274,15 @@ impl Exchange {
             upgrade: None,
             signing: None,
             upstream: None,
-            hash: None,
+            payload: PayloadMode::Auto,
+            announced: Vec::new(),
+            form: Form::Hash,
+            digest: None,
             hasher: None,
             read: 0,
             body: BodyPlan::Empty,
+            trailers: HeaderMap::new(),
+            unwrapped: false,
             record: Record::default(),
         }
     }
@@ -278,7 +311,13 @@ impl Exchange {
     pub fn on(&mut self, event: Event<'_>, at: &Moment<'_>) -> Step {
         match (self.state, event) {
             (State::New, Event::Head(head)) => self.begin(head, at),
-            (State::Reading(keep), Event::Body { bytes, last }) => self.body(keep, bytes, last, at),
+            (State::Unwrapping, Event::Unwrapped) => self.read_or_send(at),
+            (State::Reading(keep), Event::Body { bytes, last, trailers }) => {
+                if let Some(trailers) = trailers.filter(|_| self.unwrapped) {
+                    self.trailers = trailers.clone();
+                }
+                self.body(keep, bytes, last, at)
+            }
             (State::AwaitingCredentials, Event::Refreshed) => self.attempt(at, false),
             (State::Sending, Event::Response { status, headers }) => self.response(status, headers, at),
             (State::ReadingCode { status }, Event::ResponseBody { prefix }) => match judge::judge_body(status, prefix) {
@@ -392,7 +431,12 @@ impl Exchange {
                     })?;
                 }
                 let settings = &config.settings;
+                let form = route.map(|route| route.form).unwrap_or_default();
+                let (service, options, in_query) = sign::how(service, form, head, self.upgrade.as_ref());
+                self.payload = form.payload;
                 self.signing = Some(Signing {
+                    options,
+                    in_query,
                     style: route.map_or_else(|| crate::recognise::style_of(&service), |route| route.style_for(&service)),
                     region: route
                         .and_then(|route| route.region.clone())
@@ -418,35 +462,51 @@ impl Exchange {
         Ok(())
     }
 
-    /// Bodies: held up to `body.hold`; beyond that streamed where no hash of all of it is needed, else spooled.
+    /// What goes out, and whether what comes in is taken out of its chunks first.
     fn plan_body(&mut self, at: &Moment<'_>) -> Step {
-        let Some(head) = self.head.as_ref() else { return Step::Deliver };
-        let (size, hold) = (head.body, self.config.settings.body.hold);
-        if self.signing.is_some() {
-            match sign::given_hash(&head.headers) {
-                Ok(given) => self.hash = given.map(BodyHash::Given),
-                Err(why) => {
-                    return self.refuse(&Refusal::client(
-                        501,
-                        "signed-chunks",
-                        format!("the body is sent in signed chunks, and {why}."),
-                        "Have the client send UNSIGNED-PAYLOAD or a plain body, e.g. over https, or without payload signing.",
-                    ));
-                }
-            }
+        let (Some(head), Some(signing)) = (self.head.as_mut(), self.signing.as_ref()) else { return self.read_or_send(at) };
+        let plan = body::plan(&Facts {
+            headers: &head.headers,
+            mode: self.payload,
+            style: signing.style,
+            over_tls: self.upstream.as_ref().is_some_and(|upstream| upstream.target.scheme == Scheme::Https),
+            size: head.body,
+            hold: self.config.settings.body.hold,
+        });
+        self.form = plan.form;
+        if !plan.unwrap {
+            return self.read_or_send(at);
         }
-        let over_tls = self.upstream.as_ref().is_some_and(|upstream| upstream.target.scheme == Scheme::Https);
-        match size {
-            BodySize::Known(0) => {
+        self.announced = body::announced(&head.headers);
+        let length = body::decoded_length(&head.headers);
+        body::unframed(&mut head.headers);
+        head.body = length.map_or(BodySize::Unknown, BodySize::Known);
+        self.unwrapped = true;
+        if let (Some(length), Some(max)) = (length, self.config.settings.body.max)
+            && length > max
+        {
+            return self.too_large(max);
+        }
+        self.state = State::Unwrapping;
+        Step::Unwrap { length }
+    }
+
+    /// Bodies: held up to `body.hold`; beyond that streamed where nothing of all of it must be known, else spooled.
+    fn read_or_send(&mut self, at: &Moment<'_>) -> Step {
+        let Some(head) = self.head.as_ref() else { return Step::Deliver };
+        let hold = self.config.settings.body.hold;
+        match head.body {
+            // In chunks, an empty body has an end that must be read.
+            BodySize::Known(0) if !self.unwrapped => {
                 self.body = BodyPlan::Empty;
-                self.hash.get_or_insert_with(|| BodyHash::Digest(Sha256::digest(b"").into()));
+                self.digest = Some(Sha256::digest(b"").into());
+                self.attempt(at, true)
+            }
+            _ if self.form == Form::Events => {
+                self.body = BodyPlan::Stream;
                 self.attempt(at, true)
             }
             BodySize::Known(length) if length > hold => {
-                let s3 = self.signing.as_ref().is_some_and(|signing| signing.style == Style::S3);
-                if self.hash.is_none() && s3 && over_tls {
-                    self.hash = Some(BodyHash::Given(HeaderValue::from_static("UNSIGNED-PAYLOAD")));
-                }
                 if self.can_stream() {
                     self.body = BodyPlan::Stream;
                     return self.attempt(at, true);
@@ -461,9 +521,17 @@ impl Exchange {
         }
     }
 
-    /// True if no hash of the whole body is needed, or it is known already.
+    /// True if nothing of the whole body must be known, or it is known already.
     fn can_stream(&self) -> bool {
-        self.signing.is_none() || self.hash.is_some()
+        let known = self.head.as_ref().is_some_and(|head| head.body != BodySize::Unknown);
+        self.signing.is_none()
+            || match &self.form {
+                // S3 takes no body of unknown length; out of its chunks, only their end would tell.
+                Form::Given(_) => known || !self.unwrapped,
+                Form::Chunks(_) => known,
+                Form::Events => true,
+                Form::Hash => self.digest.is_some(),
+            }
     }
 
     fn spool(&mut self) -> Step {
@@ -480,9 +548,9 @@ impl Exchange {
         if self.read > max {
             return self.too_large(max);
         }
-        let hashing = self.signing.is_some() && self.hash.is_none();
+        let hashing = self.signing.is_some() && self.form == Form::Hash;
         if last && self.hasher.is_none() && hashing {
-            self.hash = Some(BodyHash::Digest(Sha256::digest(bytes).into()));
+            self.digest = Some(Sha256::digest(bytes).into());
         } else if hashing {
             self.hasher.get_or_insert_with(Sha256::new).update(bytes);
         }
@@ -497,7 +565,7 @@ impl Exchange {
             };
         }
         if let Some(hasher) = self.hasher.take() {
-            self.hash = Some(BodyHash::Digest(hasher.finalize().into()));
+            self.digest = Some(hasher.finalize().into());
         }
         if let Some(head) = self.head.as_mut() {
             head.body = BodySize::Known(self.read);
@@ -509,7 +577,7 @@ impl Exchange {
     fn attempt(&mut self, at: &Moment<'_>, may_refresh: bool) -> Step {
         let (Some(head), Some(upstream)) = (self.head.as_ref(), self.upstream.as_ref()) else { return Step::Deliver };
         let mut headers = head.headers.clone();
-        sign::frame(&mut headers, head, head.body);
+        let (mut path, mut wrap) = (head.path.clone(), None);
         if let Some(signing) = &self.signing {
             let identity = at.identities.get(&*signing.identity);
             let Some(credentials) = identity.and_then(|identity| identity.usable(at.unix_seconds)) else {
@@ -522,27 +590,97 @@ impl Exchange {
                 let refusal = no_credentials(&signing.identity, identity);
                 return self.refuse(&refusal);
             };
-            let Some(hash) = &self.hash else { return Step::Deliver };
-            let scope = (&*signing.region, &*signing.service, signing.style);
-            let signed = sign::sign(credentials, scope, head.method.as_str(), &head.path, hash, &mut headers, at.unix_seconds);
-            if let Err(error) = signed {
-                let refusal = Refusal::client(400, error.slug(), format!("the request cannot be signed: {error}."), error.hint());
-                return self.refuse(&refusal);
+            // What the client says of the body's hash is replaced, not left beside ours.
+            let content_sha256 = signing.options.content_sha256 || headers.contains_key(sign::CONTENT_SHA256);
+            let terms = Terms {
+                credentials,
+                scope: Scope { region: &signing.region, signing_name: &signing.service, style: signing.style },
+                options: Options { content_sha256, ..signing.options },
+                unix_seconds: at.unix_seconds,
+            };
+            match self.signed(head, &terms, signing.in_query, credentials, &mut headers) {
+                Ok((presigned, wrapped)) => {
+                    path = presigned.unwrap_or(path);
+                    wrap = wrapped;
+                }
+                Err(error) => {
+                    let refusal = Refusal::client(400, error.slug(), format!("the request cannot be signed: {error}."), error.hint());
+                    return self.refuse(&refusal);
+                }
             }
             self.record.signatures += 1;
+        } else {
+            sign::frame(&mut headers, head, head.body);
         }
         self.record.signed_head = redacted(&headers);
         let outgoing = Outgoing {
             method: head.method.clone(),
-            path: head.path.clone(),
+            path,
             headers,
             upstream: upstream.clone(),
             body: self.body,
+            wrap,
             upgrade: self.upgrade.clone(),
         };
         self.attempt_began = at.since_start;
         self.state = State::Sending;
         Step::Send(Box::new(outgoing))
+    }
+
+    /// Frames and signs: what is added to `headers`; the path to send, if the signature is in the query; what the body is wrapped in.
+    fn signed(
+        &self,
+        head: &RequestHead,
+        terms: &Terms<'_>,
+        in_query: bool,
+        credentials: &Arc<Credentials>,
+        headers: &mut HeaderMap,
+    ) -> Result<(Option<String>, Option<Wrap>), SignError> {
+        let (method, variant) = (head.method.as_str(), terms.options.variant);
+        let digest = self.digest.unwrap_or_else(|| Sha256::digest(b"").into());
+        let hash = match &self.form {
+            _ if self.body == BodyPlan::Empty => BodyHash::Digest(digest),
+            Form::Hash => BodyHash::Digest(digest),
+            Form::Given(value) => BodyHash::Given(value.as_bytes()),
+            Form::Chunks(framing) => BodyHash::Given(framing.keyword(variant).as_bytes()),
+            Form::Events => BodyHash::Given(EVENTS),
+        };
+        match (&self.form, head.body) {
+            (Form::Chunks(framing), BodySize::Known(decoded)) if self.body != BodyPlan::Empty => {
+                // What was read whole has its trailers; of what streams, their names are known.
+                let trailers: Vec<(HeaderName, Option<usize>)> = match self.body {
+                    BodyPlan::Stream => self.announced.iter().map(|name| (name.clone(), body::expected_length(name))).collect(),
+                    _ => self.trailers.iter().map(|(name, value)| (name.clone(), Some(value.len()))).collect(),
+                };
+                let size = body::framed(headers, *framing, variant, decoded, &trailers);
+                sign::frame(headers, head, size);
+                let (seed, amz_date) = sign::sign(terms, method, &head.path, hash, headers)?;
+                let encoder = match framing {
+                    Framing::UnsignedTrailer => Encoder::unsigned(),
+                    framing => {
+                        let signer = ChunkSigner::new(credentials, &terms.scope, variant, &amz_date, &seed)?;
+                        Encoder::signed(signer, *framing == Framing::SignedTrailer)
+                    }
+                };
+                let trailers = trailers.into_iter().map(|(name, _)| name).collect();
+                return Ok((None, Some(Wrap::Chunks { encoder: Box::new(encoder), trailers })));
+            }
+            (Form::Events, _) if self.body != BodyPlan::Empty => {
+                sign::frame(headers, head, BodySize::Unknown);
+                let (seed, _) = sign::sign(terms, method, &head.path, hash, headers)?;
+                let signer = Box::new(EventSigner::new(&terms.scope, &seed)?);
+                return Ok((None, Some(Wrap::Events { signer, credentials: Arc::clone(credentials) })));
+            }
+            _ => {}
+        }
+        // A checksum that came as a trailer is a header now.
+        headers.extend(self.trailers.iter().map(|(name, value)| (name.clone(), value.clone())));
+        sign::frame(headers, head, head.body);
+        if in_query {
+            return Ok((Some(sign::presign(terms, method, &head.path, hash, headers)?), None));
+        }
+        sign::sign(terms, method, &head.path, hash, headers)?;
+        Ok((None, None))
     }
 
     fn response(&mut self, status: u16, headers: &HeaderMap, at: &Moment<'_>) -> Step {

@@ -6,6 +6,7 @@
 //! Here live no sockets and no secrets but the credential snapshots in [`Identities`]; the engine calls, nothing is called.
 
 pub mod admit;
+pub mod body;
 pub mod exchange;
 pub mod identity;
 pub mod judge;
@@ -17,6 +18,7 @@ pub mod settings;
 pub mod sign;
 
 pub use admit::{BodySize, Entry, RequestHead, Scheme, Target};
+pub use body::Wrap;
 pub use exchange::{BodyPlan, Config, Event, Exchange, Failure, Keep, Moment, Outgoing, Step};
 pub use identity::{Identities, Identity};
 pub use record::{Attempt, Disposition, Record};

@@ -10,7 +10,7 @@ use sigward_sigv4::Style;
 
 use crate::admit::{Scheme, Target};
 use crate::recognise::style_of;
-use crate::settings::{Action, PathStyle, RouteSettings};
+use crate::settings::{Action, PathStyle, PayloadMode, RouteSettings, SignaturePlace, SignatureVariant, TokenPlace};
 
 /// Where the bytes go.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -38,10 +38,25 @@ pub struct Route {
     pub identity: Option<Arc<str>>,
     /// Path rule.
     pub style: Option<Style>,
+    /// How requests are signed under it.
+    pub form: SigningForm,
     host: Pattern,
     path: Option<Pattern>,
     upstream: Option<Target>,
     connect: Option<Arc<str>>,
+}
+
+/// How requests are signed: what a route sets beside the scope.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SigningForm {
+    /// What the signature says of the body.
+    pub payload: PayloadMode,
+    /// Where it stands.
+    pub signature: SignaturePlace,
+    /// Its algorithm.
+    pub variant: SignatureVariant,
+    /// Where a session token goes.
+    pub token: TokenPlace,
 }
 
 /// The rules in their order.
@@ -106,6 +121,12 @@ impl Route {
                 PathStyle::S3 => Style::S3,
                 PathStyle::Generic => Style::Generic,
             }),
+            form: SigningForm {
+                payload: settings.payload,
+                signature: settings.signature,
+                variant: settings.variant,
+                token: settings.token,
+            },
             host: Pattern::new(&settings.host.to_ascii_lowercase()),
             path: settings.path.as_deref().map(Pattern::new),
             upstream,

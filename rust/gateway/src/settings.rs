@@ -197,6 +197,68 @@ pub struct RouteSettings {
     pub connect: Option<String>,
     /// `s3` or `generic`; `None`: by the signing name.
     pub style: Option<PathStyle>,
+    /// What the signature says of the body.
+    pub payload: PayloadMode,
+    /// Where the signature stands.
+    pub signature: SignaturePlace,
+    /// Which algorithm.
+    pub variant: SignatureVariant,
+    /// Where a session token goes.
+    pub token: TokenPlace,
+}
+
+/// What the signature says of the body. See README, "Bodies".
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum PayloadMode {
+    /// By the service, the size and what the client sent.
+    #[default]
+    Auto,
+    /// Its SHA-256: held or spooled until all of it is there.
+    Hash,
+    /// Nothing (`UNSIGNED-PAYLOAD`).
+    Unsigned,
+    /// S3: sent in signed chunks; all others: as `Hash`.
+    Chunked,
+}
+
+/// Where the signature stands.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum SignaturePlace {
+    /// In the query for WebSockets of services that read it there, else in the headers.
+    #[default]
+    Auto,
+    /// In the headers.
+    Header,
+    /// In the query.
+    Query,
+}
+
+/// Which algorithm.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum SignatureVariant {
+    /// `AWS4-HMAC-SHA256`.
+    #[default]
+    V4,
+    /// `AWS4-ECDSA-P256-SHA256`: `region` is a region set.
+    V4a,
+}
+
+/// Where a session token goes.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum TokenPlace {
+    /// By the service.
+    #[default]
+    Auto,
+    /// `x-amz-security-token`, signed.
+    Signed,
+    /// `x-amz-security-token`, added after signing.
+    AddedAfter,
+    /// `x-amz-s3session-token`, signed.
+    S3express,
 }
 
 /// What a route does with a request.

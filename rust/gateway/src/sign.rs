@@ -3,31 +3,47 @@
 //! The order matters: first everything that the client sent and that may go on is in place, then whatever it sent of a
 //! signature is taken out, then the head is signed whole, so that no `x-amz-*` header goes out unsigned.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderMap, TRAILER};
 use http::{HeaderName, HeaderValue};
-use sigward_sigv4::{Credentials, Payload, Request, Scope, SignError, Signed, Style, sign as sigv4_sign, wire};
+use sigward_sigv4::{Credentials, Options, Payload, Request, Scope, SessionToken, SignError, Style, Variant, sign_with, wire};
 
 use crate::admit::{BodySize, RequestHead, Target};
+use crate::route::SigningForm;
+use crate::settings::{SignaturePlace, SignatureVariant, TokenPlace};
 
 pub(crate) const CONTENT_SHA256: HeaderName = HeaderName::from_static("x-amz-content-sha256");
 const AMZ_DATE: HeaderName = HeaderName::from_static("x-amz-date");
 const SECURITY_TOKEN: HeaderName = HeaderName::from_static("x-amz-security-token");
-const AMZ_TRAILER: HeaderName = HeaderName::from_static("x-amz-trailer");
-const CONTENT_ENCODING: HeaderName = http::header::CONTENT_ENCODING;
+const S3_SESSION_TOKEN: HeaderName = HeaderName::from_static("x-amz-s3session-token");
+const REGION_SET: HeaderName = HeaderName::from_static("x-amz-region-set");
 
-/// What the signature says of the body.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BodyHash {
+/// What the signature says of the body, when all is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BodyHash<'a> {
     /// sigward has read it all.
     Digest([u8; 32]),
-    /// The value of `x-amz-content-sha256`: the client's own, or one of AWS's keywords.
-    Given(HeaderValue),
+    /// The value of `x-amz-content-sha256`.
+    Given(&'a [u8]),
 }
+
+/// With what, for what, and how.
+#[derive(Clone, Copy)]
+pub(crate) struct Terms<'a> {
+    pub(crate) credentials: &'a Credentials,
+    pub(crate) scope: Scope<'a>,
+    pub(crate) options: Options,
+    pub(crate) unix_seconds: u64,
+}
+
+/// A presigned request of ours is sent at once; Transcribe grants no more than this, in seconds.
+const EXPIRES: u64 = 300;
 
 /// Takes out what a client's own signature left: it would stand beside ours, or replace it.
 pub(crate) fn remove_client_signature(headers: &mut HeaderMap) {
-    for name in [AUTHORIZATION, AMZ_DATE, SECURITY_TOKEN] {
+    for name in [AUTHORIZATION, AMZ_DATE, SECURITY_TOKEN, S3_SESSION_TOKEN, REGION_SET] {
         headers.remove(name);
     }
 }
@@ -43,26 +59,6 @@ pub(crate) fn is_presigned(path: &str) -> bool {
         signature |= name == "Signature";
     }
     v4 || (key && signature)
-}
-
-/// What the client says the body's hash is, if that can be signed as it stands.
-///
-/// SDKs that sign nothing (boto3 with `UNSIGNED`) frame a body as aws-chunked with a checksum trailer and leave the
-/// keyword that goes with it to the signer. See "Signature calculations: transferring payload in multiple chunks" (S3).
-pub(crate) fn given_hash(headers: &HeaderMap) -> Result<Option<HeaderValue>, &'static str> {
-    let Some(value) = headers.get(CONTENT_SHA256) else {
-        let chunked = headers.get_all(CONTENT_ENCODING).iter().any(|value| value.as_bytes().windows(11).any(|word| word == b"aws-chunked"));
-        let trailer = chunked && headers.contains_key(AMZ_TRAILER);
-        return Ok(trailer.then(|| HeaderValue::from_static("STREAMING-UNSIGNED-PAYLOAD-TRAILER")));
-    };
-    let text = value.as_bytes();
-    let hex = text.len() == 64 && text.iter().all(u8::is_ascii_hexdigit);
-    match text {
-        b"UNSIGNED-PAYLOAD" | b"STREAMING-UNSIGNED-PAYLOAD-TRAILER" => Ok(Some(value.clone())),
-        _ if hex => Ok(Some(value.clone())),
-        _ if text.starts_with(b"STREAMING-") => Err("its chunks carry signatures of the client's own key"),
-        _ => Ok(None),
-    }
 }
 
 /// Sets Host and the length: what the first line and the framing say must be what is signed.
@@ -88,42 +84,90 @@ pub(crate) fn frame(headers: &mut HeaderMap, head: &RequestHead, size: BodySize)
     }
 }
 
-/// One signature. `headers`: as they go out; the signature's own are added.
+/// The service, the options and the place that a request's signature has: what the route says, else what the service asks for.
+pub(crate) fn how(service: Arc<str>, form: SigningForm, head: &RequestHead, upgrade: Option<&HeaderValue>) -> (Arc<str>, Options, bool) {
+    let websocket = upgrade.is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    // MQTT over WebSockets is another service of IoT's, behind the same name.
+    let mqtt = websocket && &*service == "iotdata" && head.path.split('?').next() == Some("/mqtt");
+    let service = if mqtt { "iotdevicegateway".into() } else { service };
+    let in_query = match form.signature {
+        SignaturePlace::Header => false,
+        SignaturePlace::Query => true,
+        SignaturePlace::Auto => websocket && matches!(&*service, "iotdevicegateway" | "transcribe" | "kinesisvideo"),
+    };
+    let session_token = match form.token {
+        TokenPlace::AddedAfter => SessionToken::AddedAfter,
+        TokenPlace::S3express => SessionToken::S3Express,
+        TokenPlace::Auto if &*service == "iotdevicegateway" => SessionToken::AddedAfter,
+        TokenPlace::Auto | TokenPlace::Signed => SessionToken::Signed,
+    };
+    let variant = match form.variant {
+        SignatureVariant::V4 => Variant::V4,
+        SignatureVariant::V4a => Variant::V4a,
+    };
+    // OpenSearch Serverless wants the body's hash in a header, and content-length left out; Lambda URLs want the hash where
+    // CloudFront stands before them.
+    let serverless = &*service == "aoss";
+    let content_sha256 = serverless || (&*service == "lambda" && head.target.host.contains(".lambda-url."));
+    let options = Options { variant, session_token, content_sha256, content_length: !serverless, ..Options::default() };
+    (service, options, in_query)
+}
+
+/// One signature. `headers`: as they go out; the signature's own are added. Gives it in hexadecimal digits, and its date.
 pub(crate) fn sign(
-    credentials: &Credentials,
-    (region, signing_name, style): (&str, &str, Style),
+    terms: &Terms<'_>,
     method: &str,
     path: &str,
-    hash: &BodyHash,
+    hash: BodyHash<'_>,
     headers: &mut HeaderMap,
-    unix_seconds: u64,
-) -> Result<(), SignError> {
+) -> Result<(Vec<u8>, [u8; 16]), SignError> {
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
-    let signed: Signed = {
+    let signed = {
         let pairs: Vec<(&[u8], &[u8])> = headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())).collect();
-        let payload = match hash {
-            BodyHash::Digest(digest) => Payload::Digest(*digest),
-            BodyHash::Given(value) => Payload::Given(value.as_bytes()),
-        };
-        let request = Request { method, path: path.as_bytes(), query: query.as_bytes(), headers: &pairs, payload };
-        sigv4_sign(credentials, &Scope { region, signing_name, style }, &request, unix_seconds)?
+        let request = Request { method, path: path.as_bytes(), query: query.as_bytes(), headers: &pairs, payload: hash.payload() };
+        sign_with(terms.credentials, &terms.scope, &request, terms.unix_seconds, terms.options)?
     };
-    let mut add = |name: HeaderName, value: &[u8], secret: bool| {
-        // What the signer makes of checked input is ASCII.
-        if let Ok(mut value) = HeaderValue::from_maybe_shared(Bytes::copy_from_slice(value)) {
-            value.set_sensitive(secret);
+    for (name, value) in signed.headers() {
+        // What the signer makes of checked input is ASCII, and its names are.
+        if let (Ok(name), Ok(mut value)) = (HeaderName::from_bytes(name), HeaderValue::from_maybe_shared(Bytes::copy_from_slice(value))) {
+            value.set_sensitive(name == AUTHORIZATION || name == SECURITY_TOKEN || name == S3_SESSION_TOKEN);
             headers.insert(name, value);
         }
+    }
+    Ok((signed.signature().to_vec(), *signed.amz_date()))
+}
+
+/// The same in the query. Gives the path to send. Only Host and `x-amz-*` are signed: what else a handshake has is the transport's.
+pub(crate) fn presign(
+    terms: &Terms<'_>,
+    method: &str,
+    path: &str,
+    hash: BodyHash<'_>,
+    headers: &mut HeaderMap,
+) -> Result<String, SignError> {
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+    // The payload's line has no header here.
+    headers.remove(CONTENT_SHA256);
+    let signed = {
+        let pairs: Vec<(&[u8], &[u8])> = headers
+            .iter()
+            .filter(|(name, _)| *name == HOST || name.as_str().starts_with("x-amz-"))
+            .map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
+            .collect();
+        let payload = if terms.scope.style == Style::S3 { Payload::UNSIGNED } else { hash.payload() };
+        let request = Request { method, path: path.as_bytes(), query: query.as_bytes(), headers: &pairs, payload };
+        sigward_sigv4::presign(terms.credentials, &terms.scope, &request, terms.unix_seconds, EXPIRES, terms.options)?
     };
-    add(AMZ_DATE, signed.amz_date(), false);
-    if let Some(hash) = signed.content_sha256() {
-        add(CONTENT_SHA256, hash, false);
+    Ok(format!("{path}?{}", String::from_utf8_lossy(signed.query())))
+}
+
+impl<'a> BodyHash<'a> {
+    fn payload(self) -> Payload<'a> {
+        match self {
+            Self::Digest(digest) => Payload::Digest(digest),
+            Self::Given(value) => Payload::Given(value),
+        }
     }
-    if let Some((_, token)) = signed.session_token() {
-        add(SECURITY_TOKEN, token, true);
-    }
-    add(AUTHORIZATION, signed.authorization(), true);
-    Ok(())
 }
 
 /// The request target as it goes on the wire, in the canonical form that is signed.
@@ -149,19 +193,5 @@ mod tests {
         ] {
             assert_eq!(is_presigned(path), expected, "{path}");
         }
-    }
-
-    #[test]
-    fn the_clients_own_hash() {
-        let given = |pairs: &[(&'static str, &'static str)]| {
-            let headers = pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect();
-            given_hash(&headers).map(|value| value.map(|value| value.to_str().unwrap().to_owned()))
-        };
-        assert_eq!(given(&[]), Ok(None));
-        assert_eq!(given(&[("x-amz-content-sha256", "nonsense")]), Ok(None));
-        assert_eq!(given(&[("x-amz-content-sha256", "UNSIGNED-PAYLOAD")]), Ok(Some("UNSIGNED-PAYLOAD".into())));
-        let chunked = [("content-encoding", "gzip,aws-chunked"), ("x-amz-trailer", "x-amz-checksum-crc32")];
-        assert_eq!(given(&chunked), Ok(Some("STREAMING-UNSIGNED-PAYLOAD-TRAILER".into())));
-        assert!(given(&[("x-amz-content-sha256", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD")]).is_err());
     }
 }

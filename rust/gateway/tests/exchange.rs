@@ -94,7 +94,7 @@ fn a_held_body_is_read_hashed_and_sent_with_its_length() {
     let mut drive = Drive::new("{}");
     let step = drive.tell(Event::Head(head(HOST, BodySize::Unknown)));
     assert!(matches!(step, Step::Read { limit: 1_048_576, keep: Keep::Memory }));
-    let outgoing = sent(drive.tell(Event::Body { bytes: b"hello", last: true }));
+    let outgoing = sent(drive.tell(Event::Body { bytes: b"hello", last: true, trailers: None }));
     assert_eq!((outgoing.body, outgoing.headers["content-length"].to_str().unwrap()), (BodyPlan::Kept, "5"));
 }
 
@@ -102,13 +102,13 @@ fn a_held_body_is_read_hashed_and_sent_with_its_length() {
 fn a_larger_body_is_spooled_piece_by_piece_and_has_the_same_signature() {
     let mut held = Drive::new("{}");
     held.tell(Event::Head(head(HOST, BodySize::Unknown)));
-    let whole = sent(held.tell(Event::Body { bytes: b"hello world", last: true }));
+    let whole = sent(held.tell(Event::Body { bytes: b"hello world", last: true, trailers: None }));
 
     let mut drive = Drive::new(r#"{"body": {"hold": 4}}"#);
     drive.tell(Event::Head(head(HOST, BodySize::Unknown)));
-    assert!(matches!(drive.tell(Event::Body { bytes: b"hello", last: false }), Step::Read { keep: Keep::Spool, .. }));
-    assert!(matches!(drive.tell(Event::Body { bytes: b" wor", last: false }), Step::Read { keep: Keep::Spool, .. }));
-    let spooled = sent(drive.tell(Event::Body { bytes: b"ld", last: true }));
+    assert!(matches!(drive.tell(Event::Body { bytes: b"hello", last: false, trailers: None }), Step::Read { keep: Keep::Spool, .. }));
+    assert!(matches!(drive.tell(Event::Body { bytes: b" wor", last: false, trailers: None }), Step::Read { keep: Keep::Spool, .. }));
+    let spooled = sent(drive.tell(Event::Body { bytes: b"ld", last: true, trailers: None }));
     assert_eq!(spooled.body, BodyPlan::Kept);
     assert_eq!(spooled.headers["authorization"], whole.headers["authorization"]);
     assert_eq!(spooled.headers["content-length"], "11");
@@ -118,8 +118,8 @@ fn a_larger_body_is_spooled_piece_by_piece_and_has_the_same_signature() {
 fn bodies_beyond_their_limits_are_refused() {
     let mut drive = Drive::new(r#"{"body": {"hold": 4, "spool_max": 8}}"#);
     drive.tell(Event::Head(head(HOST, BodySize::Unknown)));
-    drive.tell(Event::Body { bytes: b"hello", last: false });
-    assert_eq!(refused(drive.tell(Event::Body { bytes: b"world", last: true })), (413, "body-too-large".into()));
+    drive.tell(Event::Body { bytes: b"hello", last: false, trailers: None });
+    assert_eq!(refused(drive.tell(Event::Body { bytes: b"world", last: true, trailers: None })), (413, "body-too-large".into()));
     let mut drive = Drive::new(r#"{"body": {"max": 8}}"#);
     assert_eq!(refused(drive.tell(Event::Head(head(HOST, BodySize::Known(9))))), (413, "body-too-large".into()));
 }
@@ -350,7 +350,7 @@ fn events_out_of_order_refuse_and_never_panic() {
     let events: [fn() -> Event<'static>; 6] = [
         || Event::Elapsed,
         || Event::Refreshed,
-        || Event::Body { bytes: b"x", last: true },
+        || Event::Body { bytes: b"x", last: true, trailers: None },
         || Event::ResponseBody { prefix: b"x" },
         || Event::Failed(Failure::HeadTimeout),
         || Event::Head(head(HOST, BodySize::Known(0))),

@@ -78,6 +78,7 @@ impl Signer {
             session_token: word("token", token, &TOKENS)?,
             normalize,
             content_sha256,
+            ..Options::default()
         };
         Ok(Self {
             style: word("style", style, &STYLES)?,

@@ -226,13 +226,30 @@ impl Encoder {
         if data.is_empty() { Ok(()) } else { self.write_head(data, out) }
     }
 
+    /// True if chunks carry signatures, so that [`Encoder::head_of`] needs their digests.
+    pub fn is_signed(&self) -> bool {
+        self.signer.is_some()
+    }
+
+    /// [`Encoder::head`] for bytes that lie in pieces: their count, and their SHA-256 if [`Encoder::is_signed`].
+    ///
+    /// # Errors
+    /// As [`Encoder::head`].
+    pub fn head_of(&mut self, size: usize, digest: &[u8; 32], out: &mut Vec<u8>) -> Result<(), SignError> {
+        if size == 0 { Ok(()) } else { self.write_head_of(size, digest, out) }
+    }
+
     fn write_head(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<(), SignError> {
-        let digits = format!("{:x}", data.len());
-        out.extend_from_slice(digits.as_bytes());
+        let digest = if self.is_signed() { Sha256::digest(data).into() } else { [0; 32] };
+        self.write_head_of(data.len(), &digest, out)
+    }
+
+    fn write_head_of(&mut self, size: usize, digest: &[u8; 32], out: &mut Vec<u8>) -> Result<(), SignError> {
+        out.extend_from_slice(format!("{size:x}").as_bytes());
         if let Some(signer) = &mut self.signer {
             let variant = signer.variant;
             out.extend_from_slice(CHUNK_SIGNATURE);
-            push_filled(out, variant, signer.chunk(data)?);
+            push_filled(out, variant, signer.digest(digest)?);
         }
         out.extend_from_slice(b"\r\n");
         Ok(())
@@ -324,6 +341,8 @@ pub enum ChunkError {
     Trailers,
     /// It ends before its last chunk.
     Truncated,
+    /// Something follows its end.
+    Extra,
     /// The signature of a chunk (counted from 0) is missing or not its own.
     Signature {
         /// Which.
@@ -342,6 +361,7 @@ impl fmt::Display for ChunkError {
             Self::Trailer => write!(to, "a trailer is not `name: value`"),
             Self::Trailers => write!(to, "there are more than {TRAILERS} trailers"),
             Self::Truncated => write!(to, "the body ends before its last chunk"),
+            Self::Extra => write!(to, "something follows the end of the body"),
             Self::Signature { chunk } => write!(to, "the signature of chunk {chunk} is missing or wrong"),
             Self::TrailerSignature => write!(to, "the trailers' signature is missing or wrong"),
         }
@@ -491,7 +511,8 @@ impl Decoder {
                         return Ok(Some(Piece::Trailer { name, value }));
                     }
                 }
-                DecoderState::Done => return Ok(None),
+                DecoderState::Done if input.is_empty() => return Ok(None),
+                DecoderState::Done => return Err(ChunkError::Extra),
             }
         }
     }

@@ -126,11 +126,13 @@ pub struct Options {
     pub session_token: SessionToken,
     /// Add `x-amz-content-sha256` also where neither the style nor the payload asks for it (`aoss`).
     pub content_sha256: bool,
+    /// Sign `content-length`, if it is among the headers. On, unless a service refuses it (`aoss`).
+    pub content_length: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { variant: Variant::V4, normalize: true, session_token: SessionToken::Signed, content_sha256: false }
+        Self { variant: Variant::V4, normalize: true, session_token: SessionToken::Signed, content_sha256: false, content_length: true }
     }
 }
 
@@ -482,11 +484,13 @@ fn by_headers<S: Sink>(
     let mut lowered = Lowered::new();
     lower(request.headers, &mut lowered)?;
     let replaced = |name: &[u8]| {
-        name.starts_with(b"x-amz-")
-            && (matches!(name, b"x-amz-date" | b"x-amz-security-token")
-                || name == token_header
-                || (add_hash && name == b"x-amz-content-sha256")
-                || (variant == Variant::V4a && name == b"x-amz-region-set"))
+        if !name.starts_with(b"x-amz-") {
+            return name == b"content-length" && !options.content_length;
+        }
+        (matches!(name, b"x-amz-date" | b"x-amz-security-token")
+            || name == token_header
+            || (add_hash && name == b"x-amz-content-sha256")
+            || (variant == Variant::V4a && name == b"x-amz-region-set"))
     };
     let mut headers = SignedHeaders::new();
     headers.take(request.headers, &lowered, replaced)?;

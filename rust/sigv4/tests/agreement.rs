@@ -70,7 +70,8 @@ fn theirs(request: &Request<'_>, style: Style, expires: Option<u64>) -> Vec<(Str
 
 fn path() -> impl Strategy<Value = String> {
     // Without empty and dotted segments, and percent-encoded: for S3 `aws-sigv4` takes it as its caller wrote it.
-    proptest::collection::vec("[a-zA-Z0-9_~-]{1,6}(%20|%2B|%C3%A9|%21|%2A|%28|%3A)?", 0..4).prop_map(|segments| format!("/{}", segments.join("/")))
+    proptest::collection::vec("[a-zA-Z0-9_~-]{1,6}(%20|%2B|%C3%A9|%21|%2A|%28|%3A)?", 0..4)
+        .prop_map(|segments| format!("/{}", segments.join("/")))
 }
 
 fn query() -> impl Strategy<Value = String> {
@@ -80,7 +81,8 @@ fn query() -> impl Strategy<Value = String> {
 
 fn headers() -> impl Strategy<Value = Vec<(String, String)>> {
     // `expect`, `connection`, `te` and the like are signed by `aws-sigv4` and not by us: they end at the next hop.
-    proptest::collection::btree_map("x-amz-meta-[a-z]{1,6}", "[!-~]{1,8}( {1,3}[!-~]{1,8}){0,2}", 0..5).prop_map(|map| map.into_iter().collect())
+    proptest::collection::btree_map("x-amz-meta-[a-z]{1,6}", "[!-~]{1,8}( {1,3}[!-~]{1,8}){0,2}", 0..5)
+        .prop_map(|map| map.into_iter().collect())
 }
 
 proptest! {

@@ -207,6 +207,7 @@ fn chunks_that_are_none() {
         (b"1\r\nabc\r\n", ChunkError::LineEnd),
         (b"0\r\nno colon\r\n\r\n", ChunkError::Trailer),
         (b"0\r\n: x\r\n\r\n", ChunkError::Trailer),
+        (b"0\r\n\r\nx", ChunkError::Extra),
         (&[b'1'; 5000], ChunkError::Long),
         (&[&b"0\r\n"[..], &b"a:b\r\n".repeat(33)].concat(), ChunkError::Trailers),
     ] {
@@ -261,7 +262,8 @@ fn a_presigned_url_lives_a_week_at_most() {
 #[test]
 fn each_reason_has_its_word() {
     let refused = |authorization: &str, date: &str| {
-        let headers: [(&[u8], &[u8]); 3] = [(b"host", b"h"), (b"authorization", authorization.as_bytes()), (b"x-amz-date", date.as_bytes())];
+        let headers: [(&[u8], &[u8]); 3] =
+            [(b"host", b"h"), (b"authorization", authorization.as_bytes()), (b"x-amz-date", date.as_bytes())];
         Claim::of(&Request { method: "GET", path: b"/", query: b"", headers: &headers, payload: Payload::EMPTY }).unwrap_err()
     };
     let date = "20150830T123600Z";

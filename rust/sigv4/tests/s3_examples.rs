@@ -14,8 +14,10 @@ fn credentials() -> Credentials {
     Credentials::new("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", None).unwrap()
 }
 
+type Trailers = Vec<(String, String)>;
+
 /// What the decoder finds, whole and byte by byte.
-fn decoded(mut decoder: Decoder, body: &[u8], step: usize) -> Result<(Vec<u8>, Vec<(String, String)>), ChunkError> {
+fn decoded(mut decoder: Decoder, body: &[u8], step: usize) -> Result<(Vec<u8>, Trailers), ChunkError> {
     let (mut data, mut trailers) = (Vec::new(), Vec::new());
     for mut part in body.chunks(step) {
         while let Some(piece) = decoder.next(&mut part)? {
