@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import hashlib
+import hmac
 import json
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -61,6 +63,7 @@ class Upstream:
         self.received: list[Received] = []
         self.connections = 0
         self.arrived = asyncio.Condition()
+        self.accepted = asyncio.Event()
         self.ca = trustme.CA()
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.ca.issue_cert(*hosts).configure_cert(self.context)
@@ -87,6 +90,7 @@ class Upstream:
         assert task is not None
         self._tasks.add(task)
         self.connections += 1
+        self.accepted.set()
         number = self.connections
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             while received := await read_request(reader):
@@ -166,6 +170,70 @@ def assert_signed(received: Received, host: str, *, token: str | None = None) ->
     expected = auth.signature(auth.string_to_sign(request, canonical), request)
     assert parts["Signature"] == expected, canonical
     return {"service": service, "region": region, "headers": parts["SignedHeaders"]}
+
+
+def signing_key(date: str, region: str, service: str) -> bytes:
+    """Step 3's key, from RFC 2104 and AWS's page."""
+    key = f"AWS4{SECRET}".encode()
+    for part in (date, region, service, "aws4_request"):
+        key = hmac.digest(key, part.encode(), "sha256")
+    return key
+
+
+@dataclass
+class Chunks:
+    """A body that came in chunks: its bytes, its trailers, the chunks' sizes."""
+
+    body: bytes
+    trailers: dict[str, str]
+    sizes: list[int]
+
+
+def unwrapped(framed: bytes, check: Callable[[str, bytes], None] | None = None) -> Chunks:
+    """Takes aws-chunked apart. `check(signature, data)`: called for each chunk, the last and empty one too."""
+    body, sizes = b"", []
+    while True:
+        head, _, framed = framed.partition(b"\r\n")
+        size, _, signature = head.partition(b";chunk-signature=")
+        sizes.append(int(size, 16))
+        data, framed = framed[: sizes[-1]], framed[sizes[-1] :]
+        body += data
+        if check:
+            check(signature.decode(), data)
+        if not sizes[-1]:
+            break
+        assert framed[:2] == b"\r\n"
+        framed = framed[2:]
+    *lines, last, end = framed.split(b"\r\n")
+    assert (last, end) == (b"", b"")
+    return Chunks(body, dict(line.decode().split(":", 1) for line in lines), sizes)  # type: ignore[misc]
+
+
+def assert_chunks_signed(received: Received) -> Chunks:
+    """Recomputes every signature in a body sent in chunks, after the S3 API Reference. Returns what was in them."""
+    parts = authorization(received)
+    _, date, region, service, _ = parts["Credential"].split("/")
+    stamp, scope = received.get("x-amz-date"), parts["Credential"].partition("/")[2]
+    key = signing_key(date, region, service)
+    previous = parts["Signature"]
+
+    def sign(algorithm: str, *hashes: str) -> str:
+        return hmac.digest(key, "\n".join([algorithm, str(stamp), scope, previous, *hashes]).encode(), "sha256").hex()
+
+    def check(signature: str, data: bytes) -> None:
+        nonlocal previous
+        expected = sign("AWS4-HMAC-SHA256-PAYLOAD", hashlib.sha256(b"").hexdigest(), hashlib.sha256(data).hexdigest())
+        assert signature == expected
+        previous = signature
+
+    chunks = unwrapped(received.body, check)
+    signature = chunks.trailers.pop("x-amz-trailer-signature", None)
+    if (received.get("x-amz-content-sha256") or "").endswith("-TRAILER"):
+        canonical = "".join(f"{name}:{value}\n" for name, value in chunks.trailers.items())
+        assert signature == sign("AWS4-HMAC-SHA256-TRAILER", hashlib.sha256(canonical.encode()).hexdigest())
+    else:
+        assert (signature, chunks.trailers) == (None, {})
+    return chunks
 
 
 @dataclass

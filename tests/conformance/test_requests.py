@@ -193,12 +193,6 @@ async def test_aws_chunked_of_an_unsigned_sdk_passes_with_its_keyword(proxy: Pro
     assert received.body == body
 
 
-async def test_chunks_signed_by_the_client_are_refused_clearly(proxy: Proxy) -> None:
-    raw = request("PUT", "/key", "x-amz-content-sha256: STREAMING-AWS4-HMAC-SHA256-PAYLOAD", host=BUCKET_HOST, body=b"x")
-    response = await proxy.ask(raw)
-    assert (response.status, response.get("x-sigward-error")) == (501, "signed-chunks")
-
-
 @pytest.mark.parametrize(
     ("path", "wire"),
     [

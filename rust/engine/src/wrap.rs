@@ -1,5 +1,6 @@
 //! Bodies on their way: out of the chunks that they came in, into chunks or signed messages that they leave in.
 
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,7 +22,8 @@ use crate::shared::unix_seconds;
 
 /// A body taken out of its chunks. `length`: what the client says that it is then.
 pub(crate) fn unwrapped(body: Inbound, length: Option<u64>) -> Inbound {
-    Unwrapped { body, length, decoder: Decoder::new(), piece: Bytes::new(), trailers: HeaderMap::new(), ended: false }.boxed_unsync()
+    Unwrapped { body, length, decoder: Decoder::new(), piece: Bytes::new(), trailers: HeaderMap::new(), held: None, ended: false }
+        .boxed_unsync()
 }
 
 struct Unwrapped {
@@ -31,6 +33,8 @@ struct Unwrapped {
     /// What is not yet decoded.
     piece: Bytes,
     trailers: HeaderMap,
+    /// The last data of a body whose length is told: an upstream that has it all would answer, so its end must be seen first.
+    held: Option<Bytes>,
     ended: bool,
 }
 
@@ -52,10 +56,11 @@ impl Unwrapped {
                     // The data is the end of what was used.
                     let data = self.piece.slice(used - size..used);
                     self.piece.advance(used);
-                    if self.length.is_some_and(|length| self.decoder.decoded() > length) {
-                        return Err(self.wrong_length());
+                    match self.length.map(|length| self.decoder.decoded().cmp(&length)) {
+                        Some(Ordering::Greater) => return Err(self.wrong_length()),
+                        Some(Ordering::Equal) => self.held = Some(data),
+                        _ => return Ok(Some(data)),
                     }
-                    return Ok(Some(data));
                 }
                 Some(Piece::Trailer { name, value }) => {
                     self.piece.advance(used);
@@ -63,7 +68,12 @@ impl Unwrapped {
                         self.trailers.append(name, value);
                     }
                 }
-                Some(Piece::End) => self.piece.advance(used),
+                Some(Piece::End) => {
+                    self.piece.advance(used);
+                    if let Some(held) = self.held.take() {
+                        return Ok(Some(held));
+                    }
+                }
             }
         }
     }
@@ -115,6 +125,11 @@ impl Body for Unwrapped {
                     return Poll::Ready(Some(Err(error)));
                 }
                 Poll::Ready(Some(Ok(frame))) => this.piece = frame.into_data().unwrap_or_default(),
+                // The blank line after the last chunk may be left out.
+                Poll::Ready(None) if this.held.is_some() => {
+                    let held = this.held.take().unwrap_or_default();
+                    return Poll::Ready(Some(this.close().map(|()| Frame::data(held))));
+                }
                 Poll::Ready(None) => {
                     this.ended = true;
                     let trailers = std::mem::take(&mut this.trailers);
