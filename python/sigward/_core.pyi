@@ -16,6 +16,7 @@ __all__ = [
     "EVENT_RESPONSE",
     "EVENT_TRAILERS",
     "EVENT_WRITABLE",
+    "Difference",
     "Engine",
     "Job",
     "Recognised",
@@ -28,6 +29,7 @@ __all__ = [
     "VerificationError",
     "Verifier",
     "__version__",
+    "difference",
     "recognise",
 ]
 
@@ -185,6 +187,28 @@ class Verifier:
         /,
     ) -> None:
         """Raises `VerificationError` unless the request, signature included, is as it was signed. `timestamp`: now, in Unix seconds."""
+
+@final
+class Difference:
+    """The first difference of two texts. It may hold what was signed, a session token too."""
+
+    @property
+    def part(self) -> str:
+        """E.g. `path`, `header "host"`, `query parameter "a"`, `payload hash`, `time`, `credential scope`."""
+    @property
+    def line(self) -> int:
+        """Counted from 1."""
+    @property
+    def column(self) -> int:
+        """In bytes, counted from 1."""
+    @property
+    def ours(self) -> bytes | None:
+        """The line (of the query: the parameter); None: only the other side has it."""
+    @property
+    def theirs(self) -> bytes | None: ...
+
+def difference(what: Literal["canonical-request", "string-to-sign"], ours: bytes, theirs: bytes, /) -> Difference | None:
+    """Where two canonical requests, or two strings to sign, differ first. Headers and parameters are compared by name."""
 
 # ---------------------------------------------------------------- recognising
 

@@ -228,7 +228,8 @@ class Route(Group):
         "`auto`: by service, size and what the client sent.",
     )
     signature: Literal["auto", "header", "query"] = Field(
-        "auto", description="Where it stands; `auto`: in the query for WebSockets of IoT, Transcribe and Kinesis Video, else in the headers."
+        "auto",
+        description="Where it stands; `auto`: in the query for WebSockets of IoT, Transcribe and Kinesis Video, else in the headers.",
     )
     variant: Literal["v4", "v4a"] = Field("v4", description="`v4a`: SigV4a; `region` is then a region set such as `*`.")
     token: Literal["auto", "signed", "added-after", "s3express"] = Field(

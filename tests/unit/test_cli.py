@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -25,60 +24,7 @@ from botocore.credentials import Credentials
 from moto.server import ThreadedMotoServer
 
 from sigward import __version__
-
-KEY, SECRET, TOKEN = "AKIDCLITESTS", "the-cli-secret", "the-cli-token"
-
-
-@dataclass
-class Ran:
-    """How a command ended."""
-
-    status: int
-    out: str
-    err: str
-
-
-class Shell:
-    """Runs sigward as a person would: a process of its own, in a home of its own."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-        self.environment |= {
-            "HOME": str(home),
-            "XDG_CONFIG_HOME": str(home / ".config"),
-            "AWS_EC2_METADATA_DISABLED": "true",
-            "AWS_CONFIG_FILE": str(home / "config"),
-            "AWS_SHARED_CREDENTIALS_FILE": str(home / "credentials"),
-        }
-
-    def keys(self, *, token: bool = False) -> "Shell":
-        self.environment |= {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
-        if token:
-            self.environment["AWS_SESSION_TOKEN"] = TOKEN
-        return self
-
-    def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "sigward", *arguments]
-
-    def __call__(self, *arguments: str) -> Ran:
-        ran = subprocess.run(self.command(*arguments), cwd=self.home, env=self.environment, capture_output=True, text=True, timeout=60)
-        assert "Traceback" not in ran.stderr, ran.stderr
-        if ran.returncode in (64, 69, 70, 77, 78):
-            plain = re.sub(r"\x1b\[[0-9;]*m", "", ran.stderr)
-            assert plain.strip().splitlines()[-1].startswith("hint: "), ran.stderr
-            assert ran.stderr.count("hint: ") == 1, ran.stderr
-        return Ran(ran.returncode, ran.stdout, ran.stderr)
-
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            self.command(*arguments), cwd=self.home, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-
-
-@pytest.fixture
-def sigward(tmp_path: Path) -> Shell:
-    return Shell(tmp_path)
+from tests.shell import KEY, SECRET, TOKEN, Ran, Shell
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +46,7 @@ def test_version(sigward: Shell) -> None:
 def test_help_names_every_command(sigward: Shell) -> None:
     ran = sigward("--help")
     assert ran.status == 0
-    for name in ("serve", "run", "sign", "whoami", "env", "ca", "check", "demo"):
+    for name in ("serve", "run", "sign", "explain", "token", "whoami", "env", "ca", "check", "demo"):
         assert f"  {name} " in ran.out
         helped = sigward(name, "--help")
         assert helped.status == 0

@@ -13,6 +13,8 @@ COMMANDS = {
     "serve": "Serve: forward proxy, reverse listeners, admin.",
     "run": "Run a program behind a sigward of its own: sigward run -- CMD …",
     "sign": "Show how one request is signed, in four steps.",
+    "explain": "Say why AWS refused a signature, from the body of its answer.",
+    "token": "Print a token for RDS, ElastiCache, MSK or EKS.",
     "whoami": "Say whose credentials sigward would use, and from where.",
     "env": "Print the variables that send a program through sigward.",
     "ca": "The CA that clients trust: path, export, trust.",

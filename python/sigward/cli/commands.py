@@ -110,6 +110,41 @@ class Sign(Command):
         return sign(self)
 
 
+class Explain(Command):
+    """Say why AWS refused a signature: from the body of its answer and, if given, the request as it was sent."""
+
+    answer: CliPositionalArg[str] = Field(description="A file with the body of AWS's answer; `-`: standard input.")
+    method: str = Field("GET", description="The request's method.")
+    url: str | None = Field(None, description="https://host/path?query, to compare with what sigward would sign.")
+    header: list[str] = Field(default_factory=list, description="A header that was sent, `name: value`; may be repeated.")
+    data: str | None = Field(None, description="The body.")
+    data_file: Path | None = Field(None, description="The body, from a file.")
+    service: str | None = Field(None, description="Signing name, where the host does not tell.")
+    json_output: bool = Field(False, description="Print JSON.")
+
+    def execute(self) -> int:
+        from sigward.cli.explain import explain
+
+        return explain(self)
+
+
+class Token(Command):
+    """Print a token that stands for a password: sigward token rds|elasticache|msk|eks. It lives 15 minutes."""
+
+    kind: CliPositionalArg[Literal["rds", "elasticache", "msk", "eks"]] = Field(description="What it is for.")
+    host: str | None = Field(None, description="rds: the database's host name.")
+    port: int | None = Field(None, ge=1, le=65535, description="rds: its port.")
+    user: str | None = Field(None, description="rds, elasticache: the user.")
+    cluster: str | None = Field(None, description="elasticache: the replication group or cache; eks: the cluster's name.")
+    serverless: bool = Field(False, description="elasticache: it is a serverless cache.")
+    at: str | None = Field(None, description="The time, e.g. 2015-08-30T12:36:00Z; none: now.")
+
+    def execute(self) -> int:
+        from sigward.cli.token import token
+
+        return token(self)
+
+
 class Whoami(Command):
     """Say whose credentials sigward would use, and from where. Calls no AWS API but those that give credentials."""
 
@@ -226,6 +261,8 @@ COMMANDS: dict[str, type[Command]] = {
     "serve": Serve,
     "run": Run,
     "sign": Sign,
+    "explain": Explain,
+    "token": Token,
     "whoami": Whoami,
     "env": Env,
     "ca": Ca,

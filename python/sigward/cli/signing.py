@@ -15,7 +15,7 @@ from sigward.errors import UsageError
 from sigward.settings import Settings
 
 if TYPE_CHECKING:
-    from sigward.cli.commands import Sign
+    from sigward.cli.commands import Explain, Sign
 
 
 def load_credentials(settings: Settings) -> tuple[Found, Region]:
@@ -32,51 +32,54 @@ def load_credentials(settings: Settings) -> tuple[Found, Region]:
     return outcome, region
 
 
-def sign(command: "Sign") -> int:
-    """Prints the four steps. Signatures are shown, as that is what was asked; keys and tokens are not."""
-    split = urlsplit(command.url)
+def signed_steps(
+    command: "Sign | Explain", method: str, url: str, found: Found, region: Region | None, *, at: str | None
+) -> tuple[_core.SigningSteps, dict[str, str]]:
+    """The four steps of one request, and its scope: `service`, `region`, `style`. Raises `UsageError`."""
+    split = urlsplit(url)
     if split.scheme not in ("http", "https") or not split.hostname:
-        raise UsageError(
-            f"url: {command.url!r} is not one.",
-            hint="Give it whole: https://sqs.us-east-1.amazonaws.com/?Action=ListQueues",
-        )
-    found, region = load_credentials(command)
+        raise UsageError(f"url: {url!r} is not one.", hint="Give it whole: https://sqs.us-east-1.amazonaws.com/?Action=ListQueues")
     host = _core.recognise(split.hostname)
     service = command.service or (host.signing_name if host else None)
     if service is None:
         raise UsageError(f"url: {split.hostname} does not say which AWS service it is.", hint="Give its signing name with --service.")
-    scope_region = command.region or (host.region if host else None) or region.name
+    scope_region = command.region or (host.region if host else None) or (region.name if region else "us-east-1")
     style = cast("Literal['s3', 'generic']", host.style if host else ("s3" if service == "s3" else "generic"))
     headers = [header(text) for text in command.header]
     if not any(name.lower() == b"host" for name, _ in headers):
         headers.insert(0, (b"host", split.netloc.rpartition("@")[2].encode("idna" if not split.netloc.isascii() else "ascii")))
     snapshot = found.snapshot
-    signer = _core.Signer(snapshot.access_key_id, snapshot.secret_access_key, snapshot.session_token, scope_region, service, style)
+    # What a client says of its body's hash is what is signed.
+    given = next((value.decode("latin-1") for name, value in headers if name.lower() == b"x-amz-content-sha256"), None)
     try:
+        signer = _core.Signer(snapshot.access_key_id, snapshot.secret_access_key, snapshot.session_token, scope_region, service, style)
         steps = signer.steps(
-            command.method.encode(),
-            (split.path or "/").encode(),
-            split.query.encode(),
-            headers,
-            body(command),
-            moment(command.at),
+            method.encode(), (split.path or "/").encode(), split.query.encode(), headers, given or body(command), moment(at)
         )
     except _core.SigningError as error:
         raise UsageError(f"{error}.", hint=error.hint) from error
+    return steps, {"service": service, "region": scope_region, "style": style}
+
+
+def sign(command: "Sign") -> int:
+    """Prints the four steps. Signatures are shown, as that is what was asked; keys and tokens are not."""
+    found, region = load_credentials(command)
+    steps, scope = signed_steps(command, command.method, command.url, found, region, at=command.at)
+    snapshot = found.snapshot
     added = [(name.decode(), "redacted" if name == b"x-amz-security-token" else value.decode()) for name, value in steps.headers]
     canonical = steps.canonical_request.decode("utf-8", "backslashreplace")
     if snapshot.session_token:
         canonical = canonical.replace(snapshot.session_token, "redacted")
     if command.json_output:
         told = {
-            "service": service, "region": scope_region, "style": style, "canonical_request": canonical,
+            **scope, "canonical_request": canonical,
             "string_to_sign": steps.string_to_sign, "signature": steps.signature, "headers": dict(added),
         }  # fmt: skip
         sys.stdout.write(json.dumps(told, indent=2) + "\n")
         return 0
     lines = "".join(f"{name}: {value}\n" for name, value in added)
     sys.stdout.write(
-        f"# {service} in {scope_region}, {style} path rules\n\n# 1. Canonical request\n{canonical}\n\n"
+        f"# {scope['service']} in {scope['region']}, {scope['style']} path rules\n\n# 1. Canonical request\n{canonical}\n\n"
         f"# 2. String to sign\n{steps.string_to_sign}\n\n"
         f"# 3. Signature\n{steps.signature}\n\n# 4. Headers to add\n{lines}"
     )
@@ -91,7 +94,7 @@ def header(text: str) -> tuple[bytes, bytes]:
     return name.strip().encode(), value.strip().encode()
 
 
-def body(command: "Sign") -> bytes:
+def body(command: "Sign | Explain") -> bytes:
     """--data or --data-file."""
     if command.data is not None and command.data_file is not None:
         raise UsageError("--data and --data-file are both given.", hint="Give one of them.")

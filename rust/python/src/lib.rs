@@ -1,6 +1,7 @@
 //! `sigward._core`: the engine and the signer, as Python sees them. Thin; documented in `python/sigward/_core.pyi`.
 //! The only place where a Rust error becomes a Python exception.
 
+mod difference;
 mod engine;
 mod errors;
 mod recognised;
@@ -16,6 +17,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     errors::register(module)?;
+    difference::register(module)?;
     signer::register(module)?;
     recognised::register(module)?;
     engine::register(module)

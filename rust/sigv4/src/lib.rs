@@ -5,6 +5,7 @@ mod canonical;
 mod checksum;
 pub mod chunked;
 mod credentials;
+pub mod difference;
 mod encode;
 mod error;
 pub mod event;

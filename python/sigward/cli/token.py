@@ -1,0 +1,87 @@
+"""`sigward token`: presigned requests that databases, brokers and clusters take for a password.
+
+Each as its AWS page gives it: "Connecting to your DB instance using IAM authentication" (RDS), "Authenticating with IAM"
+(ElastiCache), "IAM access control" (MSK), "Grant access to Kubernetes APIs" (EKS).
+"""
+
+import base64
+import datetime
+import json
+import sys
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from sigward import __version__, _core
+from sigward.cli.signing import load_credentials, moment
+from sigward.errors import UsageError
+
+if TYPE_CHECKING:
+    from sigward.cli.commands import Token
+
+FIFTEEN_MINUTES = 900
+
+
+def token(command: "Token") -> int:
+    """Prints the token, and nothing else, on stdout."""
+    needed = {"rds": ("host", "port", "user"), "elasticache": ("cluster", "user"), "msk": (), "eks": ("cluster",)}[command.kind]
+    for name in needed:
+        if not getattr(command, name):
+            raise UsageError(f"token {command.kind}: --{name} is missing.", hint=EXAMPLES[command.kind])
+    found, region = load_credentials(command)
+    when = moment(command.at)
+    snapshot = found.snapshot
+
+    def presigned(service: str, host: str, query: str, expires: int, *headers: tuple[bytes, bytes]) -> str:
+        signer = _core.Signer(snapshot.access_key_id, snapshot.secret_access_key, snapshot.session_token, region.name, service)
+        try:
+            return signer.presign(b"GET", b"/", query.encode(), [(b"host", host.encode()), *headers], b"", expires, when).decode()
+        except _core.SigningError as error:
+            raise UsageError(f"{error}.", hint=error.hint) from error
+
+    user = quote(command.user or "", safe="")
+    cluster = (command.cluster or "").lower() if command.kind == "elasticache" else command.cluster or ""
+    match command.kind:
+        case "rds":
+            host = f"{command.host}:{command.port}"
+            text = f"{host}/?{presigned('rds-db', host, f'Action=connect&DBUser={user}', FIFTEEN_MINUTES)}"
+        case "elasticache":
+            serverless = "&ResourceType=ServerlessCache" if command.serverless else ""
+            query = presigned("elasticache", cluster, f"Action=connect&User={user}{serverless}", FIFTEEN_MINUTES)
+            text = f"{cluster}/?{query}"
+        case "msk":
+            host = f"kafka.{region.name}.amazonaws.com"
+            query = presigned("kafka-cluster", host, "Action=kafka-cluster%3AConnect", FIFTEEN_MINUTES)
+            text = unpadded(f"https://{host}/?{query}&User-Agent=sigward%2F{__version__}")
+        case _:
+            suffix = ".cn" if region.name.startswith("cn-") else ""
+            host = f"sts.{region.name}.amazonaws.com{suffix}"
+            named = (b"x-k8s-aws-id", cluster.encode())
+            query = presigned("sts", host, "Action=GetCallerIdentity&Version=2011-06-15", 60, named)
+            # A token is good for a quarter of an hour, whatever its URL says; a minute is kept in hand.
+            ends = datetime.datetime.fromtimestamp(when, datetime.UTC) + datetime.timedelta(minutes=14)
+            text = json.dumps(
+                {
+                    "kind": "ExecCredential",
+                    "apiVersion": "client.authentication.k8s.io/v1beta1",
+                    "spec": {},
+                    "status": {
+                        "expirationTimestamp": ends.strftime("%Y-%m-%dT%H:%M:%SZ"),
+                        "token": "k8s-aws-v1." + unpadded(f"https://{host}/?{query}"),
+                    },
+                }
+            )
+    sys.stdout.write(text + "\n")
+    return 0
+
+
+def unpadded(url: str) -> str:
+    """base64, for URLs, without its padding."""
+    return base64.urlsafe_b64encode(url.encode()).decode().rstrip("=")
+
+
+EXAMPLES = {
+    "rds": "sigward token rds --host db.abc.eu-west-1.rds.amazonaws.com --port 5432 --user app",
+    "elasticache": "sigward token elasticache --cluster my-cache --user app",
+    "msk": "sigward token msk --region eu-west-1",
+    "eks": "sigward token eks --cluster my-cluster",
+}
