@@ -53,6 +53,12 @@ fmt: $(STAMPS)/sync ## Format everything.
 .PHONY: build
 build: $(STAMPS)/module ## Make .venv from the lock file and build the Rust module into it.
 
+# An S3 server whose verifier shares no code with ours; one of the tests' three.
+S3S_FS := 0.14.1
+build/s3s-fs/bin/s3s-fs:
+	cargo install s3s-fs@$(S3S_FS) --locked --features binary --profile dev --root build/s3s-fs --target-dir build/s3s-fs/target
+	rm -rf build/s3s-fs/target
+
 .PHONY: clean
 clean: ## Remove all that make has made.
 	rm -rf .venv target build python/sigward/_core*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
