@@ -119,6 +119,12 @@ def test_lower_case_escapes_are_spelled_in_capitals() -> None:
     assert canonical("s3", b"/%c3%a9%7e")[1] == "/%C3%A9~"
 
 
+def test_an_escaped_slash_in_an_s3_key_is_a_slash() -> None:
+    """botocore, awscrt and aws-sigv4 sign `%2F` as it is; S3 decodes it. It goes out as a slash, so that all see the same."""
+    assert canonical("s3", b"/a%2Fb")[1] == "/a/b"
+    assert canonical("generic", b"/a%2Fb")[1] == "/a%252Fb"
+
+
 def test_s3_keeps_double_slashes_and_dots() -> None:
     assert canonical("s3", b"/a//b/../c")[1] == "/a//b/../c"
 
