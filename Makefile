@@ -35,9 +35,16 @@ bench: build ## Measure; prints the tables, and writes them into README.md.
 	$(BIN)/python -m tests.bench.bench_memory --json build/bench/memory.json
 	$(BIN)/python -m tests.bench.report build/bench/*.json
 
+FUZZ_SECONDS := 60
+
+.PHONY: fuzz
+fuzz: ## Fuzz the signer, FUZZ_SECONDS a target.
+	rust/fuzz/run $(FUZZ_SECONDS)
+
 .PHONY: check
 check: build ## Formatting, lints and types.
 	cargo fmt --all --check
+	cargo fmt --manifest-path rust/fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	$(BIN)/ruff format --check $(PYTHON)
 	$(BIN)/ruff check $(PYTHON)
@@ -47,6 +54,7 @@ check: build ## Formatting, lints and types.
 .PHONY: fmt
 fmt: $(STAMPS)/sync ## Format everything.
 	cargo fmt --all
+	cargo fmt --manifest-path rust/fuzz/Cargo.toml
 	$(BIN)/ruff format $(PYTHON)
 	$(BIN)/ruff check --fix --exit-zero --quiet $(PYTHON)
 

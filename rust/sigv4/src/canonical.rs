@@ -154,13 +154,13 @@ impl<'a> SignedHeaders<'a> {
         Ok(())
     }
 
-    /// `host;x-amz-date`, with what stands between the names.
-    pub(crate) fn write_names(&self, out: &mut impl Out, between: &[u8]) {
+    /// `host;x-amz-date`
+    pub(crate) fn write_names(&self, out: &mut impl Out) {
         let mut previous: &[u8] = b"";
         for entry in &self.0 {
             if entry.name != previous {
                 if !previous.is_empty() {
-                    out.put(between);
+                    out.push(b';');
                 }
                 out.put(entry.name);
                 previous = entry.name;

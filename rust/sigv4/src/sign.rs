@@ -516,7 +516,7 @@ fn by_headers<S: Sink>(
     }
     out.push(b'\n');
     headers.write(out)?;
-    headers.write_names(out, b";");
+    headers.write_names(out);
     out.push(b'\n');
     out.put(payload.text());
     let digest = out.close(token.is_some());
@@ -548,7 +548,7 @@ fn by_headers<S: Sink>(
     }
     push_scope(&mut lines, variant, &amz_date, names, b"/");
     lines.extend_from_slice(b", SignedHeaders=");
-    headers.write_names(&mut lines, b";");
+    headers.write_names(&mut lines);
     lines.extend_from_slice(b", Signature=");
     let middle = lines.len();
     lines.extend_from_slice(&signature);
@@ -638,7 +638,10 @@ fn by_query<S: Sink>(
     if let Some(token) = signed_token {
         query.add(token_parameter, |value| push_encoded(value, token, Keep::Unreserved));
     }
-    query.add(b"X-Amz-SignedHeaders", |value| headers.write_names(value, b"%3B"));
+    // A header's name may hold what a query must not, such as `&` and `%`.
+    let mut names_text = Vec::with_capacity(headers.names_length());
+    headers.write_names(&mut names_text);
+    query.add(b"X-Amz-SignedHeaders", |value| push_encoded(value, &names_text, Keep::Unreserved));
     let mut text = Vec::with_capacity(query.length() + 192 + token.map_or(0, |token| token.len() * 3 + 26));
     query.write(&mut text);
 
@@ -650,7 +653,7 @@ fn by_query<S: Sink>(
     out.put(&text);
     out.push(b'\n');
     headers.write(out)?;
-    headers.write_names(out, b";");
+    out.put(&names_text);
     out.push(b'\n');
     out.put(payload.text());
     let digest = out.close(token.is_some());
