@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use crate::encode::{Keep, push_encoded, push_recoded};
+use crate::encode::{Keep, push_encoded, push_recoded, spelled};
 use crate::out::Out;
 use crate::{SignError, Style};
 
@@ -136,21 +136,24 @@ impl<'a> SignedHeaders<'a> {
 
     /// The canonical headers, and the blank line after them.
     pub(crate) fn write(&self, out: &mut impl Out) -> Result<(), SignError> {
-        let mut previous: &[u8] = b"";
-        for entry in &self.0 {
-            if entry.name == previous {
-                out.push(b',');
-            } else {
-                if !previous.is_empty() {
-                    out.push(b'\n');
-                }
-                out.put(entry.name);
-                out.push(b':');
-                previous = entry.name;
+        let mut rest = &self.0[..];
+        while let Some((entry, after)) = rest.split_first() {
+            let repeated = after.iter().take_while(|next| next.order == entry.order && next.name == entry.name).count();
+            if repeated == 0 && !has_blank(entry.value) {
+                out.line(entry.name, entry.value);
+                rest = after;
+                continue;
             }
-            push_value(out, entry.value)?;
+            let (same, after) = rest.split_at_checked(repeated + 1).unwrap_or((rest, &[]));
+            out.put(entry.name);
+            for (at, entry) in same.iter().enumerate() {
+                out.push(if at == 0 { b':' } else { b',' });
+                push_value(out, entry.value)?;
+            }
+            out.push(b'\n');
+            rest = after;
         }
-        out.put(b"\n\n");
+        out.push(b'\n');
         Ok(())
     }
 
@@ -187,12 +190,25 @@ fn order(name: &[u8]) -> u64 {
     u64::from_be_bytes(first)
 }
 
+/// True if a byte is a blank, or a control character; eight at a time (Warren, "Hacker's Delight", section 6-1).
+#[inline]
+fn has_blank(value: &[u8]) -> bool {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGH: u64 = ONES << 7;
+    let low = |eight: &[u8; 8]| {
+        let word = u64::from_le_bytes(*eight);
+        word.wrapping_sub(ONES * 0x21) & !word & HIGH
+    };
+    let Some(last) = value.last_chunk() else { return value.iter().any(|byte| *byte <= b' ') };
+    let (eights, _) = value.as_chunks();
+    eights.iter().fold(low(last), |found, eight| found | low(eight)) != 0
+}
+
 /// Trimmed, and each run of blanks inside folded to one, as is an obsolete line fold.
-#[allow(clippy::needless_bitwise_bool, reason = "an early end would keep the loop from running over whole registers")]
 pub(crate) fn push_value(out: &mut impl Out, value: &[u8]) -> Result<(), SignError> {
     let blank = |byte: u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | 0x0b | 0x0c);
-    // Most values hold no blank at all; without an early end this is a loop over whole registers.
-    if value.iter().fold(true, |plain, byte| plain & (*byte > b' ')) {
+    // Most values hold no blank at all.
+    if !has_blank(value) {
         out.put(value);
         return Ok(());
     }
@@ -268,69 +284,124 @@ fn push_normalized(out: &mut impl Out, path: &[u8]) {
     }
 }
 
-/// A query's terms, each in its one spelling.
-#[derive(Default)]
-pub(crate) struct Query {
-    spelled: SmallVec<[u8; 512]>,
+/// A query's terms, each in its one spelling. What is sent so is not copied.
+pub(crate) struct Query<'a> {
+    sent: &'a [u8],
+    respelled: SmallVec<[u8; 256]>,
     terms: SmallVec<[Term; 16]>,
+    length: usize,
 }
 
-/// Where a term lies in what is spelled.
+/// Where a term's name and value lie.
+#[derive(Clone, Copy)]
 struct Term {
-    name: usize,
-    value: usize,
-    end: usize,
+    /// The name's first eight bytes as a number: most comparisons end there.
+    order: u64,
+    name: Place,
+    value: Place,
 }
 
-impl Query {
+#[derive(Clone, Copy)]
+struct Place {
+    respelled: bool,
+    start: u32,
+    end: u32,
+}
+
+impl<'a> Query<'a> {
     /// Takes a query as sent, without the terms whose names (as sent) `leave_out` picks.
-    pub(crate) fn take(&mut self, query: &[u8], leave_out: impl Fn(&[u8]) -> bool) {
-        let mut rest = query;
-        while !rest.is_empty() {
-            let end = rest.iter().position(|byte| *byte == b'&').unwrap_or(rest.len());
-            let term = rest.get(..end).unwrap_or_default();
-            rest = rest.get(end + 1..).unwrap_or_default();
-            let cut = term.iter().position(|byte| *byte == b'=').unwrap_or(term.len());
-            let (name, value) = term.split_at_checked(cut).unwrap_or_default();
-            if term.is_empty() || leave_out(name) {
-                continue;
-            }
-            let start = self.spelled.len();
-            push_recoded(&mut self.spelled, name, Keep::Unreserved);
-            let middle = self.spelled.len();
-            push_recoded(&mut self.spelled, value.get(1..).unwrap_or_default(), Keep::Unreserved);
-            self.terms.push(Term { name: start, value: middle, end: self.spelled.len() });
+    pub(crate) fn new(sent: &'a [u8], leave_out: impl Fn(&[u8]) -> bool) -> Result<Self, SignError> {
+        let mut query = Self { sent, respelled: SmallVec::new(), terms: SmallVec::new(), length: 0 };
+        // Places are of 32 bits; no server takes so long a query.
+        if sent.len() > MAX_QUERY {
+            return Err(SignError::Long { field: "query", most: MAX_QUERY });
         }
+        let mut start = 0;
+        while start < sent.len() {
+            let term = sent.get(start..).unwrap_or_default();
+            // What is in its one spelling holds neither `=` nor `&`: most names and values end where that ends.
+            let plain = spelled(term, Keep::Unreserved);
+            let cut = match term.get(plain) {
+                None | Some(b'=' | b'&') => plain,
+                Some(_) => plain + end_of(term.get(plain..).unwrap_or_default(), |byte| matches!(byte, b'=' | b'&')),
+            };
+            let value = if term.get(cut) == Some(&b'=') { term.get(cut + 1..).unwrap_or_default() } else { b"" };
+            let plain_value = spelled(value, Keep::Unreserved);
+            let length = match value.get(plain_value) {
+                None | Some(b'&') => plain_value,
+                Some(_) => plain_value + end_of(value.get(plain_value..).unwrap_or_default(), |byte| byte == b'&'),
+            };
+            let (name, value) = (term.get(..cut).unwrap_or_default(), value.get(..length).unwrap_or_default());
+            let has_value = term.get(cut) == Some(&b'=');
+            if (cut > 0 || has_value) && !leave_out(name) {
+                let name = query.place(name, start, plain == cut);
+                let value = query.place(value, start + cut + 1, plain_value == length);
+                query.push(name, value);
+            }
+            start += cut + usize::from(has_value) + length + 1;
+        }
+        Ok(query)
+    }
+
+    /// Where the spelling of a piece lies that was sent at `start`. `plain`: as it is.
+    #[inline]
+    fn place(&mut self, piece: &[u8], start: usize, plain: bool) -> Place {
+        if plain {
+            return Place { respelled: false, start: start as u32, end: (start + piece.len()) as u32 };
+        }
+        let start = self.respelled.len() as u32;
+        push_recoded(&mut self.respelled, piece, Keep::Unreserved);
+        Place { respelled: true, start, end: self.respelled.len() as u32 }
+    }
+
+    #[inline]
+    fn push(&mut self, name: Place, value: Place) {
+        let order = order(self.text(name));
+        self.length += (name.end - name.start + value.end - value.start) as usize + 2;
+        self.terms.push(Term { order, name, value });
+    }
+
+    #[inline]
+    fn text(&self, place: Place) -> &[u8] {
+        let from = if place.respelled { &self.respelled[..] } else { self.sent };
+        from.get(place.start as usize..place.end as usize).unwrap_or_default()
     }
 
     /// Adds a term of the signer's own: `name` stands for itself, `value` writes what is already in its one spelling.
-    pub(crate) fn add(&mut self, name: &[u8], value: impl FnOnce(&mut SmallVec<[u8; 512]>)) {
-        let start = self.spelled.len();
-        self.spelled.extend_from_slice(name);
-        let middle = self.spelled.len();
-        value(&mut self.spelled);
-        self.terms.push(Term { name: start, value: middle, end: self.spelled.len() });
+    pub(crate) fn add(&mut self, name: &[u8], value: impl FnOnce(&mut SmallVec<[u8; 256]>)) {
+        let start = self.respelled.len() as u32;
+        self.respelled.extend_from_slice(name);
+        let middle = self.respelled.len() as u32;
+        value(&mut self.respelled);
+        let end = self.respelled.len() as u32;
+        self.push(Place { respelled: true, start, end: middle }, Place { respelled: true, start: middle, end });
     }
 
     /// Sorted by name, then value.
     pub(crate) fn write(&mut self, out: &mut impl Out) {
-        let spelled = &self.spelled;
-        let text = |from: usize, to: usize| spelled.get(from..to).unwrap_or_default();
-        let key = |term: &Term| (text(term.name, term.value), text(term.value, term.end));
-        self.terms.sort_by(|one, other| key(one).cmp(&key(other)));
-        for (at, term) in self.terms.iter().enumerate() {
+        let mut terms = std::mem::take(&mut self.terms);
+        let key = |term: &Term| (self.text(term.name), self.text(term.value));
+        terms.sort_by(|one, other| one.order.cmp(&other.order).then_with(|| key(one).cmp(&key(other))));
+        for (at, term) in terms.iter().enumerate() {
             if at > 0 {
                 out.push(b'&');
             }
-            let (name, value) = key(term);
-            out.put(name);
+            out.put(self.text(term.name));
             out.push(b'=');
-            out.put(value);
+            out.put(self.text(term.value));
         }
     }
 
     /// The length of the text, once written.
     pub(crate) fn length(&self) -> usize {
-        self.spelled.len() + 2 * self.terms.len()
+        self.length
     }
+}
+
+/// The longest query that is signed, bytes.
+const MAX_QUERY: usize = 64 << 20;
+
+/// Where the first byte lies that ends a piece.
+fn end_of(bytes: &[u8], ends: impl Fn(u8) -> bool) -> usize {
+    bytes.iter().position(|byte| ends(*byte)).unwrap_or(bytes.len())
 }

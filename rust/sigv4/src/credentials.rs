@@ -10,7 +10,8 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use crate::encode::{hex, push_hex, unhex, unhex_digest};
-use crate::sign::SignatureText;
+use crate::sign::{SignatureText, check_part, date_of, push_to_sign};
+use crate::time::AmzDate;
 use crate::{SignError, Variant};
 
 /// HMAC with its key already worked in. Zeroed when dropped.
@@ -35,6 +36,9 @@ struct Derived {
     region: Box<str>,
     signing_name: Box<str>,
     key: KeyState,
+    /// The key with the start of a string to sign worked in: it is the same for all requests of a second.
+    second: AmzDate,
+    begun: KeyState,
 }
 
 impl Credentials {
@@ -68,6 +72,8 @@ impl Credentials {
     }
 
     /// The signing key for a date and a scope (region, signing name).
+    ///
+    /// Region and name are checked once, when their key is derived.
     pub(crate) fn signing_key(
         &self,
         variant: Variant,
@@ -75,8 +81,11 @@ impl Credentials {
         (region, signing_name): (&str, &str),
     ) -> Result<SigningKey, SignError> {
         Ok(match variant {
-            Variant::V4 => SigningKey::Hmac(self.hmac_key(date, region, signing_name)),
-            Variant::V4a => SigningKey::Ecdsa(self.key_pair()?),
+            Variant::V4 => SigningKey::Hmac(self.hmac_key(date, region, signing_name)?),
+            Variant::V4a => {
+                check_scope(region, signing_name)?;
+                SigningKey::Ecdsa(self.key_pair()?)
+            }
         })
     }
 
@@ -96,21 +105,72 @@ impl Credentials {
         Ok(Arc::clone(self.key_pair.get_or_init(|| Arc::new(pair))))
     }
 
+    /// Step 3 of a request: over the algorithm, the time, the scope and the canonical request's hash, in hexadecimal digits.
+    pub(crate) fn sign_request(
+        &self,
+        variant: Variant,
+        amz_date: &AmzDate,
+        (region, signing_name): (&str, &str),
+        hash: &[u8; 64],
+    ) -> Result<Signature, SignError> {
+        let begin = || {
+            let mut text = Vec::with_capacity(160 + region.len() + signing_name.len());
+            push_to_sign(&mut text, variant.algorithm().as_bytes(), variant, amz_date, (region, signing_name));
+            text
+        };
+        match variant {
+            Variant::V4 => {
+                // Within the lock: it is held for less time than handing the state out would take.
+                let signature = self.with_derived(date_of(amz_date), region, signing_name, |derived| {
+                    if derived.second != *amz_date {
+                        derived.begun = derived.key.clone();
+                        derived.begun.update(&begin());
+                        derived.second = *amz_date;
+                    }
+                    let mut mac = derived.begun.clone();
+                    mac.update(hash);
+                    <[u8; 32]>::from(mac.finalize().into_bytes())
+                })?;
+                Ok(Signature::V4(hex(&signature)))
+            }
+            Variant::V4a => {
+                let key = self.signing_key(variant, date_of(amz_date), (region, signing_name))?;
+                let mut text = begin();
+                text.extend_from_slice(hash);
+                Ok(Signature::V4a(key.sign(&text)?.into_vec()))
+            }
+        }
+    }
+
     /// See "Create a signed AWS API request", step 3: derive a signing key.
-    fn hmac_key(&self, date: [u8; 8], region: &str, signing_name: &str) -> KeyState {
-        let mut derived = self.derived.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = derived.iter().position(|kept| kept.date == date && *kept.signing_name == *signing_name && *kept.region == *region);
-        if let Some(kept) = known.and_then(|at| derived.get(at)) {
-            return kept.key.clone();
+    fn hmac_key(&self, date: [u8; 8], region: &str, signing_name: &str) -> Result<KeyState, SignError> {
+        self.with_derived(date, region, signing_name, |derived| derived.key.clone())
+    }
+
+    fn with_derived<T>(
+        &self,
+        date: [u8; 8],
+        region: &str,
+        signing_name: &str,
+        job: impl FnOnce(&mut Derived) -> T,
+    ) -> Result<T, SignError> {
+        let mut kept = self.derived.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = kept.iter_mut().find(|kept| kept.date == date && *kept.signing_name == *signing_name && *kept.region == *region);
+        if let Some(derived) = known {
+            return Ok(job(derived));
         }
+        check_scope(region, signing_name)?;
         let key = self.derive(date, region, signing_name);
+        let mut derived =
+            Derived { date, region: region.into(), signing_name: signing_name.into(), begun: key.clone(), key, second: [0; 16] };
+        let result = job(&mut derived);
         // Yesterday's keys are of no more use.
-        derived.retain(|kept| kept.date == date);
-        if derived.len() >= KEPT {
-            derived.remove(0);
+        kept.retain(|kept| kept.date == date);
+        if kept.len() >= KEPT {
+            kept.remove(0);
         }
-        derived.push(Derived { date, region: region.into(), signing_name: signing_name.into(), key: key.clone() });
-        key
+        kept.push(derived);
+        Ok(result)
     }
 
     fn derive(&self, date: [u8; 8], region: &str, signing_name: &str) -> KeyState {
@@ -123,6 +183,27 @@ impl Credentials {
         let signing_key = digest(&keyed(&*service_key), b"aws4_request");
         keyed(&*signing_key)
     }
+}
+
+/// Hexadecimal digits.
+pub(crate) enum Signature {
+    V4([u8; 64]),
+    V4a(Vec<u8>),
+}
+
+impl Signature {
+    #[inline]
+    pub(crate) fn text(&self) -> &[u8] {
+        match self {
+            Self::V4(digits) => digits,
+            Self::V4a(digits) => digits,
+        }
+    }
+}
+
+fn check_scope(region: &str, signing_name: &str) -> Result<(), SignError> {
+    check_part("region", region.as_bytes())?;
+    check_part("signing name", signing_name.as_bytes())
 }
 
 /// What makes and checks signatures.
@@ -249,13 +330,13 @@ mod tests {
     #[test]
     fn derived_keys_are_bounded_and_right_again_after_eviction() {
         let credentials = Credentials::new("A", "s", None).unwrap();
-        let first = digest(&credentials.hmac_key(*b"20150830", "r0", "s"), b"x");
+        let first = digest(&credentials.hmac_key(*b"20150830", "r0", "s").unwrap(), b"x");
         for number in 0..3 * KEPT {
-            credentials.hmac_key(*b"20150830", &format!("r{number}"), "s");
+            credentials.hmac_key(*b"20150830", &format!("r{number}"), "s").unwrap();
         }
         assert_eq!(credentials.derived.lock().unwrap().len(), KEPT);
-        assert_eq!(digest(&credentials.hmac_key(*b"20150830", "r0", "s"), b"x"), first);
-        credentials.hmac_key(*b"20150831", "r0", "s");
+        assert_eq!(digest(&credentials.hmac_key(*b"20150830", "r0", "s").unwrap(), b"x"), first);
+        credentials.hmac_key(*b"20150831", "r0", "s").unwrap();
         assert_eq!(credentials.derived.lock().unwrap().len(), 1);
     }
 }

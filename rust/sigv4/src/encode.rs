@@ -14,16 +14,7 @@ pub(crate) enum Keep {
     Slash,
 }
 
-/// Arithmetic, not a table: a loop over it runs over whole registers.
-#[inline]
-#[allow(clippy::needless_bitwise_bool, reason = "no branches")]
-fn is_kept(byte: u8, keep: Keep) -> bool {
-    // `-`, `.`, `/` and the digits are neighbours.
-    let letter = (byte | 0x20).wrapping_sub(b'a') < 26;
-    let low = byte.wrapping_sub(b'-') < 13 && (byte != b'/' || keep == Keep::Slash);
-    letter | low | (byte == b'_') | (byte == b'~')
-}
-
+/// Arithmetic, not a table: the loop runs over whole registers. `-`, `.`, `/` and the digits are neighbours.
 #[inline]
 #[allow(clippy::needless_bitwise_bool, reason = "an early end would keep the loop from running over whole registers")]
 fn all_kept(bytes: &[u8], keep: Keep) -> bool {
@@ -38,18 +29,82 @@ fn all_kept(bytes: &[u8], keep: Keep) -> bool {
     }
 }
 
-/// Bytes at the start that stand for themselves.
+const KEPT_UNRESERVED: u8 = 1;
+const KEPT_SLASH: u8 = 2;
+
+/// What is kept, for single bytes: one bit for each [`Keep`].
+#[allow(clippy::indexing_slicing, reason = "evaluated when it is compiled")]
+const KEPT: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let letter = byte as u8;
+        if letter.is_ascii_alphanumeric() || matches!(letter, b'-' | b'.' | b'_' | b'~') {
+            table[byte] = KEPT_UNRESERVED | KEPT_SLASH;
+        } else if letter == b'/' {
+            table[byte] = KEPT_SLASH;
+        }
+        byte += 1;
+    }
+    table
+};
+
+#[inline]
+#[allow(clippy::indexing_slicing, reason = "a byte is below 256")]
+fn is_kept(byte: u8, keep: Keep) -> bool {
+    let bit = if keep == Keep::Slash { KEPT_SLASH } else { KEPT_UNRESERVED };
+    KEPT[usize::from(byte)] & bit != 0
+}
+
+/// Bytes at the start that stand for themselves: a path by registers, then by eights, then one by one.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "`keep` is known where it is called")]
 fn run(bytes: &[u8], keep: Keep) -> usize {
     const STRIDE: usize = 32;
     let mut length = 0;
-    for stride in bytes.chunks_exact(STRIDE) {
+    let mut rest = bytes;
+    // Names and values of a query are shorter, and end in what is not kept.
+    while keep == Keep::Slash
+        && let Some((stride, after)) = rest.split_first_chunk::<STRIDE>()
+    {
         if !all_kept(stride, keep) {
             break;
         }
         length += STRIDE;
+        rest = after;
     }
-    let rest = bytes.get(length..).unwrap_or_default();
+    while let Some((eight, after)) = rest.split_first_chunk::<8>() {
+        if !eight.iter().fold(true, |all, byte| all & is_kept(*byte, keep)) {
+            break;
+        }
+        length += 8;
+        rest = after;
+    }
     length + rest.iter().position(|&byte| !is_kept(byte, keep)).unwrap_or(rest.len())
+}
+
+/// Bytes at the start that are in their one spelling already: what stands for itself, and escapes in capitals of what does not.
+#[inline]
+pub(crate) fn spelled(bytes: &[u8], keep: Keep) -> usize {
+    let mut length = 0;
+    loop {
+        let rest = bytes.get(length..).unwrap_or_default();
+        length += run(rest, keep);
+        match bytes.get(length..) {
+            Some([b'%', high, low, ..]) if is_capital_digit(*high) && is_capital_digit(*low) => {
+                match decoded(bytes.get(length..).unwrap_or_default()) {
+                    Some(byte) if !is_kept(byte, keep) => length += 3,
+                    _ => return length,
+                }
+            }
+            _ => return length,
+        }
+    }
+}
+
+#[inline]
+fn is_capital_digit(digit: u8) -> bool {
+    matches!(digit, b'0'..=b'9' | b'A'..=b'F')
 }
 
 #[allow(clippy::indexing_slicing, reason = "a nibble is below 16")]
@@ -73,7 +128,7 @@ pub(crate) fn push_encoded(out: &mut impl Out, bytes: &[u8], keep: Keep) {
 pub(crate) fn push_recoded(out: &mut impl Out, bytes: &[u8], keep: Keep) {
     let mut rest = bytes;
     loop {
-        let (plain, after) = rest.split_at_checked(run(rest, keep)).unwrap_or((rest, b""));
+        let (plain, after) = rest.split_at_checked(spelled(rest, keep)).unwrap_or((rest, b""));
         out.put(plain);
         let [byte, one @ ..] = after else { return };
         let (byte, after) = match (byte, decoded(after)) {
@@ -90,6 +145,7 @@ pub(crate) fn push_recoded(out: &mut impl Out, bytes: &[u8], keep: Keep) {
 }
 
 /// The byte that `%XX` at the start stands for.
+#[inline]
 pub(crate) fn decoded(bytes: &[u8]) -> Option<u8> {
     match *bytes {
         [b'%', high, low, ..] => Some(nibble(high)? << 4 | nibble(low)?),
@@ -97,6 +153,7 @@ pub(crate) fn decoded(bytes: &[u8]) -> Option<u8> {
     }
 }
 
+#[inline]
 fn nibble(digit: u8) -> Option<u8> {
     match digit {
         b'0'..=b'9' => Some(digit - b'0'),
@@ -118,13 +175,13 @@ const HEX: [[u8; 2]; 256] = {
     table
 };
 
-/// 64 hexadecimal digits.
+/// 64 hexadecimal digits. Arithmetic, not a table: the loop runs over whole registers.
 #[inline]
-#[allow(clippy::indexing_slicing, reason = "a byte is below 256")]
 pub(crate) fn hex(digest: &[u8; 32]) -> [u8; 64] {
+    let digit = |nibble: u8| nibble + b'0' + if nibble > 9 { b'a' - b'0' - 10 } else { 0 };
     let mut out = [[0; 2]; 32];
     for (pair, byte) in out.iter_mut().zip(digest) {
-        *pair = HEX[usize::from(*byte)];
+        *pair = [digit(byte >> 4), digit(byte & 15)];
     }
     let mut flat = [0; 64];
     flat.copy_from_slice(out.as_flattened());

@@ -9,7 +9,7 @@ use zeroize::optimization_barrier;
 
 use crate::canonical::{Lowered, Query, SignedHeaders, lower, push_path};
 use crate::encode::{Keep, hex, push_encoded};
-use crate::out::{HashOut, Out};
+use crate::out::{Gathered, HashOut, Out};
 use crate::time::{AmzDate, amz_date};
 use crate::{Credentials, SignError};
 
@@ -353,7 +353,7 @@ pub fn presign_steps(
 trait Sink: Out {
     /// The canonical request's SHA-256. `secret`: a session token is in it.
     fn close(&mut self, secret: bool) -> [u8; 32];
-    fn keep(&mut self, string_to_sign: &[u8]);
+    fn keep(&mut self, string_to_sign: impl FnOnce(&mut Vec<u8>));
 }
 
 impl Sink for HashOut {
@@ -361,7 +361,7 @@ impl Sink for HashOut {
         self.finish(secret)
     }
 
-    fn keep(&mut self, _: &[u8]) {}
+    fn keep(&mut self, _: impl FnOnce(&mut Vec<u8>)) {}
 }
 
 /// Keeps everything.
@@ -386,8 +386,8 @@ impl Sink for Trace {
         Sha256::digest(&self.canonical_request).into()
     }
 
-    fn keep(&mut self, string_to_sign: &[u8]) {
-        string_to_sign.clone_into(&mut self.string_to_sign);
+    fn keep(&mut self, string_to_sign: impl FnOnce(&mut Vec<u8>)) {
+        string_to_sign(&mut self.string_to_sign);
     }
 }
 
@@ -403,10 +403,10 @@ impl Trace {
 }
 
 /// Step 2's text, but for its last lines. `algorithm`: of a request, or of what follows it.
-pub(crate) fn push_to_sign(out: &mut Vec<u8>, algorithm: &[u8], variant: Variant, amz_date: &AmzDate, scope: (&str, &str)) {
-    out.extend_from_slice(algorithm);
+pub(crate) fn push_to_sign(out: &mut impl Out, algorithm: &[u8], variant: Variant, amz_date: &AmzDate, scope: (&str, &str)) {
+    out.put(algorithm);
     out.push(b'\n');
-    out.extend_from_slice(amz_date);
+    out.put(amz_date);
     out.push(b'\n');
     push_scope(out, variant, amz_date, scope, b"/");
     out.push(b'\n');
@@ -445,7 +445,9 @@ impl<'a> PayloadText<'a> {
             Payload::Bytes(bytes) => (hex(&Sha256::digest(bytes).into()), None),
             Payload::Digest(bytes) => (hex(&bytes), None),
             Payload::Given(value) => {
-                check_part("payload hash", value)?;
+                if value != b"UNSIGNED-PAYLOAD" {
+                    check_part("payload hash", value)?;
+                }
                 ([0; 64], Some(value))
             }
         };
@@ -457,12 +459,6 @@ impl<'a> PayloadText<'a> {
     }
 }
 
-fn check(scope: &Scope<'_>, request: &Request<'_>) -> Result<(), SignError> {
-    check_part("region", scope.region.as_bytes())?;
-    check_part("signing name", scope.signing_name.as_bytes())?;
-    check_method(request.method.as_bytes())
-}
-
 fn by_headers<S: Sink>(
     credentials: &Credentials,
     scope: &Scope<'_>,
@@ -472,7 +468,7 @@ fn by_headers<S: Sink>(
     out: &mut S,
 ) -> Result<Signed, SignError> {
     let amz_date = amz_date(unix_seconds)?;
-    check(scope, request)?;
+    check_method(request.method.as_bytes())?;
     let payload = PayloadText::of(request.payload)?;
     let variant = options.variant;
     let token = credentials.session_token().map(str::as_bytes);
@@ -510,9 +506,7 @@ fn by_headers<S: Sink>(
     push_path(out, scope.style, request.path, options.normalize);
     out.push(b'\n');
     if !request.query.is_empty() {
-        let mut query = Query::default();
-        query.take(request.query, |_| false);
-        query.write(out);
+        Query::new(request.query, |_| false)?.write(out);
     }
     out.push(b'\n');
     headers.write(out)?;
@@ -521,55 +515,48 @@ fn by_headers<S: Sink>(
     out.put(payload.text());
     let digest = out.close(token.is_some());
 
-    // Steps 2 and 3: create a string to sign, calculate the signature. The text is written where the result will stand.
-    let id = credentials.access_key_id().as_bytes();
-    let size = 480
-        + payload.text().len()
-        + token.map_or(0, |token| token.len() + 26)
-        + (id.len() + scope.region.len() * 2 + scope.signing_name.len())
-        + headers.names_length();
-    let mut lines = Lines(Vec::with_capacity(size));
-    push_to_sign(&mut lines.0, variant.algorithm().as_bytes(), variant, &amz_date, names);
-    lines.0.extend_from_slice(&hex(&digest));
-    out.keep(&lines.0);
-    let signature = credentials.signing_key(variant, date_of(&amz_date), names)?.sign(&lines.0)?;
-    lines.0.clear();
+    // Steps 2 and 3: create a string to sign, calculate the signature.
+    let hash = hex(&digest);
+    out.keep(|text| {
+        push_to_sign(text, variant.algorithm().as_bytes(), variant, &amz_date, names);
+        text.extend_from_slice(&hash);
+    });
+    let signature = credentials.sign_request(variant, &amz_date, names, &hash)?;
 
     // Step 4: add the signature to the request.
-    lines.header(b"x-amz-date", &amz_date);
-    let content_sha256 = add_hash.then(|| lines.header(b"x-amz-content-sha256", payload.text()));
-    let region_set = (variant == Variant::V4a).then(|| lines.header(b"x-amz-region-set", scope.region.as_bytes()));
-    let session_token = token.map(|token| (token_header, lines.header(token_header, token)));
-    let mut lines = lines.0;
-    lines.extend_from_slice(b"authorization: ");
-    let start = lines.len();
+    let id = credentials.access_key_id().as_bytes();
+    let mut lines = Gathered::new();
+    push_line(&mut lines, b"x-amz-date", &amz_date);
+    let content_sha256 = add_hash.then(|| push_line(&mut lines, b"x-amz-content-sha256", payload.text()));
+    let region_set = (variant == Variant::V4a).then(|| push_line(&mut lines, b"x-amz-region-set", scope.region.as_bytes()));
+    let session_token = token.map(|token| (token_header, push_line(&mut lines, token_header, token)));
+    lines.put(b"authorization: ");
+    let start = lines.length();
     for part in [variant.algorithm().as_bytes(), b" Credential=", id, b"/"] {
-        lines.extend_from_slice(part);
+        lines.put(part);
     }
     push_scope(&mut lines, variant, &amz_date, names, b"/");
-    lines.extend_from_slice(b", SignedHeaders=");
+    lines.put(b", SignedHeaders=");
     headers.write_names(&mut lines);
-    lines.extend_from_slice(b", Signature=");
-    let middle = lines.len();
-    lines.extend_from_slice(&signature);
-    let end = lines.len();
-    lines.extend_from_slice(b"\r\n");
+    lines.put(b", Signature=");
+    let middle = lines.length();
+    lines.put(signature.text());
+    let end = lines.length();
+    lines.put(b"\r\n");
+    let lines = lines.finish(token.is_some());
     Ok(Signed { lines, amz_date, content_sha256, region_set, session_token, authorization: start..end, signature: middle..end })
 }
 
-struct Lines(Vec<u8>);
-
-impl Lines {
-    /// Writes one line; gives where its value lies.
-    fn header(&mut self, name: &[u8], value: &[u8]) -> Range<usize> {
-        self.0.extend_from_slice(name);
-        self.0.extend_from_slice(b": ");
-        let start = self.0.len();
-        self.0.extend_from_slice(value);
-        let end = self.0.len();
-        self.0.extend_from_slice(b"\r\n");
-        start..end
-    }
+/// Writes one line; gives where its value lies.
+#[inline]
+fn push_line(lines: &mut Gathered, name: &[u8], value: &[u8]) -> Range<usize> {
+    lines.put(name);
+    lines.put(b": ");
+    let start = lines.length();
+    lines.put(value);
+    let end = lines.length();
+    lines.put(b"\r\n");
+    start..end
 }
 
 /// The longest that a presigned URL may be valid, in seconds: seven days.
@@ -606,7 +593,7 @@ fn by_query<S: Sink>(
     if !(1..=MAX_EXPIRES).contains(&expires) {
         return Err(SignError::Expires(expires));
     }
-    check(scope, request)?;
+    check_method(request.method.as_bytes())?;
     let payload = PayloadText::of(request.payload)?;
     let variant = options.variant;
     let token = credentials.session_token().map(str::as_bytes);
@@ -620,8 +607,7 @@ fn by_query<S: Sink>(
     headers.sort();
 
     // What of step 4 is signed itself.
-    let mut query = Query::default();
-    query.take(request.query, is_signature_parameter);
+    let mut query = Query::new(request.query, is_signature_parameter)?;
     query.add(b"X-Amz-Algorithm", |value| value.extend_from_slice(variant.algorithm().as_bytes()));
     query.add(b"X-Amz-Credential", |value| {
         push_encoded(value, credentials.access_key_id().as_bytes(), Keep::Unreserved);
@@ -659,11 +645,12 @@ fn by_query<S: Sink>(
     let digest = out.close(token.is_some());
 
     // Steps 2 and 3: create a string to sign, calculate the signature.
-    let mut to_sign = Vec::with_capacity(160 + scope.region.len() + scope.signing_name.len());
-    push_to_sign(&mut to_sign, variant.algorithm().as_bytes(), variant, &amz_date, names);
-    to_sign.extend_from_slice(&hex(&digest));
-    out.keep(&to_sign);
-    let signature = credentials.signing_key(variant, date_of(&amz_date), names)?.sign(&to_sign)?;
+    let hash = hex(&digest);
+    out.keep(|text| {
+        push_to_sign(text, variant.algorithm().as_bytes(), variant, &amz_date, names);
+        text.extend_from_slice(&hash);
+    });
+    let signature = credentials.sign_request(variant, &amz_date, names, &hash)?;
 
     // Step 4: add the signature to the request.
     if let Some(token) = token.filter(|_| signed_token.is_none()) {
@@ -674,7 +661,7 @@ fn by_query<S: Sink>(
     }
     text.extend_from_slice(b"&X-Amz-Signature=");
     let start = text.len();
-    text.extend_from_slice(&signature);
+    text.extend_from_slice(signature.text());
     Ok(Presigned { signature: start..text.len(), query: text, amz_date })
 }
 

@@ -458,16 +458,15 @@ impl Claim {
         out.push(b'\n');
         push_path(&mut out, rules.style, request.path, rules.normalize);
         out.push(b'\n');
-        let mut query = Query::default();
         let unsigned_token = rules.session_token == SessionToken::AddedAfter;
-        query.take(request.query, |name| {
+        let mut query = Query::new(request.query, |name| {
             self.place == Place::Query
                 && match &percent_decoded(name)[..] {
                     b"X-Amz-Signature" => true,
                     b"X-Amz-Security-Token" => unsigned_token,
                     _ => false,
                 }
-        });
+        })?;
         query.write(&mut out);
         out.push(b'\n');
         for name in &self.signed_headers {
