@@ -15,7 +15,6 @@ import timeit
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import awscrt.auth
 import awscrt.http

@@ -20,16 +20,23 @@ def machine() -> str:
     return f"Measured by `make bench`, each table in one interleaved run, on {machine}, Python {platform.python_version()}."
 
 
-def main(files: list[Path]) -> None:
+def write(readme: Path, tables: list[Table]) -> None:
     """Replaces what stands between the markers."""
-    tables = [Table(**told) for file in files for told in json.loads(file.read_text())["tables"]]
-    readme = ROOT / "README.md"
     text = readme.read_text()
     if text.count(BEGIN) != 1 or text.count(END) != 1:
-        sys.exit(f"README.md has no place for the tables: it needs one line {BEGIN} and, below, one line {END}")
+        sys.exit(f"{readme} has no place for the tables: it needs one line {BEGIN} and, below, one line {END}")
     head, rest = text.split(BEGIN)
     tail = rest.split(END)[1]
     readme.write_text(head + BEGIN + "\n" + "\n".join([machine() + "\n", *map(str, tables)]) + END + tail)
+
+
+def main(files: list[Path]) -> None:
+    """All tables into README.md, the signer's into its crate's, too."""
+    tables = {file: [Table(**told) for told in json.loads(file.read_text())["tables"]] for file in files}
+    write(ROOT / "README.md", [table for found in tables.values() for table in found])
+    for file in files:
+        if file.stem == "signing":
+            write(ROOT / "rust" / "sigv4" / "README.md", tables[file])
 
 
 if __name__ == "__main__":
