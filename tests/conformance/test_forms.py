@@ -282,6 +282,15 @@ async def test_opensearch_serverless_gets_a_hash_and_no_signed_length(start: Sta
     assert "content-length" not in scope["headers"].split(";")
 
 
+async def test_lambda_urls_get_a_hash(start: Start) -> None:
+    host = "abc.lambda-url.us-east-1.on.aws"
+    async with Upstream(hosts=(host,)) as upstream:
+        proxy = await routed(start, upstream, host=host, service="lambda")
+        received = await saw(proxy, request("POST", "/", host=host, body=SMALL))
+    assert received.get("x-amz-content-sha256") == hashlib.sha256(SMALL).hexdigest()
+    assert assert_signed(received, host)["service"] == "lambda"
+
+
 # ---------------------------------------------------------------- in the query
 
 
@@ -299,6 +308,14 @@ def assert_presigned(received: Received, service: str, *, payload: bytes = b"") 
     canonical = auth.canonical_request(presented)
     assert auth.signature(auth.string_to_sign(presented, canonical), presented) == signature
     return parameters
+
+
+async def test_s3_in_the_query_signs_no_body(start: Start, upstream: Upstream) -> None:
+    proxy = await routed(start, upstream, signature="query", payload="chunked")
+    for raw in (request("PUT", "/key", host=BUCKET_HOST, body=SMALL), put_in_chunks(SMALL, signed=True, trailer=True)):
+        received = await saw(proxy, raw)
+        assert (received.body, received.get("content-encoding"), received.get("x-amz-content-sha256")) == (SMALL, None, None)
+        verify(verifier(style="s3"), received, "UNSIGNED-PAYLOAD")
 
 
 async def test_a_signature_in_the_query(start: Start, upstream: Upstream) -> None:
@@ -384,6 +401,19 @@ async def test_each_message_of_an_event_stream_is_signed(start: Start, upstream:
         ]
         previous = hmac.digest(key, "\n".join(text).encode(), "sha256").hex()
         assert headers[":chunk-signature"].hex() == previous
+
+
+async def test_an_event_stream_is_not_held(start: Start, upstream: Upstream) -> None:
+    """Its client may wait for an answer to its first message before it sends the next."""
+    proxy = await routed(start, upstream, service="transcribe")
+    event = message(b"", b"audio")
+    async with connected(proxy.reverse) as (reader, writer):
+        writer.write(request("POST", "/stream", "Content-Type: application/vnd.amazon.eventstream", "Transfer-Encoding: chunked"))
+        writer.write(b"%x\r\n%b\r\n" % (len(event), event))
+        await asyncio.wait_for(upstream.accepted.wait(), 10)
+        writer.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(event), event))
+        assert (await asyncio.wait_for(read_response(reader), 20)).status == 200
+    assert [payload for _, payload in messages(upstream.received[0].body)] == [event, event, b""]
 
 
 async def test_a_message_that_is_not_whole(start: Start, upstream: Upstream) -> None:

@@ -75,6 +75,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) mode: PayloadMode,
     pub(crate) style: Style,
     pub(crate) over_tls: bool,
+    /// The signature stands in the query: there S3 reads no hash of the body, and no framing of it.
+    pub(crate) in_query: bool,
     /// Of what arrives.
     pub(crate) size: BodySize,
     pub(crate) hold: u64,
@@ -98,7 +100,7 @@ pub(crate) fn plan(facts: &Facts<'_>) -> Plan {
     if let Some(framing) = framing {
         let unwrapped = |form| Plan { form, unwrap: true };
         return match facts.mode {
-            _ if facts.style != Style::S3 => unwrapped(Form::Hash),
+            _ if facts.style != Style::S3 || facts.in_query => unwrapped(Form::Hash),
             PayloadMode::Hash => unwrapped(Form::Hash),
             PayloadMode::Chunked => unwrapped(own_chunks),
             // As it is: nothing in it is signed but by TLS.
@@ -113,6 +115,7 @@ pub(crate) fn plan(facts: &Facts<'_>) -> Plan {
     let is_hash = |given: &&HeaderValue| given.len() == 64 && given.as_bytes().iter().all(u8::is_ascii_hexdigit);
     let large = matches!(facts.size, BodySize::Known(length) if length > facts.hold);
     let form = match (facts.mode, given) {
+        _ if facts.style == Style::S3 && facts.in_query => keyword(UNSIGNED),
         (PayloadMode::Unsigned, _) => keyword(UNSIGNED),
         (PayloadMode::Chunked, _) if facts.style == Style::S3 && facts.size != BodySize::Known(0) => Form::Chunks(Framing::Signed),
         (PayloadMode::Auto, _) if is_event_stream(facts.headers) => Form::Events,
@@ -254,8 +257,15 @@ mod tests {
             (events, Auto, generic, true, 10, Form::Events, false),
             (events, Hash, generic, true, 10, Form::Hash, false),
         ] {
-            let facts = Facts { headers: &headers(pairs), mode, style, over_tls, size: BodySize::Known(length), hold: 1000 };
+            let headers = headers(pairs);
+            let facts = Facts { headers: &headers, mode, style, over_tls, in_query: false, size: BodySize::Known(length), hold: 1000 };
             assert_eq!(plan(&facts), Plan { form, unwrap }, "{pairs:?} {mode:?} {style:?} {over_tls} {length}");
+        }
+        for (pairs, form, unwrap) in [(plain, given(UNSIGNED), false), (boto3, Form::Hash, true), (java, Form::Hash, true)] {
+            let headers = headers(pairs);
+            let size = BodySize::Known(10);
+            let facts = Facts { headers: &headers, mode: Chunked, style: s3, over_tls: true, in_query: true, size, hold: 1000 };
+            assert_eq!(plan(&facts), Plan { form, unwrap }, "{pairs:?}");
         }
     }
 

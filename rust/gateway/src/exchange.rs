@@ -470,6 +470,7 @@ impl Exchange {
             mode: self.payload,
             style: signing.style,
             over_tls: self.upstream.as_ref().is_some_and(|upstream| upstream.target.scheme == Scheme::Https),
+            in_query: signing.in_query,
             size: head.body,
             hold: self.config.settings.body.hold,
         });
