@@ -32,6 +32,9 @@ TLS_TELLING = 3
 LONGEST_LINE = 64 << 10
 """Bytes without an end of line after which a client's first bytes are no HTTP request."""
 
+EVENT_STREAM = "application/vnd.amazon.eventstream"
+"""The type of a body whose messages are signed one by one."""
+
 
 def refusing[**P](hook: Callable[P, None]) -> Callable[P, None]:
     """A hook that raises refuses the request."""
@@ -143,6 +146,9 @@ class Sign:
     @refusing
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """A reverse listener's upstream, or the endpoint that Host names."""
+        if flow.request.headers.get("content-type") == EVENT_STREAM:
+            # Its client may wait for an answer before it sends more.
+            flow.request.stream = True
         mode = flow.client_conn.proxy_mode
         if mode.type_name != "reverse":
             return
