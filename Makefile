@@ -6,6 +6,8 @@ SHELL := /bin/sh
 
 export PATH := $(CURDIR)/build/uv/bin:$(HOME)/.cargo/bin:$(HOME)/.local/bin:$(PATH)
 export UV_PROJECT_ENVIRONMENT := $(CURDIR)/.venv
+# The module is built for this interpreter; cargo's other commands are to look at the same.
+export PYO3_PYTHON := $(CURDIR)/.venv/bin/python
 # Nothing but what the lock file names, whatever the caller's environment.
 unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
 
