@@ -16,7 +16,7 @@ use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main, meas
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use sigward_sigv4::chunked::{CHUNK_END, ChunkSigner, Encoder};
-use sigward_sigv4::{Credentials, Options, Payload, Request, Scope, Style, Variant, sign, sign_with, steps};
+use sigward_sigv4::{Credentials, Options, Payload, Request, Scope, Style, Variant, sign, sign_lines, sign_with, steps};
 
 const WHEN: u64 = 1_440_938_160;
 const KEY: (&str, &str) = ("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY");
@@ -125,6 +125,13 @@ fn by_headers(criterion: &mut Criterion) {
         limit(&mut group, body, &shown.canonical_request, shown.string_to_sign.as_bytes());
         group.bench_function("sigward", |bench| {
             bench.iter(|| black_box(sign(&credentials, &scope, black_box(&request), WHEN).unwrap()));
+        });
+        // The same without a vector for the result: what the Python module calls.
+        group.bench_function("sign_lines", |bench| {
+            bench.iter(|| {
+                let take = |lines: &[u8]| black_box(lines).len();
+                black_box(sign_lines(&credentials, &scope, black_box(&request), WHEN, Options::default(), take).unwrap())
+            });
         });
         let params = v4::SigningParams::builder()
             .identity(&identity)

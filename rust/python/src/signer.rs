@@ -1,7 +1,6 @@
 //! `Signer`, `SigningSteps` and `Verifier`. The fastest boundary measured: a frozen class, positional arguments, the list of
 //! headers walked by hand, one bytes object out.
 
-use pyo3::Borrowed;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
@@ -102,13 +101,12 @@ impl Signer {
         payload: &Bound<'py, PyAny>,
         timestamp: u64,
     ) -> PyResult<Bound<'py, PyBytes>> {
-        let signed = with_request((method, path, query, headers, payload), |request| {
-            sigward_sigv4::sign_with(&self.credentials, &self.scope(), request, timestamp, self.options)
+        let lines = with_request((method, path, query, headers, payload), |request| {
+            sigward_sigv4::sign_lines(&self.credentials, &self.scope(), request, timestamp, self.options, |lines| {
+                PyBytes::new(python, lines)
+            })
         })?;
-        match signed {
-            Ok(signed) => Ok(PyBytes::new(python, signed.lines())),
-            Err(error) => Err(crate::errors::signing(python, &error)),
-        }
+        lines.map_err(|error| crate::errors::signing(python, &error))
     }
 
     #[allow(clippy::too_many_arguments, reason = "as sign")]
@@ -201,10 +199,14 @@ impl Signer {
     }
 }
 
-/// An item that is bytes. A look at the type itself costs less than asking for its flags: nearly all are of no class derived from it.
-fn bytes_at<'a, 'py>(tuple: &'a Bound<'py, PyTuple>, at: usize) -> Option<Borrowed<'a, 'py, PyBytes>> {
-    let item = tuple.get_borrowed_item(at).ok()?;
-    item.cast_exact::<PyBytes>().or_else(|_| item.cast::<PyBytes>()).ok()
+/// Both items of a pair of bytes. A look at the type itself costs less than asking for its flags: nearly all are of no class
+/// derived from it.
+fn pair<'a, 'py>(tuple: &'a Bound<'py, PyTuple>) -> Option<(&'a Bound<'py, PyBytes>, &'a Bound<'py, PyBytes>)> {
+    let bytes = |item: &'a Bound<'py, PyAny>| item.cast_exact::<PyBytes>().or_else(|_| item.cast::<PyBytes>()).ok();
+    match tuple.as_slice() {
+        [name, value] => Some((bytes(name)?, bytes(value)?)),
+        _ => None,
+    }
 }
 
 type Parts<'a, 'py> = (&'a [u8], &'a [u8], &'a [u8], &'a Bound<'py, PyList>, &'a Bound<'py, PyAny>);
@@ -216,14 +218,11 @@ fn with_request<T>((method, path, query, headers, payload): Parts<'_, '_>, job: 
     for pair in headers.iter() {
         tuples.push(pair.cast_into_exact::<PyTuple>().map_err(|_| wrong())?);
     }
-    let mut items: SmallVec<[(Borrowed<'_, '_, PyBytes>, Borrowed<'_, '_, PyBytes>); 24]> = SmallVec::with_capacity(tuples.len());
+    let mut pairs: SmallVec<[(&[u8], &[u8]); 24]> = SmallVec::with_capacity(tuples.len());
     for tuple in &tuples {
-        match (tuple.len(), bytes_at(tuple, 0), bytes_at(tuple, 1)) {
-            (2, Some(name), Some(value)) => items.push((name, value)),
-            _ => return Err(wrong()),
-        }
+        let (name, value) = pair(tuple).ok_or_else(wrong)?;
+        pairs.push((name.as_bytes(), value.as_bytes()));
     }
-    let pairs: SmallVec<[(&[u8], &[u8]); 24]> = items.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
     let method = std::str::from_utf8(method).map_err(|_| PyValueError::new_err("method: ASCII is expected"))?;
     let payload = match payload.cast_exact::<PyBytes>().or_else(|_| payload.cast::<PyBytes>()) {
         Ok(bytes) => Payload::Bytes(bytes.as_bytes()),

@@ -21,5 +21,5 @@ pub use credentials::Credentials;
 pub use error::SignError;
 pub use sign::{
     MAX_EXPIRES, Options, Payload, Presigned, Request, Scope, SessionToken, Signed, Steps, Style, Variant, presign, presign_steps, sign,
-    sign_with, steps, steps_with,
+    sign_lines, sign_with, steps, steps_with,
 };

@@ -112,11 +112,31 @@ impl Gathered {
             self.spilled.extend_from_slice(gathered);
             std::mem::take(&mut self.spilled)
         };
+        self.wipe(secret);
+        bytes
+    }
+
+    /// [`Gathered::finish`] without a vector, if they fit.
+    pub(crate) fn with_all<T>(&mut self, secret: bool, take: impl FnOnce(&[u8]) -> T) -> T {
+        if self.spilled.is_empty() {
+            let taken = take(self.buffer.get(..self.filled).unwrap_or_default());
+            self.wipe(secret);
+            return taken;
+        }
+        let mut all = self.finish(secret);
+        let taken = take(&all);
+        if secret {
+            all.fill(0);
+            optimization_barrier(&*all);
+        }
+        taken
+    }
+
+    fn wipe(&mut self, secret: bool) {
         if secret {
             self.buffer.fill(0);
             optimization_barrier(&self.buffer);
         }
-        bytes
     }
 
     #[cold]
@@ -251,7 +271,11 @@ mod tests {
                 }
                 let expected = [&vec![b'x'; before][..], from, b"y"].concat();
                 assert_eq!(hash.finish(true), <[u8; 32]>::from(Sha256::digest(&expected)));
-                assert_eq!((gathered.length(), gathered.finish(true)), (expected.len(), expected));
+                assert_eq!(gathered.length(), expected.len());
+                assert!(gathered.with_all(false, |bytes| bytes == expected));
+                gathered = Gathered::new();
+                expected.chunks(7).for_each(|piece| gathered.put(piece));
+                assert_eq!(gathered.finish(true), expected);
             }
         }
     }

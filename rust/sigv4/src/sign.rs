@@ -285,7 +285,23 @@ pub fn sign_with(
     unix_seconds: u64,
     options: Options,
 ) -> Result<Signed, SignError> {
-    by_headers(credentials, scope, request, unix_seconds, options, &mut HashOut::new())
+    by_headers(credentials, scope, request, unix_seconds, options, &mut HashOut::new(), Spans::signed)
+}
+
+/// [`sign_with`] for those who need the added headers once and at once, as [`Signed::lines`] gives them: allocates nothing.
+///
+/// # Errors
+/// As [`sign`].
+pub fn sign_lines<T>(
+    credentials: &Credentials,
+    scope: &Scope<'_>,
+    request: &Request<'_>,
+    unix_seconds: u64,
+    options: Options,
+    take: impl FnOnce(&[u8]) -> T,
+) -> Result<T, SignError> {
+    let take = |spans: Spans, lines: &mut Gathered| lines.with_all(spans.session_token.is_some(), take);
+    by_headers(credentials, scope, request, unix_seconds, options, &mut HashOut::new(), take)
 }
 
 /// Signs by headers, and shows the four steps.
@@ -308,7 +324,7 @@ pub fn steps_with(
     options: Options,
 ) -> Result<Steps, SignError> {
     let mut trace = Trace::default();
-    let signed = by_headers(credentials, scope, request, unix_seconds, options, &mut trace)?;
+    let signed = by_headers(credentials, scope, request, unix_seconds, options, &mut trace, Spans::signed)?;
     let signature = signed.signature().to_vec();
     Ok(trace.into_steps(&signature, signed))
 }
@@ -459,14 +475,43 @@ impl<'a> PayloadText<'a> {
     }
 }
 
-fn by_headers<S: Sink>(
+/// Where what is added lies in its lines.
+struct Spans {
+    amz_date: AmzDate,
+    content_sha256: Option<Range<usize>>,
+    region_set: Option<Range<usize>>,
+    session_token: Option<(&'static [u8], Range<usize>)>,
+    authorization: Range<usize>,
+    signature: Range<usize>,
+}
+
+impl Spans {
+    #[inline]
+    fn signed(self, lines: &mut Gathered) -> Signed {
+        Signed {
+            lines: lines.finish(self.session_token.is_some()),
+            amz_date: self.amz_date,
+            content_sha256: self.content_sha256,
+            region_set: self.region_set,
+            session_token: self.session_token,
+            authorization: self.authorization,
+            signature: self.signature,
+        }
+    }
+}
+
+/// `done` makes the result of what is added: of its lines, and of where what lies in them.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "its large parts lie where they are made; a few callers in all")]
+fn by_headers<S: Sink, T>(
     credentials: &Credentials,
     scope: &Scope<'_>,
     request: &Request<'_>,
     unix_seconds: u64,
     options: Options,
     out: &mut S,
-) -> Result<Signed, SignError> {
+    done: impl FnOnce(Spans, &mut Gathered) -> T,
+) -> Result<T, SignError> {
     let amz_date = amz_date(unix_seconds)?;
     check_method(request.method.as_bytes())?;
     let payload = PayloadText::of(request.payload)?;
@@ -543,8 +588,8 @@ fn by_headers<S: Sink>(
     lines.put(signature.text());
     let end = lines.length();
     lines.put(b"\r\n");
-    let lines = lines.finish(token.is_some());
-    Ok(Signed { lines, amz_date, content_sha256, region_set, session_token, authorization: start..end, signature: middle..end })
+    let spans = Spans { amz_date, content_sha256, region_set, session_token, authorization: start..end, signature: middle..end };
+    Ok(done(spans, &mut lines))
 }
 
 /// Writes one line; gives where its value lies.

@@ -2,7 +2,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
-use sigward_sigv4::{Credentials, Payload, Request, Scope, Style, sign};
+use sigward_sigv4::{Credentials, Options, Payload, Request, Scope, Style, sign, sign_lines};
 
 fn allocations(job: impl FnOnce()) -> u64 {
     allocation_counter::measure(job).count_total
@@ -33,6 +33,11 @@ fn one_for_the_output() {
             let mut signed = None;
             assert_eq!(allocations(|| signed = Some(sign(&credentials, &scope, &request, 1_440_938_160).unwrap())), 1);
             assert_eq!(allocations(|| drop(signed)), 0);
+            let lines = || sign_lines(&credentials, &scope, &request, 1_440_938_160, Options::default(), <[u8]>::len).unwrap();
+            let mut length = 0;
+            // A session token of kilobytes would not fit on the stack.
+            assert_eq!(allocations(|| length = lines()), 0);
+            assert_eq!(length, sign(&credentials, &scope, &request, 1_440_938_160).unwrap().lines().len());
         }
     }
 }
