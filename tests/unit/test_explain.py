@@ -147,6 +147,12 @@ def test_other_codes(sigward: Shell, body: str, said: str) -> None:
     assert told["mend"]
 
 
+@pytest.mark.parametrize("arguments", [[], ["--url", URL]])
+@pytest.mark.parametrize("to_sign", ["one line", "AWS4-HMAC-SHA256\n\u00e9\nscope\nhash"])
+def test_a_string_to_sign_that_is_none(sigward: Shell, to_sign: str, arguments: list[str]) -> None:
+    assert "does not tell" in explained(sigward, Aws("GET\n/", to_sign, "00").s3(), *arguments)["cause"]
+
+
 def test_strings_that_do_not_fit_together(sigward: Shell) -> None:
     theirs = aws(provided="0" * 64)
     theirs.canonical += " "

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
 MISMATCH = {"SignatureDoesNotMatch", "InvalidSignatureException", "InvalidSignature"}
 
+UNKNOWN_KEY = (
+    "AWS does not know this access key, or its session token.",
+    "See `sigward whoami`: temporary keys need their token; a region that is not enabled refuses global tokens.",
+)
+
 CODES = {
     "RequestTimeTooSkewed": ("The clocks differ too much.", "Set the clock of the host that signs (chrony, NTP)."),
     "RequestExpired": ("The signature is too old: it was made more than 5 or 15 minutes ago.", "Set the clock; sign when you send."),
@@ -35,22 +40,16 @@ CODES = {
     ),
     "IncompleteSignature": ("A part of the signature did not arrive.", "Look for a proxy that changes the Authorization header."),
     "InvalidAccessKeyId": ("AWS does not know this access key.", "It was deleted, or is another partition's: see `sigward whoami`."),
-    "InvalidClientTokenId": (
-        "AWS does not know this access key, or its session token.",
-        "See `sigward whoami`: temporary keys need their token; a region that is not enabled refuses global tokens.",
-    ),
-    "UnrecognizedClientException": (
-        "AWS does not know this access key, or its session token.",
-        "See `sigward whoami`: temporary keys need their token; a region that is not enabled refuses global tokens.",
-    ),
+    "InvalidClientTokenId": UNKNOWN_KEY,
+    "UnrecognizedClientException": UNKNOWN_KEY,
     "ExpiredToken": ("The temporary credentials have expired.", "Refresh them; sigward does so by itself where its source can."),
-    "ExpiredTokenException": ("The temporary credentials have expired.", "Refresh them; sigward does so by itself where its source can."),
     "XAmzContentSHA256Mismatch": (
         "The body that arrived is not the body that was signed.",
         "Look for a proxy that changes bodies; sign what is sent.",
     ),
     "MissingAuthenticationToken": ("The request came without a signature.", "Send it through sigward, to a host that it signs for."),
 }
+"""Cause and mend by code; a code that only begins so, such as `ExpiredTokenException`, has the same."""
 
 HEADERS = ("x-amz-security-token", "x-amz-s3session-token")
 PARAMETERS = re.compile(r"(X-Amz-(?:Security|S3session)-Token=)[^&\s]*", re.IGNORECASE)
@@ -178,16 +177,16 @@ def judge(answer: Answer, command: "Explain") -> Verdict:
         return Verdict(cause, mend, details={"AWS says": answer.message})
     if "should be scoped to" in answer.message:
         return Verdict("The credential scope names another region or service than the endpoint's.", "Set --region or --service.")
-    if answer.canonical is None or answer.to_sign is None:
+    if answer.canonical is None or answer.to_sign is None or answer.to_sign.count(b"\n") != 3 or not answer.to_sign.isascii():
         return Verdict(
             "This service does not tell what it would have signed.",
             "Compare with `sigward sign` what the client signed; check clock, region and secret.",
             details={"AWS says": answer.message},
         )
-    found, region = credentials(command)
-    if command.url is not None and found is not None:
-        return compare(answer, command, found, region)
-    return without_request(answer, found, given=command.url is not None)
+    loaded = credentials(command)
+    if command.url is not None and loaded is not None:
+        return compare(answer, command, *loaded)
+    return without_request(answer, loaded[0] if loaded else None, given=command.url is not None)
 
 
 def by_code(answer: Answer) -> Verdict:
@@ -200,20 +199,20 @@ def by_code(answer: Answer) -> Verdict:
     )
 
 
-def credentials(command: "Explain") -> tuple[Found | None, Region | None]:
+def credentials(command: "Explain") -> tuple[Found, Region] | None:
     """Those that sigward would sign with, if there are any."""
     try:
         return load_credentials(command)
     except SigwardError:
-        return None, None
+        return None
 
 
-def compare(answer: Answer, command: "Explain", found: Found, region: Region | None) -> Verdict:
+def compare(answer: Answer, command: "Explain", found: Found, region: Region) -> Verdict:
     """What we would have signed at AWS's own time, beside what AWS would have."""
     assert answer.canonical is not None
     assert answer.to_sign is not None
     assert command.url is not None
-    stamp = answer.to_sign.split(b"\n")[1].decode() if answer.to_sign.count(b"\n") >= 2 else None
+    stamp = answer.to_sign.split(b"\n")[1].decode()
     steps, _ = signed_steps(command, command.method, command.url, found, region, at=stamp)
     if difference := _core.difference("canonical-request", steps.canonical_request, answer.canonical):
         return from_difference(difference)

@@ -33,7 +33,7 @@ def load_credentials(settings: Settings) -> tuple[Found, Region]:
 
 
 def signed_steps(
-    command: "Sign | Explain", method: str, url: str, found: Found, region: Region | None, *, at: str | None
+    command: "Sign | Explain", method: str, url: str, found: Found, region: Region, *, at: str | None
 ) -> tuple[_core.SigningSteps, dict[str, str]]:
     """The four steps of one request, and its scope: `service`, `region`, `style`. Raises `UsageError`."""
     split = urlsplit(url)
@@ -43,7 +43,7 @@ def signed_steps(
     service = command.service or (host.signing_name if host else None)
     if service is None:
         raise UsageError(f"url: {split.hostname} does not say which AWS service it is.", hint="Give its signing name with --service.")
-    scope_region = command.region or (host.region if host else None) or (region.name if region else "us-east-1")
+    scope_region = command.region or (host.region if host else None) or region.name
     style = cast("Literal['s3', 'generic']", host.style if host else ("s3" if service == "s3" else "generic"))
     headers = [header(text) for text in command.header]
     if not any(name.lower() == b"host" for name, _ in headers):
