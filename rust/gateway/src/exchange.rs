@@ -21,7 +21,7 @@ use http::header::HeaderMap;
 use http::{HeaderName, HeaderValue, Method, Response};
 use sha2::{Digest, Sha256};
 use sigward_sigv4::chunked::{ChunkSigner, Encoder, Framing};
-use sigward_sigv4::event::EventSigner;
+use sigward_sigv4::event::{self, EventSigner};
 use sigward_sigv4::{Credentials, Options, Scope, SignError, Style};
 
 use crate::admit::{self, BodySize, Entry, RequestHead, Scheme, Target};
@@ -59,9 +59,6 @@ impl Config {
         }
     }
 }
-
-/// The payload of a request that opens an event stream.
-const EVENTS: &[u8] = b"STREAMING-AWS4-HMAC-SHA256-EVENTS";
 
 /// When something happened, and who can sign then.
 #[derive(Clone, Copy, Debug)]
@@ -644,7 +641,7 @@ impl Exchange {
             Form::Hash => BodyHash::Digest(digest),
             Form::Given(value) => BodyHash::Given(value.as_bytes()),
             Form::Chunks(framing) => BodyHash::Given(framing.keyword(variant).as_bytes()),
-            Form::Events => BodyHash::Given(EVENTS),
+            Form::Events => BodyHash::Given(event::KEYWORD.as_bytes()),
         };
         match (&self.form, head.body) {
             (Form::Chunks(framing), BodySize::Known(decoded)) if self.body != BodyPlan::Empty => {

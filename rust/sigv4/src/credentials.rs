@@ -201,7 +201,7 @@ impl Signature {
     }
 }
 
-fn check_scope(region: &str, signing_name: &str) -> Result<(), SignError> {
+pub(crate) fn check_scope(region: &str, signing_name: &str) -> Result<(), SignError> {
     check_part("region", region.as_bytes())?;
     check_part("signing name", signing_name.as_bytes())
 }

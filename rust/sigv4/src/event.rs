@@ -8,13 +8,17 @@ use std::fmt;
 use crc_fast::{CrcAlgorithm, checksum};
 use sha2::{Digest, Sha256};
 
+use crate::credentials::check_scope;
 use crate::encode::{hex, unhex};
-use crate::sign::{SignatureText, check_part, date_of, push_to_sign};
+use crate::sign::{SignatureText, date_of, push_to_sign};
 use crate::time::amz_date;
 use crate::{Credentials, Payload, Scope, SignError, Variant};
 
-/// The payload of a request that opens an event stream.
-pub const EVENTS: Payload<'static> = Payload::Given(b"STREAMING-AWS4-HMAC-SHA256-EVENTS");
+/// The value of `x-amz-content-sha256` of a request that opens an event stream.
+pub const KEYWORD: &str = "STREAMING-AWS4-HMAC-SHA256-EVENTS";
+
+/// The payload of such a request.
+pub const EVENTS: Payload<'static> = Payload::Given(KEYWORD.as_bytes());
 
 /// The longest payload that a message holds (the specification's limit): 24 MiB.
 pub const MAX_EVENT: usize = 24 << 20;
@@ -33,8 +37,7 @@ impl EventSigner {
     /// # Errors
     /// [`SignError`], naming the part of the scope that cannot be signed.
     pub fn new(scope: &Scope<'_>, seed: &[u8]) -> Result<Self, SignError> {
-        check_part("region", scope.region.as_bytes())?;
-        check_part("signing name", scope.signing_name.as_bytes())?;
+        check_scope(scope.region, scope.signing_name)?;
         Ok(Self { region: scope.region.into(), signing_name: scope.signing_name.into(), previous: SignatureText::from_slice(seed) })
     }
 

@@ -143,48 +143,43 @@ pub(crate) type SignatureText = SmallVec<[u8; 144]>;
 pub struct Signed {
     /// `name: value\r\n` for each.
     lines: Vec<u8>,
-    amz_date: AmzDate,
-    content_sha256: Option<Range<usize>>,
-    region_set: Option<Range<usize>>,
-    session_token: Option<(&'static [u8], Range<usize>)>,
-    authorization: Range<usize>,
-    signature: Range<usize>,
+    spans: Spans,
 }
 
 impl Signed {
     /// The `authorization` header.
     pub fn authorization(&self) -> &[u8] {
-        self.text(&self.authorization)
+        self.text(&self.spans.authorization)
     }
 
     /// The `x-amz-date` header: `20150830T123600Z`.
     pub fn amz_date(&self) -> &[u8; 16] {
-        &self.amz_date
+        &self.spans.amz_date
     }
 
     /// The `x-amz-content-sha256` header, if it is to be set.
     pub fn content_sha256(&self) -> Option<&[u8]> {
-        self.content_sha256.as_ref().map(|range| self.text(range))
+        self.spans.content_sha256.as_ref().map(|range| self.text(range))
     }
 
     /// The session token's header, if it is to be set: name and value.
     pub fn session_token(&self) -> Option<(&[u8], &[u8])> {
-        self.session_token.as_ref().map(|(name, range)| (*name, self.text(range)))
+        self.spans.session_token.as_ref().map(|(name, range)| (*name, self.text(range)))
     }
 
     /// The `x-amz-region-set` header, if it is to be set ([`Variant::V4a`]).
     pub fn region_set(&self) -> Option<&[u8]> {
-        self.region_set.as_ref().map(|range| self.text(range))
+        self.spans.region_set.as_ref().map(|range| self.text(range))
     }
 
     /// Hexadecimal digits: 64, or up to 144 with [`Variant::V4a`].
     pub fn signature(&self) -> &[u8] {
-        self.text(&self.signature)
+        self.text(&self.spans.signature)
     }
 
     /// All of them in order, lower-case, `authorization` last.
     pub fn headers(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let date = Some((&b"x-amz-date"[..], &self.amz_date[..]));
+        let date = Some((&b"x-amz-date"[..], &self.spans.amz_date[..]));
         let hash = self.content_sha256().map(|value| (&b"x-amz-content-sha256"[..], value));
         let regions = self.region_set().map(|value| (&b"x-amz-region-set"[..], value));
         let authorization = Some((&b"authorization"[..], self.authorization()));
@@ -203,7 +198,7 @@ impl Signed {
 
 impl Drop for Signed {
     fn drop(&mut self) {
-        if self.session_token.is_some() {
+        if self.spans.session_token.is_some() {
             self.lines.fill(0);
             optimization_barrier(&*self.lines);
         }
@@ -212,7 +207,7 @@ impl Drop for Signed {
 
 impl fmt::Debug for Signed {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        to.debug_struct("Signed").field("amz_date", &String::from_utf8_lossy(&self.amz_date)).finish_non_exhaustive()
+        to.debug_struct("Signed").field("amz_date", &String::from_utf8_lossy(&self.spans.amz_date)).finish_non_exhaustive()
     }
 }
 
@@ -488,15 +483,7 @@ struct Spans {
 impl Spans {
     #[inline]
     fn signed(self, lines: &mut Gathered) -> Signed {
-        Signed {
-            lines: lines.finish(self.session_token.is_some()),
-            amz_date: self.amz_date,
-            content_sha256: self.content_sha256,
-            region_set: self.region_set,
-            session_token: self.session_token,
-            authorization: self.authorization,
-            signature: self.signature,
-        }
+        Signed { lines: lines.finish(self.session_token.is_some()), spans: self }
     }
 }
 
