@@ -1,0 +1,53 @@
+//! How long a look-up takes: hosts, and operations by protocol. `cargo bench --manifest-path rust/bench/Cargo.toml --bench knowledge`
+
+use std::hint::black_box;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use sigward_gateway::knowledge::{Call, Knowledge};
+use sigward_gateway::recognise::recognise;
+
+fn hosts(bench: &mut Criterion) {
+    for host in [
+        "dynamodb.us-east-1.amazonaws.com",
+        "my.dotted.bucket.s3.eu-west-1.amazonaws.com",
+        "runtime-fips.lex.us-gov-west-1.amazonaws.com",
+        "iam.amazonaws.com",
+        "123456789012.ddb.us-east-1.amazonaws.com",
+        "ec2-203-0-113-25.us-west-2.compute.amazonaws.com",
+        "example.org",
+    ] {
+        bench.bench_function(&format!("host/{host}"), |bencher| bencher.iter(|| recognise(black_box(host)).is_some()));
+    }
+}
+
+fn operations(bench: &mut Criterion) {
+    let Ok(table) = Knowledge::shipped() else { return };
+    let target = HeaderMap::from_iter([(HeaderName::from_static("x-amz-target"), HeaderValue::from_static("DynamoDB_20120810.PutItem"))]);
+    let none = HeaderMap::new();
+    for (name, service, host, method, path, headers) in [
+        ("json", "dynamodb", "dynamodb.us-east-1.amazonaws.com", "POST", "/", &target),
+        ("rest/s3-get", "s3", "bucket.s3.eu-west-1.amazonaws.com", "GET", "/some/key/of/three", &none),
+        ("rest/s3-upload-part", "s3", "s3.eu-west-1.amazonaws.com", "PUT", "/b/some/key?partNumber=1&uploadId=x", &none),
+        ("rest/lambda", "lambda", "lambda.us-east-1.amazonaws.com", "POST", "/2015-03-31/functions/f/invocations", &none),
+        ("rest/bedrock", "bedrock", "bedrock-runtime.us-east-1.amazonaws.com", "POST", "/model/anthropic.x/invoke", &none),
+        (
+            "rest/apigateway",
+            "apigateway",
+            "apigateway.us-east-1.amazonaws.com",
+            "GET",
+            "/v2/apis/a/integrations/b/integrationresponses/c",
+            &none,
+        ),
+        ("query/ec2", "ec2", "ec2.us-east-1.amazonaws.com", "GET", "/?Version=2016-11-15&Action=DescribeInstances", &none),
+    ] {
+        let call = Call { signing_name: service, host, method, path, headers, form: None };
+        assert!(table.operation(&call).is_some(), "{name}");
+        bench.bench_function(&format!("operation/{name}"), |bencher| bencher.iter(|| table.operation(black_box(&call)).is_some()));
+    }
+    let shipped = include_bytes!("../../gateway/data/knowledge.bin");
+    bench.bench_function("load", |bencher| bencher.iter(|| Knowledge::load(black_box(shipped)).is_ok()));
+}
+
+criterion_group!(benches, hosts, operations);
+criterion_main!(benches);
