@@ -18,7 +18,7 @@ PYTHON := python tests
 
 .PHONY: help
 help: ## Show this.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
 
 .PHONY: demo
 demo: build ## Show it working: an AWS emulator that checks signatures, sigward, and real clients.
@@ -36,6 +36,10 @@ bench: build ## Measure; prints the tables, and writes them into README.md.
 	$(BIN)/python -m tests.bench.bench_proxy --json build/bench/proxy.json
 	$(BIN)/python -m tests.bench.bench_memory --json build/bench/memory.json
 	$(BIN)/python -m tests.bench.report build/bench/*.json
+
+.PHONY: knowledge-report
+knowledge-report: build ## Measure the table of operations against botocore.
+	$(BIN)/python -m sigward.knowledge.report
 
 FUZZ_SECONDS := 60
 

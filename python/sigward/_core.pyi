@@ -19,6 +19,8 @@ __all__ = [
     "Difference",
     "Engine",
     "Job",
+    "Knowledge",
+    "Operation",
     "Recognised",
     "Report",
     "SettingsError",
@@ -231,6 +233,44 @@ class Recognised:
 def recognise(host: str) -> Recognised | None:
     """Looks one host name up (no port). None: not a host of AWS's that is known to take SigV4."""
 
+@final
+class Operation:
+    """One operation of one of botocore's service models."""
+
+    @property
+    def service(self) -> str:
+        """botocore's name, e.g. `s3control`."""
+    @property
+    def name(self) -> str:
+        """E.g. `PutItem`."""
+    @property
+    def unsigned(self) -> bool:
+        """It takes no signature, e.g. STS AssumeRoleWithWebIdentity."""
+    @property
+    def read_only(self) -> bool: ...
+    @property
+    def idempotent(self) -> bool: ...
+    @property
+    def streaming(self) -> tuple[bool, bool]:
+        """(its request, its answer) is a stream."""
+    @property
+    def takes_token(self) -> bool:
+        """It has a member for an idempotency token."""
+
+@final
+class Knowledge:
+    """The table of operations. `table`: its bytes; None: the one that sigward ships with. Raises `SettingsError`: damaged or newer."""
+
+    def __new__(cls, table: bytes | None = None, /) -> Knowledge: ...
+    @property
+    def source(self) -> str:
+        """What it was made of, e.g. `botocore 1.44.5`."""
+    def operation(
+        self, signing_name: str, host: str, method: str, path: str, headers: _Headers, form: bytes | None = None, /
+    ) -> Operation | None:
+        """Which operation a request is. `host`: lower-case; `path`: with query, as sent; `form`: the body, where it is a form's.
+        None: the table does not tell."""
+
 # ---------------------------------------------------------------- engine
 
 @final
@@ -239,6 +279,9 @@ class Report:
 
     @property
     def service(self) -> str | None: ...
+    @property
+    def operation(self) -> str | None:
+        """E.g. `dynamodb:PutItem` (botocore's names); None: the table of operations does not tell."""
     @property
     def region(self) -> str | None: ...
     @property
@@ -260,7 +303,7 @@ class Report:
         """Slug of the error that sigward answered with, if it did."""
     @property
     def summary(self) -> str:
-        """One line: `dynamodb us-east-1 default: 503, 503, 200 in 0.31 s`."""
+        """One line: `sign dynamodb PutItem us-east-1 default: 503, 503, 200`."""
 
 @final
 class Job:

@@ -387,3 +387,28 @@ async def test_other_addons_see_and_change_the_request_before_it_is_signed(start
     assert received.body == b"changed"
     scope = assert_signed(received, HOST)
     assert "x-amz-meta-added" in scope["headers"]
+
+
+async def test_an_unsigned_operation_goes_out_unsigned_and_needs_no_credentials(start: Start, upstream: Upstream) -> None:
+    proxy = await start(upstream, credentials=False)
+    proxy.engine.set_credentials_failed("default", [("env", "none")])
+    form = b"Version=2011-06-15&Action=AssumeRoleWithWebIdentity&RoleArn=x"
+    headers = ("Content-Type: application/x-www-form-urlencoded", "Authorization: AWS4-HMAC-SHA256 Credential=dummy")
+    received = await upstream_saw(proxy, request("POST", "/", *headers, host="sts.us-east-1.amazonaws.com", body=form))
+    assert received.get("authorization") is None
+    refused = await proxy.ask(request("POST", "/", headers[0], host="sts.us-east-1.amazonaws.com", body=b"Action=GetCallerIdentity"))
+    assert refused.status == 503
+
+
+async def test_the_report_names_the_operation(start: Start, upstream: Upstream) -> None:
+    seen: list[object] = []
+
+    class Watch:
+        def response(self, flow: object) -> None:
+            seen.append(flow)
+
+    proxy = await start(upstream, addons=(Watch(),))
+    host = "dynamodb.us-east-1.amazonaws.com"
+    headers = ("X-Amz-Target: DynamoDB_20120810.ListTables", "Content-Type: application/x-amz-json-1.0")
+    await upstream_saw(proxy, request("POST", "/", *headers, host=host, body=b"{}"))
+    assert seen[0].metadata["sigward"].operation == "dynamodb:ListTables"  # type: ignore[attr-defined]

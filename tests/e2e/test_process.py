@@ -30,7 +30,10 @@ def test_health_readiness_and_metrics(gateway: Gateway) -> None:
     assert gateway.admin("/nothing")[0] == 404
     status, text = gateway.admin("/metrics")
     assert status == 200
-    assert 'sigward_requests_total{action="sign",code="200",identity="default",region="us-east-1",service="sts"}' in text
+    assert (
+        'sigward_requests_total{action="sign",code="200",identity="default",operation="GetCallerIdentity",region="us-east-1",service="sts"}'
+        in text
+    )
     assert 'sigward_signatures_total{identity="default",region="us-east-1",service="sts"}' in text
     assert "sigward_build_info{version=" in text
 

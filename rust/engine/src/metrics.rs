@@ -35,7 +35,7 @@ impl Metrics {
             requests: counter(
                 "sigward_requests_total",
                 "Requests answered, by what the client got.",
-                &["service", "region", "identity", "action", "code"],
+                &["service", "operation", "region", "identity", "action", "code"],
             ),
             duration: HistogramVec::new(
                 HistogramOpts::new("sigward_request_duration_seconds", "From a request's head to its answer's head.").buckets(buckets),
@@ -81,7 +81,9 @@ impl Metrics {
         let identity = record.identity.as_deref().unwrap_or_default();
         // An unknown region's name is the client's too.
         let region = if service == "other" { "other" } else { region };
-        self.requests.with_label_values(&[service.as_str(), region, identity, record.disposition.as_str(), code]).inc();
+        // The table's names alone: what a client makes up is no operation.
+        let operation = record.operation.as_ref().map_or("", |operation| &*operation.name);
+        self.requests.with_label_values(&[service.as_str(), operation, region, identity, record.disposition.as_str(), code]).inc();
         self.duration.with_label_values(&[service.as_str()]).observe(took.as_secs_f64());
         if record.disposition == Disposition::Sign && record.signatures > 0 {
             self.signatures.with_label_values(&[service.as_str(), region, identity]).inc_by(u64::from(record.signatures));

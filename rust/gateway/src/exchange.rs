@@ -28,11 +28,12 @@ use crate::admit::{self, BodySize, Entry, RequestHead, Scheme, Target};
 use crate::body::{self, Facts, Form, Wrap};
 use crate::identity::{Identities, Identity};
 use crate::judge::{self, CODE_PREFIX, RetryClass, Verdict};
+use crate::knowledge::{Call, Knowledge, Operation};
 use crate::recognise::recognise;
 use crate::record::{Attempt, Disposition, Record, redacted};
 use crate::refuse::{Refusal, Shape};
 use crate::route::{Router, Upstream, is_forbidden, over_tls};
-use crate::settings::{Action, EngineSettings, PayloadMode};
+use crate::settings::{Action, EngineSettings, PayloadMode, SignatureVariant};
 use crate::sign::{self, BodyHash, Terms};
 
 /// Settings, checked: an immutable snapshot.
@@ -42,13 +43,15 @@ pub struct Config {
     pub settings: EngineSettings,
     /// The routes.
     pub router: Router,
+    /// The operations.
+    pub knowledge: Arc<Knowledge>,
 }
 
 impl Config {
     /// Checks the settings. The error names the field and the mend.
     pub fn new(settings: EngineSettings) -> Result<Self, String> {
         let router = Router::new(&settings.routes)?;
-        Ok(Self { settings, router })
+        Ok(Self { settings, router, knowledge: Knowledge::shipped()? })
     }
 
     /// True if TLS to this host is to be intercepted.
@@ -428,7 +431,11 @@ impl Exchange {
                     })?;
                 }
                 let settings = &config.settings;
-                let form = route.map(|route| route.form).unwrap_or_default();
+                let mut form = route.map(|route| route.form).unwrap_or_default();
+                // A host that serves every region is signed for with a set of regions, which only SigV4a has.
+                if found.is_some_and(|found| found.region == "*") && route.is_none_or(|route| route.region.is_none()) {
+                    form.variant = SignatureVariant::V4a;
+                }
                 let (service, options, in_query) = sign::how(service, form, head, self.upgrade.as_ref());
                 self.payload = form.payload;
                 self.signing = Some(Signing {
@@ -447,6 +454,9 @@ impl Exchange {
             }
         }
         sign::address(&mut head.headers, &upstream.target);
+        // Of a request that passes, the host alone tells.
+        let service = self.signing.as_ref().map(|signing| &*signing.service).or_else(|| found.map(|found| found.signing_name));
+        self.record.operation = service.and_then(|service| operation(&config, head, service, None));
         if let Some(signing) = &self.signing {
             self.shape = Shape::of(&head.method, &head.path, &head.headers, Some(&signing.service));
             head.path = sign::wire_path(signing.style, &head.path);
@@ -565,6 +575,14 @@ impl Exchange {
         if let Some(hasher) = self.hasher.take() {
             self.digest = Some(hasher.finalize().into());
         }
+        // A form names its action in the body.
+        if self.record.operation.is_none()
+            && keep == Keep::Memory
+            && let (Some(head), Some(signing)) = (&self.head, &self.signing)
+            && is_form(&head.headers)
+        {
+            self.record.operation = operation(&self.config, head, &signing.service, bytes.get(..FORM_PREFIX.min(bytes.len())));
+        }
         if let Some(head) = self.head.as_mut() {
             head.body = BodySize::Known(self.read);
         }
@@ -576,7 +594,12 @@ impl Exchange {
         let (Some(head), Some(upstream)) = (self.head.as_ref(), self.upstream.as_ref()) else { return Step::Deliver };
         let mut headers = head.headers.clone();
         let (mut path, mut wrap) = (head.path.clone(), None);
-        if let Some(signing) = &self.signing {
+        let unsigned = self.record.operation.as_ref().is_some_and(|operation| operation.unsigned());
+        if unsigned {
+            self.record.disposition = Disposition::Pass;
+            self.record.identity = None;
+        }
+        if let Some(signing) = self.signing.as_ref().filter(|_| !unsigned) {
             let identity = at.identities.get(&*signing.identity);
             let Some(credentials) = identity.and_then(|identity| identity.usable(at.unix_seconds)) else {
                 let known_to_fail = identity.is_some_and(|identity| !identity.failures.is_empty());
@@ -820,6 +843,20 @@ impl Exchange {
         mixed ^= mixed >> 31;
         (mixed >> 11) as f64 / (1_u64 << 53) as f64
     }
+}
+
+/// Of a form's body so much is looked through for its `Action`.
+const FORM_PREFIX: usize = 16 << 10;
+
+fn is_form(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(http::header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    content_type.starts_with(b"application/x-www-form-urlencoded")
+}
+
+/// What call a request is, as far as the table tells.
+fn operation(config: &Config, head: &RequestHead, service: &str, form: Option<&[u8]>) -> Option<Arc<Operation>> {
+    let (method, path, host) = (head.method.as_str(), &*head.path, &*head.target.host);
+    config.knowledge.operation(&Call { signing_name: service, host, method, path, headers: &head.headers, form }).cloned()
 }
 
 fn forbidden(host: &str) -> Refusal {

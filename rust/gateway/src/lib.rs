@@ -10,6 +10,7 @@ pub mod body;
 pub mod exchange;
 pub mod identity;
 pub mod judge;
+pub mod knowledge;
 pub mod recognise;
 pub mod record;
 pub mod refuse;

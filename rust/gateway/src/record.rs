@@ -6,6 +6,8 @@ use std::time::Duration;
 use http::header::{AUTHORIZATION, HeaderMap};
 use http::{HeaderName, HeaderValue};
 
+use crate::knowledge::Operation;
+
 /// One try, as the record tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
@@ -50,6 +52,8 @@ pub struct Record {
     pub disposition: Disposition,
     /// Signing name.
     pub service: Option<Arc<str>>,
+    /// Which call it is, if the table tells.
+    pub operation: Option<Arc<Operation>>,
     /// Region in the scope.
     pub region: Option<Arc<str>>,
     /// Whose credentials.
@@ -69,10 +73,12 @@ pub struct Record {
 }
 
 impl Record {
-    /// `dynamodb us-east-1 default: 503, 503, 200`
+    /// `sign dynamodb PutItem us-east-1 default: 503, 503, 200`
     pub fn summary(&self) -> String {
         let mut words: Vec<&str> = vec![self.disposition.as_str()];
-        words.extend([&self.service, &self.region, &self.identity].into_iter().filter_map(Option::as_deref));
+        words.extend(self.service.as_deref());
+        words.extend(self.operation.as_ref().map(|operation| &*operation.name));
+        words.extend([&self.region, &self.identity].into_iter().filter_map(Option::as_deref));
         let mut outcomes: Vec<&str> = self.attempts.iter().map(|attempt| attempt.outcome.as_str()).collect();
         outcomes.extend(self.error);
         format!("{}: {}", words.join(" "), outcomes.join(", "))

@@ -236,6 +236,11 @@ impl Report {
     }
 
     #[getter]
+    fn operation(&self) -> Option<String> {
+        self.record.operation.as_ref().map(|operation| format!("{}:{}", operation.service, operation.name))
+    }
+
+    #[getter]
     fn action(&self) -> &str {
         self.record.disposition.as_str()
     }
@@ -300,7 +305,7 @@ fn pairs<'py>(python: Python<'py>, headers: &HeaderMap) -> PyResult<Bound<'py, P
 }
 
 /// The headers, and what is wrong with the first that is malformed.
-fn header_map(headers: &Bound<'_, PyAny>) -> PyResult<(HeaderMap, Option<String>)> {
+pub(crate) fn header_map(headers: &Bound<'_, PyAny>) -> PyResult<(HeaderMap, Option<String>)> {
     let mut map = HeaderMap::with_capacity(16);
     let mut wrong = None;
     for pair in headers.try_iter()? {

@@ -4,6 +4,7 @@
 mod difference;
 mod engine;
 mod errors;
+mod knowledge;
 mod recognised;
 mod signer;
 
@@ -19,6 +20,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     errors::register(module)?;
     difference::register(module)?;
     signer::register(module)?;
+    knowledge::register(module)?;
     recognised::register(module)?;
     engine::register(module)
 }

@@ -9,6 +9,8 @@ mod names;
 
 use sigward_sigv4::Style;
 
+use crate::knowledge::Knowledge;
+
 /// What a host name says. Borrows from the host, which must be lower-case and without a trailing dot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Recognised<'h> {
@@ -37,6 +39,10 @@ const fn suffix(dns: &'static str, partition: &'static str, global_region: &'sta
 
 /// Longest first where one ends with another. Source: botocore's `partitions.json`, and `on.aws` from Lambda's documentation.
 const SUFFIXES: &[Suffix] = &[
+    suffix(".api.aws.hci.ic.gov", "aws-iso-f", "us-isof-south-1"),
+    suffix(".api.aws.ic.gov", "aws-iso", "us-iso-east-1"),
+    suffix(".api.aws.scloud", "aws-iso-b", "us-isob-east-1"),
+    suffix(".api.cloud-aws.adc-e.uk", "aws-iso-e", "eu-isoe-west-1"),
     suffix(".amazonaws.com", "aws", "us-east-1"),
     suffix(".api.aws", "aws", "us-east-1"),
     suffix(".on.aws", "aws", "us-east-1"),
@@ -100,11 +106,44 @@ pub fn recognise(host: &str) -> Option<Recognised<'_>> {
         return vpc_endpoint(interface_endpoint, suffix);
     }
     s3(rest, suffix).unwrap_or_else(|| {
+        if let Some(found) = in_table(host, rest, suffix) {
+            return Some(found);
+        }
         regional(rest, suffix)
             .or_else(|| region_first(rest, suffix))
             .or_else(|| legacy_queue(rest, suffix))
             .or_else(|| global(rest, suffix))
     })
+}
+
+/// What botocore's own rules say of this host: as it stands, or by its pattern.
+fn in_table<'h>(host: &'h str, rest: &'h str, suffix: &'static Suffix) -> Option<Recognised<'h>> {
+    const MARK: &str = "{r}";
+    let label = rest.split('.').find(|label| is_region(label));
+    let row = Knowledge::host(host).or_else(|| {
+        let Some(label) = label else { return Knowledge::host(rest) };
+        // `label` is a part of `rest`.
+        let at = label.as_ptr() as usize - rest.as_ptr() as usize;
+        let mut pattern = [0; 256];
+        let length = rest.len() - label.len() + MARK.len();
+        let (before, after) = (rest.get(..at)?, rest.get(at + label.len()..)?);
+        let (head, tail) = pattern.get_mut(..length)?.split_at_mut(at);
+        let (mark, tail) = tail.split_at_mut(MARK.len());
+        head.copy_from_slice(before.as_bytes());
+        mark.copy_from_slice(MARK.as_bytes());
+        tail.copy_from_slice(after.as_bytes());
+        Knowledge::host(std::str::from_utf8(pattern.get(..length)?).ok()?).or_else(|| Knowledge::host(rest))
+    })?;
+    let region = match &*row.region {
+        MARK => label?,
+        // GovCloud's global services share a suffix with the commercial partition.
+        "{g}" if suffix.partition == "aws" && (rest.ends_with(".us-gov") || label.is_some_and(|label| label.starts_with("us-gov-"))) => {
+            "us-gov-west-1"
+        }
+        "{g}" => suffix.global_region,
+        region => region,
+    };
+    Some(found(&row.signing_name, region, suffix))
 }
 
 /// True for the shape of a region's name: `us-east-1`, `us-gov-west-1`, `eusc-de-east-1`.
@@ -238,7 +277,12 @@ pub fn style_of(signing_name: &str) -> Style {
 
 /// GovCloud shares its DNS suffixes with the commercial partition; the region tells.
 fn partition_of(region: &str, suffix: &'static Suffix) -> &'static str {
-    if suffix.partition == "aws" && region.starts_with("us-gov-") { "aws-us-gov" } else { suffix.partition }
+    match suffix.partition {
+        "aws" if region.starts_with("us-gov-") => "aws-us-gov",
+        "aws" if region.starts_with("cn-") => "aws-cn",
+        "aws" if region.starts_with("eusc-") => "aws-eusc",
+        partition => partition,
+    }
 }
 
 fn split_region(rest: &str) -> Option<(&str, &str)> {
@@ -309,6 +353,9 @@ mod tests {
             ("vpce-1-a.sqs.us-east-1.vpce.amazonaws.com", "sqs us-east-1"),
             ("bucket.vpce-1-a.s3.us-east-1.vpce.amazonaws.com", "s3 us-east-1"),
             ("ec2.eusc-de-east-1.amazonaws.eu", "ec2 eusc-de-east-1"),
+            ("access-analyzer-fips.us-iso-east-1.api.aws.ic.gov", "access-analyzer us-iso-east-1"),
+            ("account-access-runtime.us-east-1.api.aws", "account-access us-east-1"),
+            ("partnercentral-channel.global.api.aws", "partnercentral-channel *"),
         ] {
             assert_eq!(scope(host).as_deref(), Some(expected), "{host}");
         }

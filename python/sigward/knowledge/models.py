@@ -1,0 +1,116 @@
+"""Reads botocore's service models: which operations there are, and how each stands in a request."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from botocore.loaders import Loader
+
+UNSIGNED, READ_ONLY, IDEMPOTENT, STREAMS_IN, STREAMS_OUT, TOKEN, DEPRECATED = (1 << bit for bit in range(7))
+"""Bits of `Operation.flags`. Meaning and order are the table's: see rust/gateway/src/knowledge.rs."""
+
+PROTOCOLS = {"json-1.0": 1, "json-1.1": 2, "rest-json": 4, "rest-xml": 8, "query": 16, "ec2": 32, "smithy-rpc-v2-cbor": 64}
+"""Bits of `Service.protocols`."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """`path`: the URI template without its query. `query`: (name, value or None) that must be there; `headers`: likewise."""
+
+    name: str
+    method: str
+    path: str
+    query: tuple[tuple[str, str | None], ...]
+    headers: tuple[str, ...]
+    flags: int
+
+
+@dataclass(frozen=True)
+class Service:
+    """One service model of botocore's, by its directory's name."""
+
+    name: str
+    model: dict[str, Any]
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        return self.model["metadata"]  # type: ignore[no-any-return]
+
+    @property
+    def signing_name(self) -> str:
+        return self.metadata.get("signingName") or self.endpoint_prefix
+
+    @property
+    def endpoint_prefix(self) -> str:
+        return str(self.metadata["endpointPrefix"])
+
+    @property
+    def target_prefix(self) -> str:
+        return str(self.metadata.get("targetPrefix", ""))
+
+    @property
+    def protocols(self) -> int:
+        spoken = self.metadata.get("protocols") or [self.metadata["protocol"]]
+        version = self.metadata.get("jsonVersion", "1.0")
+        return sum(PROTOCOLS[f"json-{version}" if name == "json" else name] for name in spoken)
+
+    @cached_property
+    def operations(self) -> list[Operation]:
+        """By name."""
+        return [self._operation(name, raw) for name, raw in sorted(self.model["operations"].items())]
+
+    def _operation(self, name: str, raw: dict[str, Any]) -> Operation:
+        http = raw.get("http", {})
+        path, _, literals = http.get("requestUri", "/").partition("?")
+        query: list[tuple[str, str | None]] = []
+        for pair in filter(None, literals.split("&")):
+            key, equals, value = pair.partition("=")
+            query.append((key, value if equals else None))
+        headers: list[str] = []
+        members, required = self._members(raw, "input")
+        for member, reference in members.items():
+            if member in required and reference.get("location") == "querystring":
+                query.append((reference["locationName"], None))
+            if member in required and reference.get("location") == "header":
+                headers.append(reference["locationName"].lower())
+        return Operation(name, http.get("method", "POST"), path, tuple(sorted(query)), tuple(sorted(headers)), self._flags(raw))
+
+    def _members(self, raw: dict[str, Any], side: str) -> tuple[dict[str, Any], set[str]]:
+        if side not in raw:
+            return {}, set()
+        shape = self.model["shapes"][raw[side]["shape"]]
+        return shape.get("members", {}), set(shape.get("required", ()))
+
+    def _flags(self, raw: dict[str, Any]) -> int:
+        flags = 0
+        if raw.get("authtype") == "none" or raw.get("auth") == ["smithy.api#noAuth"]:
+            flags |= UNSIGNED
+        if raw.get("readonly"):
+            flags |= READ_ONLY
+        if raw.get("idempotent") or raw.get("readonly"):
+            flags |= IDEMPOTENT
+        for side, bit in (("input", STREAMS_IN), ("output", STREAMS_OUT)):
+            members, _ = self._members(raw, side)
+            if any(self._streams(reference) for reference in members.values()):
+                flags |= bit
+        if any(reference.get("idempotencyToken") for reference in self._members(raw, "input")[0].values()):
+            flags |= TOKEN
+        if raw.get("deprecated"):
+            flags |= DEPRECATED
+        return flags
+
+    def _streams(self, reference: dict[str, Any]) -> bool:
+        shape = self.model["shapes"][reference["shape"]]
+        return bool(reference.get("streaming") or shape.get("streaming") or shape.get("eventstream") or reference.get("eventstream"))
+
+
+def services(loader: "Loader | None" = None) -> Iterator[Service]:
+    """Every service that botocore knows, by name."""
+    if loader is None:
+        from botocore.session import Session
+
+        loader = Session().get_component("data_loader")
+    for name in sorted(loader.list_available_services("service-2")):
+        yield Service(name, loader.load_service_model(name, "service-2"))
