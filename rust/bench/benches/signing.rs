@@ -175,7 +175,14 @@ fn in_chunks(criterion: &mut Criterion) {
             black_box(&framing);
         });
     });
-    let params = v4::SigningParams::builder().identity(&identity).region("us-east-1").name("s3").time(when()).settings(()).build().unwrap();
+    let params = v4::SigningParams::builder()
+        .identity(&identity)
+        .region("us-east-1")
+        .name("s3")
+        .time(when())
+        .settings(())
+        .build()
+        .unwrap();
     let bytes = Bytes::from(data.clone());
     group.bench_function("aws-sigv4", |bench| bench.iter(|| black_box(v4::sign_chunk(black_box(&bytes), seed, &params).unwrap())));
     group.finish();

@@ -119,7 +119,7 @@ pub fn recognise(host: &str) -> Option<Recognised<'_>> {
 /// What botocore's own rules say of this host: as it stands, or by its pattern.
 fn in_table<'h>(host: &'h str, rest: &'h str, suffix: &'static Suffix) -> Option<Recognised<'h>> {
     const MARK: &str = "{r}";
-    let label = rest.split('.').find(|label| is_region(label));
+    let label = rest.rsplit('.').find(|label| is_region(label));
     let row = Knowledge::host(host).or_else(|| {
         let Some(label) = label else { return Knowledge::host(rest) };
         // `label` is a part of `rest`.
@@ -193,13 +193,11 @@ fn vpc_endpoint<'h>(rest: &'h str, suffix: &'static Suffix) -> Option<Recognised
 /// `{service}.{region}` and `{id}.{service}.{region}`, FIPS marks in any of their places.
 fn regional<'h>(rest: &'h str, suffix: &'static Suffix) -> Option<Recognised<'h>> {
     let (prefix, region) = split_region(rest)?;
-    if let Some(name) = signing_name(prefix) {
-        return Some(found(name, region, suffix));
-    }
-    let (customer, service) = prefix.rsplit_once('.')?;
-    let service = without_fips(service);
-    let (_, name) = PER_CUSTOMER.iter().find(|(label, _)| *label == service)?;
-    (!customer.is_empty()).then(|| found(name, region, suffix))
+    let per_customer = prefix.rsplit_once('.').and_then(|(_, service)| {
+        let service = without_fips(service);
+        PER_CUSTOMER.iter().find(|(label, _)| *label == service).map(|(_, name)| *name)
+    });
+    Some(found(per_customer.or_else(|| signing_name(prefix))?, region, suffix))
 }
 
 /// `{domain}.{region}.es.amazonaws.com`
