@@ -96,7 +96,8 @@ const REGION_FIRST: &[(&str, &str)] = &[("aoss", "aoss"), ("es", "es"), ("neptun
 /// Looks one host name up: lower-case, no port, no trailing dot. `None`: not a host that is known to take SigV4.
 pub fn recognise(host: &str) -> Option<Recognised<'_>> {
     let (rest, suffix) = SUFFIXES.iter().find_map(|suffix| Some((host.strip_suffix(suffix.dns)?, suffix)))?;
-    if rest.is_empty() || rest.split('.').any(str::is_empty) {
+    let named = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-._".contains(&byte);
+    if rest.is_empty() || host.len() > 253 || !rest.bytes().all(named) || rest.split('.').any(str::is_empty) {
         return None;
     }
     if suffix.dns == ".on.aws" {
