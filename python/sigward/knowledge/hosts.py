@@ -33,7 +33,6 @@ class Partitions:
     """botocore's `partitions.json`."""
 
     def __init__(self, data: dict[str, Any]) -> None:
-        self.data = data
         self.regions = [
             (region, partition["id"])
             for partition in data["partitions"]
@@ -60,6 +59,7 @@ def endpoints(known: Iterable[Service] | None = None) -> Iterator[Endpoint]:
 
     loader = Session().get_component("data_loader")
     data = loader.load_data("partitions")
+    regions = Partitions(data).regions
     for service in services(loader) if known is None else known:
         try:
             rules = loader.load_service_model(service.name, "endpoint-rule-set-1")
@@ -67,7 +67,7 @@ def endpoints(known: Iterable[Service] | None = None) -> Iterator[Endpoint]:
             continue
         provider, parameters = EndpointProvider(rules, data), rules["parameters"]
         defaults = {name: what["default"] for name, what in parameters.items() if "default" in what}
-        for region, partition in Partitions(data).regions:
+        for region, partition in regions:
             for fips, dual in ((False, False), (True, False), (False, True), (True, True)):
                 if (fips and "UseFIPS" not in parameters) or (dual and "UseDualStack" not in parameters):
                     continue

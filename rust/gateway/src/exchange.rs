@@ -31,7 +31,7 @@ use crate::judge::{self, CODE_PREFIX, RetryClass, Verdict};
 use crate::knowledge::{Call, Knowledge, Operation};
 use crate::recognise::recognise;
 use crate::record::{Attempt, Disposition, Record, redacted};
-use crate::refuse::{Refusal, Shape};
+use crate::refuse::{Refusal, Shape, is_form};
 use crate::route::{Router, Upstream, is_forbidden, over_tls};
 use crate::settings::{Action, EngineSettings, PayloadMode, SignatureVariant};
 use crate::sign::{self, BodyHash, Terms};
@@ -847,11 +847,6 @@ impl Exchange {
 
 /// Of a form's body so much is looked through for its `Action`.
 const FORM_PREFIX: usize = 16 << 10;
-
-fn is_form(headers: &HeaderMap) -> bool {
-    let content_type = headers.get(http::header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    content_type.starts_with(b"application/x-www-form-urlencoded")
-}
 
 /// What call a request is, as far as the table tells.
 fn operation(config: &Config, head: &RequestHead, service: &str, form: Option<&[u8]>) -> Option<Arc<Operation>> {

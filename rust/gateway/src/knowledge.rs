@@ -5,6 +5,7 @@
 //! signing name are looked through together; the host tells them apart where it can. A look-up allocates nothing.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, OnceLock};
 
@@ -74,6 +75,12 @@ impl Operation {
     }
 }
 
+impl fmt::Display for Operation {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(to, "{}:{}", self.service, self.name)
+    }
+}
+
 /// What is looked at of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Call<'a> {
@@ -106,7 +113,7 @@ struct Service {
 struct Group {
     services: Vec<Service>,
     /// By method: the root.
-    roots: HashMap<Box<str>, u32>,
+    roots: Table<u32>,
     nodes: Vec<Node>,
 }
 
@@ -342,14 +349,10 @@ impl Group {
 
     fn rest(&self, call: &Call<'_>, path: &str, query: &str) -> Option<&Arc<Operation>> {
         let mut root = *self.roots.get(call.method)?;
-        let in_host = matches!(call.signing_name, "s3" | "s3express") && bucket_in_host(call.host);
-        if in_host {
+        if matches!(call.signing_name, "s3" | "s3express") && bucket_in_host(call.host) {
             root = self.nodes.get(root as usize)?.label?;
         }
-        let mut rest = path.strip_prefix('/')?;
-        if rest.is_empty() && in_host {
-            rest = "";
-        }
+        let rest = path.strip_prefix('/')?;
         // Services that the host names come first; where one label of a path may hold an ARN's slashes, last.
         let named = self.services.iter().any(|service| service.is_named_by(call.host));
         let passes = [(named, false), (named, true), (false, false), (false, true)];
@@ -504,7 +507,7 @@ mod tests {
             headers.iter().map(|(name, value)| (http::HeaderName::from_static(name), http::HeaderValue::from_static(value))).collect();
         let call = Call { signing_name, host, method, path, headers: &headers, form: Some(form.as_bytes()) };
         let table = Knowledge::shipped().unwrap();
-        table.operation(&call).map(|operation| format!("{}:{}", operation.service, operation.name))
+        table.operation(&call).map(ToString::to_string)
     }
 
     #[test]

@@ -122,7 +122,7 @@ impl Shape {
             Some("cloudfront" | "route53") => return Self::Query,
             _ => {}
         }
-        let form = *method == Method::POST && content_type.starts_with("application/x-www-form-urlencoded");
+        let form = *method == Method::POST && is_form(headers);
         let query = path.split_once('?').map(|(_, query)| query).unwrap_or_default();
         if form || query.split('&').any(|pair| pair.starts_with("Action=")) {
             return Self::Query;
@@ -161,6 +161,11 @@ impl Shape {
             Self::Plain => ("text/plain; charset=utf-8", format!("{text}\n").into_bytes()),
         }
     }
+}
+
+/// True if the body is a form's, as the query protocols send it.
+pub(crate) fn is_form(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/x-www-form-urlencoded"))
 }
 
 fn escape_xml(text: &str) -> String {

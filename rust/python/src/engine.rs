@@ -237,7 +237,7 @@ impl Report {
 
     #[getter]
     fn operation(&self) -> Option<String> {
-        self.record.operation.as_ref().map(|operation| format!("{}:{}", operation.service, operation.name))
+        self.record.operation.as_ref().map(ToString::to_string)
     }
 
     #[getter]

@@ -88,7 +88,7 @@ impl Operation {
     }
 
     fn __repr__(&self) -> String {
-        format!("Operation({}:{})", self.found.service, self.found.name)
+        format!("Operation({})", self.found)
     }
 }
 
