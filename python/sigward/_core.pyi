@@ -228,10 +228,17 @@ class Recognised:
     def style(self) -> str: ...
     @property
     def signed(self) -> bool:
-        """False for hosts that take no signature, such as S3 websites."""
+        """False for hosts that sigward does not sign for, such as S3 websites."""
+    @property
+    def variant(self) -> str:
+        """How: "v4" | "v4a" | "bearer" | "v2" | "none"."""
 
-def recognise(host: str) -> Recognised | None:
-    """Looks one host name up (no port). None: not a host of AWS's that is known to take SigV4."""
+def recognise(host: str, hint: tuple[str, str] | None = None, /) -> Recognised | None:
+    """Looks one host name up (no port) in the shipped table. None: not a host of AWS's that is known.
+
+    `hint`: signing name and region that a client's own signature is for. It settles which of the scopes that the table has
+    for a host is meant; one that the table has not counts for nothing.
+    """
 
 @final
 class Operation:
@@ -265,6 +272,8 @@ class Knowledge:
     @property
     def source(self) -> str:
         """What it was made of, e.g. `botocore 1.44.5`."""
+    def recognise(self, host: str, hint: tuple[str, str] | None = None, /) -> Recognised | None:
+        """As the function of this name, by this table."""
     def operation(
         self, signing_name: str, host: str, method: str, path: str, headers: _Headers, form: bytes | None = None, /
     ) -> Operation | None:

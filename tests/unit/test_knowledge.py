@@ -22,12 +22,15 @@ def test_every_endpoint_of_botocores_resolver_has_its_scope() -> None:
     result = measure_hosts()
     assert result.total > 70_000
     assert result.wrong == []
-    assert sum(result.explained.values()) < result.total / 400
+    assert result.hinted > 0
+    assert result.unsigned > 0
+    assert sum(result.explained.values()) < result.total / 300
 
 
 def test_the_measure_can_fail() -> None:
     """A table of one service knows nothing of another."""
     table = _core.Knowledge(build(service for service in services() if service.name == "sqs"))
+    assert len(measure_hosts(table).wrong) > 1000
     assert measure(table, ["sqs"]).right > 0
     assert measure(table, ["sns"]).right == 0
 

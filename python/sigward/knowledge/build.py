@@ -14,7 +14,7 @@ from sigward.knowledge.hosts import endpoints, patterns
 from sigward.knowledge.models import Operation, Service, services
 
 MAGIC = b"SIGWARDK"
-VERSION = 1
+VERSION = 2
 
 
 def build(known: Iterable[Service] | None = None) -> bytes:
@@ -29,10 +29,12 @@ def build(known: Iterable[Service] | None = None) -> bytes:
         parts.append(_text(service.metadata["apiVersion"]))
         parts.append(struct.pack("<BH", service.protocols, len(service.operations)))
         parts += map(_operation, service.operations)
-    rows = patterns(endpoints(known))
+    rows = patterns(endpoints(known), known)
     parts.append(struct.pack("<H", len(rows)))
     for row in rows:
-        parts += map(_text, row)
+        parts += [_text(row.pattern), struct.pack("<BH", row.deviates, len(row.scopes))]
+        for signing_name, region, variant in row.scopes:
+            parts += [_text(signing_name), _text(region), struct.pack("<B", variant)]
     payload = b"".join(parts)
     return MAGIC + struct.pack("<HI", VERSION, len(payload)) + hashlib.sha256(payload).digest() + payload
 

@@ -1,19 +1,24 @@
 """Reads botocore's endpoint rule sets: which host belongs to which credential scope.
 
 Every service is resolved in every region with FIPS and dual-stack on and off. What comes out is folded into patterns: the
-host before its partition's DNS suffix, its region's label written `{r}`. A pattern gives a signing name and a region: `{r}`
-the label's, `{g}` the region of the partition's global services, else the name of one. Hosts that deviate stand in full.
+host before its partition's DNS suffix, its region's label written `{r}`, labels that are a customer's written `*` (one for
+all of them). A pattern gives a signing name and a region: `{r}` the label's, `{g}` the region of the partition's global
+services, else the name of one. Hosts that deviate stand in full.
 """
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
 from sigward.knowledge.models import Service, services
 
-REGION, GLOBAL = "{r}", "{g}"
+REGION, GLOBAL, ANY = "{r}", "{g}", "*"
+
+VARIANTS = {"sigv4": 0, "sigv4a": 1, "bearer": 2, "v2": 3}
+"""How a host's requests are signed, as the table writes it."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,11 @@ class Partitions:
         self.global_region = {partition["id"]: partition["outputs"]["implicitGlobalRegion"] for partition in data["partitions"]}
         found = {partition["outputs"][name] for partition in data["partitions"] for name in ("dnsSuffix", "dualStackDnsSuffix")}
         self.suffixes = sorted(found, key=lambda suffix: (-len(suffix), suffix))
+
+    @staticmethod
+    def tells(partition: str, labels: list[str]) -> bool:
+        """GovCloud shares DNS suffixes with the commercial partition; a label must tell."""
+        return partition != "aws-us-gov" or labels[-1] == "us-gov" or any(label.startswith("us-gov-") for label in labels)
 
     def front(self, host: str) -> str | None:
         """The host without its DNS suffix; None: it has none of AWS's."""
@@ -84,38 +94,122 @@ def endpoints(known: Iterable[Service] | None = None) -> Iterator[Endpoint]:
                     urlsplit(found.url).hostname or "",
                     scheme.get("signingName") or service.signing_name,
                     scheme.get("signingRegion") or next(iter(scheme.get("signingRegionSet", ())), region),
-                    scheme.get("name", "sigv4"),
+                    service.scheme or scheme.get("name", "sigv4"),
                 )
 
 
-def patterns(found: Iterable[Endpoint]) -> list[tuple[str, str, str]]:
-    """(pattern, signing name, region), sorted. What most endpoints of a pattern say wins; a host that deviates stands in full."""
+@dataclass(frozen=True)
+class Row:
+    """A pattern, and the scopes (signing name, region, variant) that its hosts may have: the likeliest first.
+
+    `deviates`: some of its hosts stand in full too, with another scope.
+    """
+
+    pattern: str
+    scopes: tuple["Scope", ...]
+    deviates: bool = False
+
+
+Scope = tuple[str, str, int]
+
+
+def patterns(found: Iterable[Endpoint], known: Iterable[Service] | None = None) -> list[Row]:
+    """Sorted. What most endpoints of a pattern say comes first; a host that deviates stands in full.
+
+    The others that the same host has are for clients that say which of them they mean. `known` adds the host prefixes that
+    operations have of their own, and the endpoints that are a customer's; None: those of all services.
+    """
     from botocore.session import Session
 
-    partitions = Partitions(Session().get_component("data_loader").load_data("partitions"))
-    told: dict[str, Counter[tuple[str, str]]] = defaultdict(Counter)
-    hosts: dict[str, tuple[str, Counter[tuple[str, str]]]] = {}
-    for endpoint in found:
+    loader = Session().get_component("data_loader")
+    partitions = Partitions(loader.load_data("partitions"))
+    known = list(services(loader) if known is None else known)
+    prefixes = {service.name: service.host_prefixes for service in known}
+    told: dict[str, Counter[Scope]] = defaultdict(Counter)
+    hosts: dict[str, tuple[str, Counter[Scope]]] = {}
+    others: dict[str, set[Scope]] = defaultdict(set)
+
+    def fold(endpoint: Endpoint) -> tuple[str, Scope] | None:
         front = partitions.front(endpoint.host)
-        if front is None or endpoint.scheme not in ("sigv4", "sigv4a"):
-            continue
-        labels = front.split(".")
-        pattern = ".".join(REGION if label == endpoint.region else label for label in labels)
-        region = endpoint.signing_region
-        if region == endpoint.region and REGION in pattern:
+        if front is None:
+            return None
+        labels, region = front.split("."), endpoint.signing_region
+        label = region if region in labels else endpoint.region
+        pattern = ".".join(REGION if part == label else part for part in labels)
+        if region == label and REGION in pattern:
             region = REGION
-        elif region == partitions.global_region[endpoint.partition]:
+        elif region == partitions.global_region[endpoint.partition] and partitions.tells(endpoint.partition, labels):
             region = GLOBAL
-        told[pattern][endpoint.signing_name, region] += 1
-        hosts.setdefault(endpoint.host, (pattern, Counter()))[1][endpoint.signing_name, region] += 1
+        return pattern, (endpoint.signing_name, region, VARIANTS[endpoint.scheme])
+
+    prefixed: list[Endpoint] = []
+    for endpoint in found:
+        prefixed += (replace(endpoint, host=prefix + endpoint.host) for prefix in prefixes.get(endpoint.service, ()))
+        folded = fold(endpoint)
+        if folded is None:
+            continue
+        pattern, scope = folded
+        told[pattern][scope] += 1
+        hosts.setdefault(endpoint.host, (pattern, Counter()))[1][scope] += 1
+    own = set(told)
+    for endpoint in prefixed:
+        folded = fold(endpoint)
+        if folded is not None and folded[0] in own:
+            others[folded[0]].add(folded[1])
+        elif folded is not None:
+            told[folded[0]][folded[1]] += 1
+    for service in known:
+        for pattern, scope in customers(loader, service, partitions):
+            told[pattern][scope] += 1
+    for pattern, counter in hosts.values():
+        if len(counter) > 1:
+            others[pattern].update(counter)
     winners = {pattern: most(counter) for pattern, counter in told.items()}
-    rows = {(pattern, *winner) for pattern, winner in winners.items()}
-    for host, (pattern, counter) in hosts.items():
-        if most(counter) != winners[pattern]:
-            rows.add((host, *most(counter)))
-    return sorted(rows)
+    # Of hosts that take no SigV4, the scope is of no use.
+    signed = {pattern for pattern, (_, _, variant) in winners.items() if variant < VARIANTS["bearer"]}
+    deviating = {host: pattern for host, (pattern, counter) in hosts.items() if pattern in signed and most(counter) != winners[pattern]}
+    marked = set(deviating.values())
+    rows = [
+        Row(pattern, (winner, *sorted(others[pattern] - {winner} if pattern in signed else ())), pattern in marked)
+        for pattern, winner in winners.items()
+    ]
+    rows += [Row(host, (most(hosts[host][1]),)) for host in deviating]
+    return sorted(rows, key=lambda row: row.pattern)
 
 
-def most(counter: "Counter[tuple[str, str]]") -> tuple[str, str]:
+def customers(loader: Any, service: Service, partitions: Partitions) -> Iterator[tuple[str, Scope]]:
+    """Endpoints whose first labels are a customer's, by the rule sets' templates: `{AccountId}.ddb.{Region}.…`; not S3's."""
+    from botocore.exceptions import UnknownServiceError
+
+    if service.signing_name == "s3":
+        return
+    try:
+        rules = loader.load_service_model(service.name, "endpoint-rule-set-1")
+    except UnknownServiceError:
+        return
+    waiting = list(rules["rules"])
+    while waiting:
+        rule = waiting.pop()
+        waiting += rule.get("rules", ())
+        endpoint = rule.get("endpoint") or {}
+        if not str(endpoint.get("url", "")).startswith("https://{"):
+            continue
+        scheme = (endpoint.get("properties", {}).get("authSchemes") or [{}])[0]
+        region = scheme.get("signingRegion") or next(iter(scheme.get("signingRegionSet", ())), "{Region}")
+        scope = (
+            scheme.get("signingName") or service.signing_name,
+            region.replace("{Region}", REGION),
+            VARIANTS[scheme.get("name", "sigv4")],
+        )
+        template = endpoint["url"].removeprefix("https://").replace("{Region}", REGION)
+        template = re.sub(r"\.\{\w+#(dnsSuffix|dualStackDnsSuffix)\}$", "", template)
+        for operation_type in ("control", "data") if "{OperationType}" in template else ("",):
+            host = re.sub(r"^(\{[A-Z]?[\w#]{2,}\}\.)+", f"{ANY}.", template.replace("{OperationType}", operation_type))
+            host = partitions.front(host) or host
+            if host.startswith(f"{ANY}.") and "{" not in host.replace(REGION, ""):
+                yield host, scope
+
+
+def most(counter: "Counter[Scope]") -> Scope:
     """The commonest; of equals the first by name."""
     return min(counter, key=lambda key: (-counter[key], key))

@@ -56,6 +56,19 @@ class Service:
         version = self.metadata.get("jsonVersion", "1.0")
         return sum(PROTOCOLS[f"json-{version}" if name == "json" else name] for name in spoken)
 
+    @property
+    def scheme(self) -> str:
+        """`bearer` or `v2` where the service takes no SigV4; else nothing: its endpoints say."""
+        auth = self.metadata.get("auth", ())
+        version = "bearer" if list(auth) == ["smithy.api#httpBearerAuth"] else self.metadata.get("signatureVersion", "")
+        return version if version in ("bearer", "v2") else ""
+
+    @property
+    def host_prefixes(self) -> list[str]:
+        """What operations put before the endpoint's host, e.g. `sync-`; those that hold a member's value are left out."""
+        found = {raw.get("endpoint", {}).get("hostPrefix", "") for raw in self.model["operations"].values()}
+        return sorted(prefix for prefix in found if prefix and "{" not in prefix)
+
     @cached_property
     def operations(self) -> list[Operation]:
         """By name."""

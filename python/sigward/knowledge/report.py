@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from sigward import _core
-from sigward.knowledge.hosts import endpoints
+from sigward.knowledge.hosts import Endpoint, endpoints
 
 if TYPE_CHECKING:
     from botocore.model import OperationModel, ServiceModel, Shape
@@ -37,41 +37,70 @@ TWINS = {
 """Models that share host, signing name and some requests, byte for byte, with another: its operation of the same name is the answer."""
 
 HOST_REASONS = {
-    "budgets": "GovCloud and the commercial partition share the host; the latter's region is taken",
-    "cloudfront": "GovCloud and the commercial partition share the host; the latter's region is taken",
-    "codecatalyst": "takes a bearer token, no signature",
+    "pricing-plan-manager": "China and the commercial partition share the host: the same scope, another partition's name",
+    "sdb": "takes Signature Version 2; simpledbv2, which takes SigV4, has the same hosts",
     "signin": "a host of its own for each partition; its operations take no signature",
 }
-"""Services with hosts that botocore signs for otherwise, and why."""
+"""Services with hosts that botocore answers otherwise for, and why."""
+
+UNSIGNED = ("bearer", "v2")
+"""Schemes of hosts that sigward does not sign for: what botocore would sign with does not matter there."""
 
 
 @dataclass
 class HostResult:
-    """`wrong`: (service, host, expected scope, found scope)."""
+    """`wrong`: (service, host, expected, found); what is compared: signing name, region, partition and variant.
+
+    `hinted` of the right ones share their host, and the client's own scope settled which is meant. `unsigned` take no
+    SigV4, and the table says so.
+    """
 
     right: int = 0
+    hinted: int = 0
+    unsigned: int = 0
     wrong: list[tuple[str, str, str, str]] = field(default_factory=list)
     explained: dict[str, int] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
         """How many (service, region, FIPS, dual-stack) were looked up."""
-        return self.right + len(self.wrong) + sum(self.explained.values())
+        return self.right + self.unsigned + len(self.wrong) + sum(self.explained.values())
+
+    def differs(self, endpoint: Endpoint, expected: str, found: str) -> None:
+        """Notes a difference: with its reason, or as wrong."""
+        if endpoint.service in HOST_REASONS:
+            self.explained[endpoint.service] = self.explained.get(endpoint.service, 0) + 1
+        else:
+            self.wrong.append((endpoint.service, endpoint.host, expected, found))
 
 
-def measure_hosts() -> HostResult:
+def measure_hosts(table: _core.Knowledge | None = None) -> HostResult:
     """Looks up every endpoint that botocore's resolver gives."""
+    table = table or _core.Knowledge()
     result = HostResult()
+
+    def scope(endpoint: Endpoint, hint: tuple[str, str] | None) -> str:
+        found = table.recognise(endpoint.host, hint)
+        return f"{found.signing_name} {found.region} {found.partition} {found.variant}" if found else "unknown"
+
     for endpoint in endpoints():
-        expected = f"{endpoint.signing_name} {endpoint.signing_region}"
-        recognised = _core.recognise(endpoint.host)
-        found = f"{recognised.signing_name} {recognised.region}" if recognised else "unknown"
+        if endpoint.scheme in UNSIGNED:
+            recognised = table.recognise(endpoint.host)
+            if recognised and recognised.variant == endpoint.scheme:
+                result.unsigned += 1
+            else:
+                result.differs(endpoint, endpoint.scheme, str(recognised))
+            continue
+        variant = {"sigv4": "v4", "sigv4a": "v4a"}[endpoint.scheme]
+        expected = f"{endpoint.signing_name} {endpoint.signing_region} {endpoint.partition} {variant}"
+        found = scope(endpoint, None)
+        if found != expected and scope(endpoint, (endpoint.signing_name, endpoint.signing_region)) == expected:
+            result.hinted += 1
+            found = expected
         if found == expected:
             result.right += 1
-        elif endpoint.service in HOST_REASONS:
-            result.explained[endpoint.service] = result.explained.get(endpoint.service, 0) + 1
         else:
-            result.wrong.append((endpoint.service, endpoint.host, expected, found))
+            result.differs(endpoint, expected, found)
     return result
 
 
@@ -183,12 +212,16 @@ def main() -> int:
     right = result.right + len(result.explained)
     say = sys.stdout.write
     say(f"table made of {table.source}\n")
-    hosts = measure_hosts()
-    say(f"endpoints of botocore's resolver: {hosts.total:,}; the same scope: {hosts.right:,} ({hosts.right / hosts.total:.4%})\n")
-    for service, host, wanted, scope in hosts.wrong:
-        say(f"  wrong   {service} {host}: {wanted}, not {scope}\n")
+    hosts = measure_hosts(table)
+    same = hosts.right + hosts.unsigned
+    say(f"endpoints of botocore's resolver: {hosts.total:,}; the same scope, partition and variant: {same:,} ({same / hosts.total:.4%})\n")
+    say(
+        f"  of these {hosts.hinted} share their host with another scope: the client's own signature tells; {hosts.unsigned:,} take no SigV4\n"
+    )
     for service, count in sorted(hosts.explained.items()):
         say(f"  {service}: {count}: {HOST_REASONS[service]}\n")
+    for service, host, wanted, scope in hosts.wrong:
+        say(f"  wrong   {service} {host}: {wanted}, not {scope}\n")
     say(f"requests serialised by botocore: {result.total:,}; recognised {right:,} ({right / result.total:.4%})\n")
     shared = len(result.explained)
     say(f"as another operation: {len(result.wrong)}; not recognised: {len(result.missed)}; under another model's name: {shared}\n")

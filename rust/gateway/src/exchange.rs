@@ -29,7 +29,7 @@ use crate::body::{self, Facts, Form, Wrap};
 use crate::identity::{Identities, Identity};
 use crate::judge::{self, CODE_PREFIX, RetryClass, Verdict};
 use crate::knowledge::{Call, Knowledge, Operation};
-use crate::recognise::recognise;
+use crate::recognise::{Recognised, Variant, recognise};
 use crate::record::{Attempt, Disposition, Record, redacted};
 use crate::refuse::{Refusal, Shape, is_form};
 use crate::route::{Router, Upstream, is_forbidden, over_tls};
@@ -58,7 +58,8 @@ impl Config {
     pub fn intercepts(&self, host: &str) -> bool {
         match self.router.knows(host) {
             Some(route) => route.action != Action::Pass || route.moves(),
-            None => recognise(host).is_some_and(|found| found.signed),
+            // What takes a bearer token or Signature Version 2 is let through as it is.
+            None => recognise(&self.knowledge, host, None).is_some_and(|found| found.variant.signed()),
         }
     }
 }
@@ -341,7 +342,9 @@ impl Exchange {
 
     fn begin(&mut self, mut head: RequestHead, at: &Moment<'_>) -> Step {
         self.started = at.since_start;
-        let found = recognise(&head.target.host);
+        let (config, target) = (Arc::clone(&self.config), head.target.clone());
+        let hinted = sign::scope_of(&head.headers);
+        let found = recognise(&config.knowledge, &target.host, hinted);
         self.shape = Shape::of(&head.method, &head.path, &head.headers, found.map(|found| found.signing_name));
         let admitted = admit::admit(&mut head, &self.config.settings.limits);
         let head = self.head.insert(head);
@@ -354,21 +357,18 @@ impl Exchange {
         {
             return self.too_large(max);
         }
-        if let Err(refusal) = self.route() {
+        if let Err(refusal) = self.route(&config, &target, found) {
             return self.refuse(&refusal);
         }
         self.plan_body(at)
     }
 
     /// recognise and route: settles the disposition, the destination and the scope.
-    fn route(&mut self) -> Result<(), Refusal> {
-        let config = Arc::clone(&self.config);
+    fn route(&mut self, config: &Config, target: &Target, found: Option<Recognised<'_>>) -> Result<(), Refusal> {
         let Some(head) = self.head.as_mut() else { return Ok(()) };
-        let target = head.target.clone();
-        let found = recognise(&target.host);
         let route = config.router.find(&target.host, &head.path);
         let mut upstream = match route {
-            Some(route) => route.upstream(&target),
+            Some(route) => route.upstream(target),
             None => Upstream { target: target.clone(), connect: None, named: false },
         };
         if !upstream.named
@@ -380,7 +380,7 @@ impl Exchange {
         let action = match route {
             Some(route) => route.action,
             None if sign::is_presigned(&head.path) => Action::Pass,
-            None if found.is_some_and(|found| found.signed) => Action::Sign,
+            None if found.is_some_and(|found| found.variant.signed()) => Action::Sign,
             None if found.is_some() || head.entry != Entry::Reverse => Action::Pass,
             None => {
                 return Err(Refusal::client(
@@ -417,7 +417,7 @@ impl Exchange {
                 };
                 // AWS's own names are served over TLS; a route's `upstream` says itself how it is.
                 if found.is_some() && !route.is_some_and(crate::route::Route::rewrites) {
-                    upstream.target = over_tls(&target).ok_or_else(|| {
+                    upstream.target = over_tls(target).ok_or_else(|| {
                         Refusal::client(
                             400,
                             "plain-text-port",
@@ -433,7 +433,7 @@ impl Exchange {
                 let settings = &config.settings;
                 let mut form = route.map(|route| route.form).unwrap_or_default();
                 // A host that serves every region is signed for with a set of regions, which only SigV4a has.
-                if found.is_some_and(|found| found.region == "*") && route.is_none_or(|route| route.region.is_none()) {
+                if found.is_some_and(|found| found.variant == Variant::V4a) && route.is_none_or(|route| route.region.is_none()) {
                     form.variant = SignatureVariant::V4a;
                 }
                 let (service, options, in_query) = sign::how(service, form, head, self.upgrade.as_ref());
@@ -456,7 +456,7 @@ impl Exchange {
         sign::address(&mut head.headers, &upstream.target);
         // Of a request that passes, the host alone tells.
         let service = self.signing.as_ref().map(|signing| &*signing.service).or_else(|| found.map(|found| found.signing_name));
-        self.record.operation = service.and_then(|service| operation(&config, head, service, None));
+        self.record.operation = service.and_then(|service| operation(config, head, service, None));
         if let Some(signing) = &self.signing {
             self.shape = Shape::of(&head.method, &head.path, &head.headers, Some(&signing.service));
             head.path = sign::wire_path(signing.style, &head.path);

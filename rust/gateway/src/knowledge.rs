@@ -12,8 +12,11 @@ use std::sync::{Arc, OnceLock};
 use http::HeaderMap;
 use sha2::{Digest, Sha256};
 
+use crate::recognise::Variant;
+use crate::recognise::table::{HostRow, HostScope, Hosts};
+
 const MAGIC: &[u8] = b"SIGWARDK";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 const SHIPPED: &[u8] = include_bytes!("../data/knowledge.bin");
 
 const REST: u8 = 4 | 8;
@@ -134,7 +137,7 @@ pub struct Knowledge {
     /// What it was made of, e.g. `botocore 1.44.5`.
     pub source: Box<str>,
     groups: Table<Group>,
-    hosts: Table<HostRow>,
+    pub(crate) hosts: Hosts,
 }
 
 /// The keys are the table's own, so that nobody can choose ones that collide.
@@ -161,23 +164,10 @@ impl Hasher for Fnv {
     }
 }
 
-/// What a pattern of hosts says.
-#[derive(Debug)]
-pub(crate) struct HostRow {
-    pub(crate) signing_name: Box<str>,
-    /// `{r}`: the region in the host; `{g}`: that of the partition's global services; else a region.
-    pub(crate) region: Box<str>,
-}
-
 impl Knowledge {
     /// The table that sigward ships with.
     pub fn shipped() -> Result<Arc<Self>, String> {
         table().clone()
-    }
-
-    /// What the shipped table says of a host, or of a host's pattern.
-    pub(crate) fn host(pattern: &str) -> Option<&'static HostRow> {
-        table().as_ref().ok()?.hosts.get(pattern)
     }
 
     /// Reads a table. The error says what is wrong with it and how to get a good one.
@@ -228,11 +218,17 @@ impl Knowledge {
             }
             group.services.push(Service { endpoint_prefix, target_prefix, api_version, protocols, operations });
         }
-        let mut hosts: Table<HostRow> = Table::default();
+        let mut rows = Vec::new();
         for _ in 0..from.u16()? {
-            hosts.insert(from.text()?.into(), HostRow { signing_name: from.text()?.into(), region: from.text()?.into() });
+            let (pattern, deviates) = (from.text()?.into(), from.u8()? != 0);
+            let mut scopes = Vec::new();
+            for _ in 0..from.u16()? {
+                let (signing_name, region) = (from.text()?.into(), from.text()?.into());
+                scopes.push(HostScope { signing_name, region, variant: Variant::of(from.u8()?)? });
+            }
+            rows.push(HostRow { pattern, deviates, scopes: scopes.into() });
         }
-        from.0.is_empty().then_some(Self { source, groups, hosts })
+        from.0.is_empty().then(|| Self { source, groups, hosts: Hosts::new(rows) })
     }
 
     /// The operation that a request is. `None`: the table does not tell.
@@ -573,7 +569,7 @@ mod tests {
             Knowledge::load(&table).unwrap_err()
         };
         assert!(change(0).contains("not a table"));
-        assert!(change(8).contains("version 0"));
+        assert!(change(8).contains("version 3"));
         for at in [10, 20, 500, SHIPPED.len() - 1] {
             assert!(change(at).contains("damaged"), "{at}");
         }

@@ -11,6 +11,7 @@ use http::{HeaderName, HeaderValue};
 use sigward_sigv4::{Credentials, Options, Payload, Request, Scope, SessionToken, SignError, Style, Variant, sign_with, wire};
 
 use crate::admit::{BodySize, RequestHead, Target};
+use crate::recognise::Hint;
 use crate::route::SigningForm;
 use crate::settings::{SignaturePlace, SignatureVariant, TokenPlace};
 
@@ -40,6 +41,15 @@ pub(crate) struct Terms<'a> {
 
 /// A presigned request of ours is sent at once; Transcribe grants no more than this, in seconds.
 const EXPIRES: u64 = 300;
+
+/// The scope that a client's own signature is for: `Credential=AKID/20260101/us-east-1/sqs/aws4_request`.
+pub(crate) fn scope_of(headers: &HeaderMap) -> Option<Hint<'_>> {
+    let text = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    let credential = text.split_once("Credential=")?.1.split([',', ' ']).next()?;
+    let mut parts = credential.rsplit('/').skip(1);
+    let (signing_name, region) = (parts.next()?, parts.next()?);
+    Some(Hint { signing_name, region })
+}
 
 /// Takes out what a client's own signature left: it would stand beside ours, or replace it.
 pub(crate) fn remove_client_signature(headers: &mut HeaderMap) {

@@ -45,6 +45,12 @@ impl Knowledge {
         Ok(self.table.operation(&call).map(|found| Operation { found: Arc::clone(found) }))
     }
 
+    #[pyo3(signature = (host, hint = None, /))]
+    #[allow(clippy::needless_pass_by_value, reason = "Python's strings are taken out as values")]
+    fn recognise(&self, host: &str, hint: Option<(String, String)>) -> Option<crate::recognised::Recognised> {
+        crate::recognised::recognised(&self.table, host, hint.as_ref())
+    }
+
     fn __repr__(&self) -> String {
         format!("Knowledge({})", self.table.source)
     }

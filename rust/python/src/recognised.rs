@@ -1,6 +1,8 @@
 //! `recognise` and `Recognised`.
 
 use pyo3::prelude::*;
+use sigward_gateway::knowledge::Knowledge;
+use sigward_gateway::recognise::Hint;
 use sigward_sigv4::Style;
 
 #[pyclass(frozen, module = "sigward._core")]
@@ -15,6 +17,8 @@ pub(crate) struct Recognised {
     style: &'static str,
     #[pyo3(get)]
     signed: bool,
+    #[pyo3(get)]
+    variant: &'static str,
 }
 
 #[pymethods]
@@ -25,14 +29,23 @@ impl Recognised {
 }
 
 #[pyfunction]
-fn recognise(host: &str) -> Option<Recognised> {
+#[pyo3(signature = (host, hint = None, /))]
+#[allow(clippy::needless_pass_by_value, reason = "Python's strings are taken out as values")]
+fn recognise(python: Python<'_>, host: &str, hint: Option<(String, String)>) -> PyResult<Option<Recognised>> {
+    let knowledge = Knowledge::shipped().map_err(|message| crate::errors::settings(python, message))?;
+    Ok(recognised(&knowledge, host, hint.as_ref()))
+}
+
+pub(crate) fn recognised(knowledge: &Knowledge, host: &str, hint: Option<&(String, String)>) -> Option<Recognised> {
     let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
-    sigward_gateway::recognise::recognise(&host).map(|found| Recognised {
+    let hint = hint.map(|(signing_name, region)| Hint { signing_name, region });
+    sigward_gateway::recognise::recognise(knowledge, &host, hint).map(|found| Recognised {
         signing_name: found.signing_name.to_owned(),
         region: Some(found.region.to_owned()),
         partition: found.partition,
         style: style_name(found.style),
-        signed: found.signed,
+        signed: found.variant.signed(),
+        variant: found.variant.name(),
     })
 }
 

@@ -5,11 +5,50 @@
 //! for one of those would hand a session token to a stranger. So only known shapes are recognised, and `None` is the
 //! answer to all else.
 
-mod names;
+pub(crate) mod table;
 
 use sigward_sigv4::Style;
 
 use crate::knowledge::Knowledge;
+use table::{HostRow, HostScope};
+
+/// How a host's requests are signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variant {
+    /// Signature Version 4.
+    V4,
+    /// Signature Version 4a, for a set of regions.
+    V4a,
+    /// It takes a bearer token: no signature.
+    Bearer,
+    /// It takes Signature Version 2 alone, which sigward does not make.
+    V2,
+    /// It takes none, such as S3's websites.
+    None,
+}
+
+impl Variant {
+    /// As the table writes it.
+    pub(crate) fn of(byte: u8) -> Option<Self> {
+        [Self::V4, Self::V4a, Self::Bearer, Self::V2].get(usize::from(byte)).copied()
+    }
+
+    /// True if sigward signs for it.
+    pub fn signed(self) -> bool {
+        matches!(self, Self::V4 | Self::V4a)
+    }
+
+    /// `v4`, `v4a`, `bearer`, `v2`, `none`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "v4",
+            Self::V4a => "v4a",
+            Self::Bearer => "bearer",
+            Self::V2 => "v2",
+            Self::None => "none",
+        }
+    }
+}
 
 /// What a host name says. Borrows from the host, which must be lower-case and without a trailing dot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,8 +61,8 @@ pub struct Recognised<'h> {
     pub partition: &'static str,
     /// How the path enters the canonical request.
     pub style: Style,
-    /// False for hosts that take no signature, such as S3 websites.
-    pub signed: bool,
+    /// How requests are signed for it, if at all.
+    pub variant: Variant,
 }
 
 struct Suffix {
@@ -37,15 +76,15 @@ const fn suffix(dns: &'static str, partition: &'static str, global_region: &'sta
     Suffix { dns, partition, global_region }
 }
 
-/// Longest first where one ends with another. Source: botocore's `partitions.json`, and `on.aws` from Lambda's documentation.
+/// The commonest first; none ends with another. Source: botocore's `partitions.json`, and `on.aws` from Lambda's documentation.
 const SUFFIXES: &[Suffix] = &[
+    suffix(".amazonaws.com", "aws", "us-east-1"),
+    suffix(".api.aws", "aws", "us-east-1"),
+    suffix(".on.aws", "aws", "us-east-1"),
     suffix(".api.aws.hci.ic.gov", "aws-iso-f", "us-isof-south-1"),
     suffix(".api.aws.ic.gov", "aws-iso", "us-iso-east-1"),
     suffix(".api.aws.scloud", "aws-iso-b", "us-isob-east-1"),
     suffix(".api.cloud-aws.adc-e.uk", "aws-iso-e", "eu-isoe-west-1"),
-    suffix(".amazonaws.com", "aws", "us-east-1"),
-    suffix(".api.aws", "aws", "us-east-1"),
-    suffix(".on.aws", "aws", "us-east-1"),
     suffix(".amazonaws.com.cn", "aws-cn", "cn-northwest-1"),
     suffix(".api.amazonwebservices.com.cn", "aws-cn", "cn-northwest-1"),
     suffix(".amazonaws.eu", "aws-eusc", "eusc-de-east-1"),
@@ -56,34 +95,10 @@ const SUFFIXES: &[Suffix] = &[
     suffix(".csp.hci.ic.gov", "aws-iso-f", "us-isof-south-1"),
 ];
 
-/// Services whose endpoint names no region (`iam.amazonaws.com`, `route53.global.api.aws`).
-const GLOBAL: &[&str] = &[
-    "budgets",
-    "ce",
-    "chime",
-    "cloudfront",
-    "globalaccelerator",
-    "health",
-    "iam",
-    "importexport",
-    "networkmanager",
-    "organizations",
-    "partnercentral-channel",
-    "route53",
-    "route53domains",
-    "savingsplans",
-    "shield",
-    "sts",
-    "support",
-    "sustainability",
-    "waf",
-];
-
 /// Services whose customers get a name of their own in front: `{id}.execute-api.{region}.amazonaws.com`.
 const PER_CUSTOMER: &[(&str, &str)] = &[
     ("appsync-api", "appsync"),
     ("appsync-realtime-api", "appsync"),
-    ("ddb", "dynamodb"),
     ("execute-api", "execute-api"),
     ("iot", "iotdata"),
     ("kinesisvideo", "kinesisvideo"),
@@ -91,60 +106,121 @@ const PER_CUSTOMER: &[(&str, &str)] = &[
 ];
 
 /// The same with the service behind the region: `{domain}.{region}.es.amazonaws.com`.
-const REGION_FIRST: &[(&str, &str)] = &[("aoss", "aoss"), ("es", "es"), ("neptune", "neptune-db")];
+const REGION_FIRST: &[(&str, &str)] = &[("aoss", "aoss"), ("es", "es"), ("neptune", "neptune-db"), ("neptune-graph", "neptune-graph")];
 
-/// Looks one host name up: lower-case, no port, no trailing dot. `None`: not a host that is known to take SigV4.
-pub fn recognise(host: &str) -> Option<Recognised<'_>> {
+/// What a client's own, dummy signature says it is for: a hint, never a right.
+#[derive(Clone, Copy, Debug)]
+pub struct Hint<'a> {
+    /// The service in its scope.
+    pub signing_name: &'a str,
+    /// The region in its scope.
+    pub region: &'a str,
+}
+
+/// Looks one host name up: lower-case, no port, no trailing dot. `None`: not a host that is known to take SigV4. `hint`
+/// settles which service of those that share the host is meant; it counts only where the table has it.
+pub fn recognise<'h>(knowledge: &'h Knowledge, host: &'h str, hint: Option<Hint<'_>>) -> Option<Recognised<'h>> {
     let (rest, suffix) = SUFFIXES.iter().find_map(|suffix| Some((host.strip_suffix(suffix.dns)?, suffix)))?;
-    let named = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-._".contains(&byte);
-    if rest.is_empty() || host.len() > 253 || !rest.bytes().all(named) || rest.split('.').any(str::is_empty) {
+    if rest.is_empty() || host.len() > 253 || !is_name(rest) {
         return None;
     }
-    if suffix.dns == ".on.aws" {
-        return lambda_url(rest, suffix);
-    }
     if let Some(interface_endpoint) = rest.strip_suffix(".vpce") {
-        return vpc_endpoint(interface_endpoint, suffix);
+        return vpc_endpoint(knowledge, interface_endpoint, suffix);
     }
-    s3(rest, suffix).unwrap_or_else(|| {
-        if let Some(found) = in_table(host, rest, suffix) {
-            return Some(found);
+    if suffix.dns == ".on.aws"
+        && let Some(found) = lambda_url(rest, suffix)
+    {
+        return Some(found);
+    }
+    if (rest.starts_with("s3") || rest.contains(".s3"))
+        && let Some(found) = s3(rest, suffix)
+    {
+        return found;
+    }
+    // Under on.aws stand customers' own names, of few services: their patterns bear the suffix.
+    if suffix.dns == ".on.aws" {
+        return in_table(knowledge, host, host, suffix, hint);
+    }
+    if let Some(found) = in_table(knowledge, host, rest, suffix, hint) {
+        return Some(found);
+    }
+    regional(rest, suffix).or_else(|| region_first(rest, suffix)).or_else(|| legacy(rest, suffix))
+}
+
+/// Lower-case letters, digits, `-` and `_` in labels of which none is empty.
+fn is_name(rest: &str) -> bool {
+    let mut empty = true;
+    let named = rest.bytes().all(|byte| match byte {
+        b'.' => !std::mem::replace(&mut empty, true),
+        b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => {
+            empty = false;
+            true
         }
-        regional(rest, suffix)
-            .or_else(|| region_first(rest, suffix))
-            .or_else(|| legacy_queue(rest, suffix))
-            .or_else(|| global(rest, suffix))
-    })
+        _ => false,
+    });
+    named && !empty
 }
 
 /// What botocore's own rules say of this host: as it stands, or by its pattern.
-fn in_table<'h>(host: &'h str, rest: &'h str, suffix: &'static Suffix) -> Option<Recognised<'h>> {
+fn in_table<'h>(
+    knowledge: &'h Knowledge,
+    host: &'h str,
+    rest: &'h str,
+    suffix: &'static Suffix,
+    hint: Option<Hint<'_>>,
+) -> Option<Recognised<'h>> {
     const MARK: &str = "{r}";
+    let hosts = &knowledge.hosts;
     let label = rest.rsplit('.').find(|label| is_region(label));
-    let row = Knowledge::host(host).or_else(|| {
-        let Some(label) = label else { return Knowledge::host(rest) };
+    let by_pattern = |rest: &str| {
         // `label` is a part of `rest`.
-        let at = label.as_ptr() as usize - rest.as_ptr() as usize;
-        let mut pattern = [0; 256];
-        let length = rest.len() - label.len() + MARK.len();
-        let (before, after) = (rest.get(..at)?, rest.get(at + label.len()..)?);
-        let (head, tail) = pattern.get_mut(..length)?.split_at_mut(at);
-        let (mark, tail) = tail.split_at_mut(MARK.len());
-        head.copy_from_slice(before.as_bytes());
-        mark.copy_from_slice(MARK.as_bytes());
-        tail.copy_from_slice(after.as_bytes());
-        Knowledge::host(std::str::from_utf8(pattern.get(..length)?).ok()?).or_else(|| Knowledge::host(rest))
-    })?;
-    let region = match &*row.region {
-        MARK => label?,
-        // GovCloud's global services share a suffix with the commercial partition.
-        "{g}" if suffix.partition == "aws" && (rest.ends_with(".us-gov") || label.is_some_and(|label| label.starts_with("us-gov-"))) => {
-            "us-gov-west-1"
-        }
-        "{g}" => suffix.global_region,
-        region => region,
+        let at = (label?.as_ptr() as usize).checked_sub(rest.as_ptr() as usize)?;
+        let (before, after) = (rest.get(..at)?, rest.get(at + label?.len()..)?);
+        hosts.find(&[before, MARK, after])
     };
-    Some(found(&row.signing_name, region, suffix))
+    let customers = || {
+        let front = rest.split_once('.')?.1;
+        let deeper = || front.split_once('.').map(|(_, rest)| rest);
+        let starred = |front: &str| {
+            // One star stands for all of a customer's labels.
+            let Some(label) = label else { return hosts.find(&["*.", front]) };
+            let at = (label.as_ptr() as usize).checked_sub(front.as_ptr() as usize)?;
+            hosts.find(&["*.", front.get(..at)?, MARK, front.get(at + label.len()..)?])
+        };
+        starred(front).or_else(|| starred(deeper()?))
+    };
+    let row = match label {
+        Some(_) => by_pattern(rest).or_else(customers).or_else(|| hosts.find(&[rest]))?,
+        None => hosts.find(&[rest]).or_else(customers)?,
+    };
+    let row = if row.deviates { hosts.find(&[host]).unwrap_or(row) } else { row };
+    scopes(row, label, rest, suffix, hint)
+}
+
+/// The scope that a row gives a host: the one that the hint names, else the first.
+fn scopes<'h>(
+    row: &'h HostRow,
+    label: Option<&'h str>,
+    rest: &str,
+    suffix: &'static Suffix,
+    hint: Option<Hint<'_>>,
+) -> Option<Recognised<'h>> {
+    let governmental = || rest.ends_with(".us-gov") || label.is_some_and(|label| label.starts_with("us-gov-"));
+    let told = |scope: &'h HostScope| {
+        let region = match &*scope.region {
+            "{r}" => label?,
+            // GovCloud's global services share a suffix with the commercial partition.
+            "{g}" if suffix.partition == "aws" && governmental() => "us-gov-west-1",
+            "{g}" => suffix.global_region,
+            region => region,
+        };
+        let partition = if region == "*" && governmental() { "aws-us-gov" } else { partition_of(label.unwrap_or(region), suffix) };
+        Some(Recognised { partition, variant: scope.variant, ..found(&scope.signing_name, region, suffix) })
+    };
+    let hinted = hint.filter(|_| row.scopes.len() > 1).and_then(|hint| {
+        row.scopes.iter().filter_map(told).find(|found| found.signing_name == hint.signing_name && found.region == hint.region)
+    });
+    hinted.or_else(|| told(row.scopes.first()?))
 }
 
 /// True for the shape of a region's name: `us-east-1`, `us-gov-west-1`, `eusc-de-east-1`.
@@ -169,7 +245,7 @@ fn lambda_url<'h>(rest: &'h str, suffix: &'static Suffix) -> Option<Recognised<'
 }
 
 /// `{endpoint}.{service}.{region}.vpce.amazonaws.com`. A `vpce-svc-…` in the service's place is a third party's.
-fn vpc_endpoint<'h>(rest: &'h str, suffix: &'static Suffix) -> Option<Recognised<'h>> {
+fn vpc_endpoint<'h>(knowledge: &'h Knowledge, rest: &'h str, suffix: &'static Suffix) -> Option<Recognised<'h>> {
     let (front, region) = split_region(rest)?;
     let mut labels = front.splitn(2, '.');
     let first = labels.next()?;
@@ -188,7 +264,10 @@ fn vpc_endpoint<'h>(rest: &'h str, suffix: &'static Suffix) -> Option<Recognised
     if matches!(service, "s3" | "s3-accesspoint" | "s3-control") {
         return Some(Recognised { style: Style::S3, ..found("s3", region, suffix) });
     }
-    Some(found(signing_name(service)?, region, suffix))
+    match knowledge.hosts.find(&[service, ".{r}"]) {
+        Some(row) => scopes(row, Some(region), rest, suffix, None).filter(|found| found.variant.signed()),
+        None => Some(found(single(service)?, region, suffix)),
+    }
 }
 
 /// `{service}.{region}` and `{id}.{service}.{region}`, FIPS marks in any of their places.
@@ -198,7 +277,15 @@ fn regional<'h>(rest: &'h str, suffix: &'static Suffix) -> Option<Recognised<'h>
         let service = without_fips(service);
         PER_CUSTOMER.iter().find(|(label, _)| *label == service).map(|(_, name)| *name)
     });
-    Some(found(per_customer.or_else(|| signing_name(prefix))?, region, suffix))
+    Some(found(per_customer.or_else(|| timestream_cell(prefix)).or_else(|| single(prefix))?, region, suffix))
+}
+
+/// `ingest-cell1.timestream`, `query-cell2.timestream`: what Timestream's `DescribeEndpoints` answers.
+fn timestream_cell(prefix: &str) -> Option<&'static str> {
+    let (cell, service) = prefix.split_once('.')?;
+    let number = cell.strip_prefix("ingest-cell").or_else(|| cell.strip_prefix("query-cell"))?;
+    let numbered = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    (service == "timestream" && numbered).then_some("timestream")
 }
 
 /// `{domain}.{region}.es.amazonaws.com`
@@ -209,23 +296,15 @@ fn region_first<'h>(rest: &'h str, suffix: &'static Suffix) -> Option<Recognised
     Some(found(name, region, suffix))
 }
 
-/// SQS's first names, which the AWS CLI still uses: `queue.amazonaws.com`, `{region}.queue.amazonaws.com`.
-fn legacy_queue<'h>(rest: &'h str, suffix: &'static Suffix) -> Option<Recognised<'h>> {
-    match rest.strip_suffix("queue")? {
-        "" => Some(found("sqs", suffix.global_region, suffix)),
-        region => region.strip_suffix('.').filter(|region| is_region(region)).map(|region| found("sqs", region, suffix)),
+/// First names that clients still use and botocore no longer does: `sts.amazonaws.com`, `queue.amazonaws.com`, `{region}.queue.amazonaws.com`.
+fn legacy<'h>(rest: &'h str, suffix: &'static Suffix) -> Option<Recognised<'h>> {
+    match rest {
+        "sts" => return Some(found("sts", suffix.global_region, suffix)),
+        "queue" => return Some(found("sqs", suffix.global_region, suffix)),
+        _ => {}
     }
-}
-
-/// `iam.amazonaws.com`, `iam.us-gov.amazonaws.com`, `route53.global.api.aws`
-fn global<'h>(rest: &'h str, suffix: &'static Suffix) -> Option<Recognised<'h>> {
-    let (rest, region, partition) = match rest.strip_suffix(".us-gov") {
-        Some(rest) => (rest, "us-gov-west-1", "aws-us-gov"),
-        None => (rest.strip_suffix(".global").unwrap_or(rest), suffix.global_region, suffix.partition),
-    };
-    let service = without_fips(rest);
-    let region = if service == "iam" && partition == "aws-cn" { "cn-north-1" } else { region };
-    GLOBAL.contains(&service).then_some(Recognised { signing_name: service, region, partition, style: Style::Generic, signed: true })
+    let region = rest.strip_suffix(".queue").filter(|region| is_region(region))?;
+    Some(found("sqs", region, suffix))
 }
 
 /// S3 in its shapes. Outer `None`: not S3's. Inner `None`: S3's, but not one that is signed with the caller's keys as they are.
@@ -234,27 +313,34 @@ fn s3<'h>(rest: &'h str, suffix: &'static Suffix) -> Option<Option<Recognised<'h
     let front = front.strip_suffix(".dualstack").unwrap_or(front);
     let label = front.rsplit('.').next()?;
     let alone = label.len() == front.len();
-    let answer = |signing_name, region, signed| {
+    let answer = |signing_name, region, variant| {
         let partition = partition_of(region, suffix);
-        Some(Some(Recognised { signing_name, region, partition, style: Style::S3, signed }))
+        Some(Some(Recognised { signing_name, region, partition, style: Style::S3, variant }))
     };
     match label {
-        "s3" | "s3-fips" | "s3-accelerate" | "s3-control" | "s3-control-fips" => answer("s3", region, true),
-        "s3-accesspoint" | "s3-accesspoint-fips" if !alone => answer("s3", region, true),
-        "s3-object-lambda" | "s3-object-lambda-fips" => answer("s3-object-lambda", region, true),
-        "s3-outposts" | "s3-outposts-fips" => answer("s3-outposts", region, true),
-        "s3express-control" | "s3express-control-fips" => answer("s3express", region, true),
-        "s3-website" => answer("s3", region, false),
-        // Session credentials of their own (CreateSession): not the caller's keys.
+        "s3" | "s3-fips" | "s3-accelerate" | "s3-control" | "s3-control-fips" => answer("s3", region, Variant::V4),
+        "s3-accesspoint" | "s3-accesspoint-fips" if !alone => answer("s3", region, Variant::V4),
+        "s3-object-lambda" | "s3-object-lambda-fips" => answer("s3-object-lambda", region, Variant::V4),
+        "s3-outposts" | "s3-outposts-fips" => answer("s3-outposts", region, Variant::V4),
+        "s3express-control" | "s3express-control-fips" => answer("s3express", region, Variant::V4),
+        "s3-website" => answer("s3", region, Variant::None),
+        // Multi-region access points: {alias}.accesspoint.s3-global
+        "s3-global" if front.ends_with(".accesspoint.s3-global") => answer("s3", "*", Variant::V4a),
+        // Zones of S3 Express take the caller's own keys too, if they may CreateSession.
+        _ if label.starts_with("s3express-")
+            && front.strip_suffix(label)?.strip_suffix('.').is_none_or(|bucket| bucket.ends_with("--x-s3")) =>
+        {
+            answer("s3express", region, Variant::V4)
+        }
         _ if label.starts_with("s3express-") => Some(None),
         _ => {
             if let Some(region) = label.strip_prefix("s3-website-").filter(|region| is_region(region)) {
-                return answer("s3", region, false);
+                return answer("s3", region, Variant::None);
             }
             // The old dash style: s3-eu-west-1.amazonaws.com
             let region = label.strip_prefix("s3-").map(|region| region.strip_prefix("fips-").unwrap_or(region));
             match region.filter(|region| is_region(region)) {
-                Some(region) => answer("s3", region, true),
+                Some(region) => answer("s3", region, Variant::V4),
                 None => None,
             }
         }
@@ -263,7 +349,7 @@ fn s3<'h>(rest: &'h str, suffix: &'static Suffix) -> Option<Option<Recognised<'h
 
 fn found<'h>(signing_name: &'h str, region: &'h str, suffix: &'static Suffix) -> Recognised<'h> {
     let style = style_of(signing_name);
-    Recognised { signing_name, region, partition: partition_of(region, suffix), style, signed: true }
+    Recognised { signing_name, region, partition: partition_of(region, suffix), style, variant: Variant::V4 }
 }
 
 /// The path rule that belongs to a signing name.
@@ -274,12 +360,21 @@ pub fn style_of(signing_name: &str) -> Style {
     }
 }
 
+/// Regions of partitions beside the commercial one, by their first letters.
+const PARTITIONS: &[(&str, &str)] = &[
+    ("us-gov-", "aws-us-gov"),
+    ("cn-", "aws-cn"),
+    ("eusc-", "aws-eusc"),
+    ("us-iso-", "aws-iso"),
+    ("us-isob-", "aws-iso-b"),
+    ("us-isof-", "aws-iso-f"),
+    ("eu-isoe-", "aws-iso-e"),
+];
+
 /// GovCloud shares its DNS suffixes with the commercial partition; the region tells.
 fn partition_of(region: &str, suffix: &'static Suffix) -> &'static str {
     match suffix.partition {
-        "aws" if region.starts_with("us-gov-") => "aws-us-gov",
-        "aws" if region.starts_with("cn-") => "aws-cn",
-        "aws" if region.starts_with("eusc-") => "aws-eusc",
+        "aws" => PARTITIONS.iter().find(|(prefix, _)| region.starts_with(prefix)).map_or("aws", |(_, partition)| partition),
         partition => partition,
     }
 }
@@ -288,21 +383,15 @@ fn split_region(rest: &str) -> Option<(&str, &str)> {
     rest.rsplit_once('.').filter(|(_, region)| is_region(region))
 }
 
-/// A single label names itself unless the table knows better; several labels must stand in the table.
-fn signing_name(prefix: &str) -> Option<&str> {
-    let plain = without_fips(prefix);
-    let looked_up = |prefix: &str| {
-        let at = names::SIGNING_NAMES.binary_search_by_key(&prefix, |(prefix, _)| prefix).ok()?;
-        names::SIGNING_NAMES.get(at).map(|(_, name)| *name)
-    };
-    looked_up(plain).or_else(|| match plain.split_once('.') {
-        None => Some(plain),
-        // FIPS marks sit on the first of two labels: runtime-fips.lex
-        Some((first, second)) => {
-            let first = without_fips(first);
-            names::SIGNING_NAMES.iter().find(|(prefix, _)| prefix.split_once('.') == Some((first, second))).map(|(_, name)| *name)
-        }
-    })
+/// A single label that the table lacks names itself: a service that is newer than the table. More labels do not tell.
+fn single(prefix: &str) -> Option<&str> {
+    match without_fips(prefix) {
+        // Names that botocore does not use: Prometheus's workspaces, IoT's first, SQS behind an interface endpoint.
+        "aps-workspaces" => Some("aps"),
+        "data.iot" => Some("iotdata"),
+        "queue" => Some("sqs"),
+        plain => (!plain.contains('.')).then_some(plain),
+    }
 }
 
 fn without_fips(label: &str) -> &str {
@@ -315,9 +404,14 @@ mod tests {
     use super::*;
 
     fn scope(host: &str) -> Option<String> {
-        recognise(host).map(|found| {
-            let unsigned = if found.signed { "" } else { " unsigned" };
-            format!("{} {}{unsigned}", found.signing_name, found.region)
+        hinted(host, None)
+    }
+
+    fn hinted(host: &str, hint: Option<Hint<'_>>) -> Option<String> {
+        let knowledge = Knowledge::shipped().unwrap();
+        recognise(&knowledge, host, hint).map(|found| {
+            let variant = if found.variant == Variant::V4 { String::new() } else { format!(" {}", found.variant.name()) };
+            format!("{} {}{variant}", found.signing_name, found.region)
         })
     }
 
@@ -353,8 +447,25 @@ mod tests {
             ("bucket.vpce-1-a.s3.us-east-1.vpce.amazonaws.com", "s3 us-east-1"),
             ("ec2.eusc-de-east-1.amazonaws.eu", "ec2 eusc-de-east-1"),
             ("access-analyzer-fips.us-iso-east-1.api.aws.ic.gov", "access-analyzer us-iso-east-1"),
-            ("account-access-runtime.us-east-1.api.aws", "account-access us-east-1"),
-            ("partnercentral-channel.global.api.aws", "partnercentral-channel *"),
+            ("partnercentral-channel.global.api.aws", "partnercentral-channel * v4a"),
+            ("codecatalyst.global.api.aws", "codecatalyst us-east-1 bearer"),
+            ("account-access-runtime.us-east-1.api.aws", "account-access us-east-1 bearer"),
+            ("sdb.eu-west-1.amazonaws.com", "sdb eu-west-1"),
+            ("importexport.amazonaws.com", "IngestionService us-east-1 v2"),
+            ("sync-states.eu-west-1.amazonaws.com", "states eu-west-1"),
+            ("workflows-omics.us-east-1.amazonaws.com", "omics us-east-1"),
+            ("env.airflow.us-east-1.amazonaws.com", "airflow us-east-1"),
+            ("123456789012.streams-ddb.us-east-1.amazonaws.com", "dynamodb us-east-1"),
+            ("123456789012.data-kinesis.us-east-1.amazonaws.com", "kinesis us-east-1"),
+            ("abc.def.data-kinesis.us-east-1.amazonaws.com", "kinesis us-east-1"),
+            ("g-abc.us-east-1.neptune-graph.amazonaws.com", "neptune-graph us-east-1"),
+            ("ingest-cell2.timestream.us-east-1.amazonaws.com", "timestream us-east-1"),
+            ("query-cell1.timestream.eu-west-1.amazonaws.com", "timestream eu-west-1"),
+            ("abcde.endpoint.events.amazonaws.com", "events * v4a"),
+            ("123456789012.cloudfront-kvs.global.api.aws", "cloudfront-keyvaluestore * v4a"),
+            ("abc.endpoints.email.global.api.aws", "ses * v4a"),
+            ("s1.osm.us-east-1.on.aws", "osm us-east-1"),
+            ("brandnew.eu-west-1.amazonaws.com", "brandnew eu-west-1"),
         ] {
             assert_eq!(scope(host).as_deref(), Some(expected), "{host}");
         }
@@ -362,6 +473,7 @@ mod tests {
 
     #[test]
     fn s3_in_its_shapes() {
+        let knowledge = Knowledge::shipped().unwrap();
         for (host, expected) in [
             ("s3.amazonaws.com", "s3 us-east-1"),
             ("s3.eu-west-1.amazonaws.com", "s3 eu-west-1"),
@@ -375,11 +487,15 @@ mod tests {
             ("bucket.s3-accelerate.amazonaws.com", "s3 us-east-1"),
             ("ap-123456789012.s3-accesspoint.us-west-2.amazonaws.com", "s3 us-west-2"),
             ("123456789012.s3-control.us-west-2.amazonaws.com", "s3 us-west-2"),
-            ("b.s3-website-us-east-1.amazonaws.com", "s3 us-east-1 unsigned"),
-            ("b.s3-website.eu-central-1.amazonaws.com", "s3 eu-central-1 unsigned"),
+            ("mfzwi23gnjvgw.accesspoint.s3-global.amazonaws.com", "s3 * v4a"),
+            ("b--use1-az4--x-s3.s3express-use1-az4.us-east-1.amazonaws.com", "s3express us-east-1"),
+            ("s3express-control.us-east-1.amazonaws.com", "s3express us-east-1"),
+            ("ap-1.op-01.s3-outposts.us-west-2.amazonaws.com", "s3-outposts us-west-2"),
+            ("b.s3-website-us-east-1.amazonaws.com", "s3 us-east-1 none"),
+            ("b.s3-website.eu-central-1.amazonaws.com", "s3 eu-central-1 none"),
         ] {
             assert_eq!(scope(host).as_deref(), Some(expected), "{host}");
-            assert_eq!(recognise(host).map(|found| found.style), Some(Style::S3), "{host}");
+            assert_eq!(recognise(&knowledge, host, None).map(|found| found.style), Some(Style::S3), "{host}");
         }
     }
 
@@ -399,6 +515,9 @@ mod tests {
             "vpce-1.vpce-svc-2.us-east-1.vpce.amazonaws.com",
             "b.s3express-use1-az4.us-east-1.amazonaws.com",
             "anything.amazonaws.com",
+            "dynamodb.us-east-1.on.aws",
+            "x.y.us-east-1.amazonaws.com",
+            "vpce-1-a.codecatalyst.x.us-east-1.vpce.amazonaws.com",
             "evilqueue.amazonaws.com",
             "x.queue.amazonaws.com",
             "127.0.0.1",
@@ -409,7 +528,18 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_sorted_for_binary_search() {
-        assert!(names::SIGNING_NAMES.windows(2).all(|pair| pair[0].0 < pair[1].0));
+    fn a_hint_settles_what_shares_a_host_and_nothing_else() {
+        let hint = |signing_name, region| Some(Hint { signing_name, region });
+        for (host, hint, expected) in [
+            ("maps.geo.us-east-1.amazonaws.com", None, "geo-maps us-east-1"),
+            ("maps.geo.us-east-1.amazonaws.com", hint("geo", "us-east-1"), "geo us-east-1"),
+            ("maps.geo.us-east-1.amazonaws.com", hint("geo", "eu-west-1"), "geo-maps us-east-1"),
+            ("maps.geo.us-east-1.amazonaws.com", hint("sqs", "us-east-1"), "geo-maps us-east-1"),
+            ("budgets.amazonaws.com", hint("budgets", "us-gov-west-1"), "budgets us-gov-west-1"),
+            ("budgets.amazonaws.com", hint("budgets", "cn-north-1"), "budgets us-east-1"),
+            ("sqs.us-east-1.amazonaws.com", hint("sns", "us-east-1"), "sqs us-east-1"),
+        ] {
+            assert_eq!(hinted(host, hint).as_deref(), Some(expected), "{host} {hint:?}");
+        }
     }
 }
