@@ -31,6 +31,7 @@ __all__ = [
     "VerificationError",
     "Verifier",
     "__version__",
+    "bucket_and_key",
     "difference",
     "recognise",
 ]
@@ -239,6 +240,9 @@ def recognise(host: str, hint: tuple[str, str] | None = None, /) -> Recognised |
     `hint`: signing name and region that a client's own signature is for. It settles which of the scopes that the table has
     for a host is meant; one that the table has not counts for nothing.
     """
+
+def bucket_and_key(host: str, path: str, /) -> tuple[str, str] | None:
+    """The bucket and the key (as in the path; empty: the bucket itself) that a request to one of S3's hosts is for."""
 
 @final
 class Operation:

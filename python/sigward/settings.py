@@ -287,6 +287,9 @@ class Settings(BaseSettings):
     grace: Duration = Field(10.0, description="On SIGTERM, requests under way have so long to end.")
     threads: int = Field(1, ge=1, le=64, description="Engine threads.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Log on stderr.")
+    knowledge: Path | None = Field(
+        None, description="A table of hosts and operations that `sigward knowledge refresh` made; none: the shipped one."
+    )
     addons: Annotated[list[Path], NoDecode, BeforeValidator(split_commas)] = Field(
         default_factory=list, description="mitmproxy scripts; they see and may change a request before it is signed."
     )
@@ -340,7 +343,7 @@ class Settings(BaseSettings):
 
     def engine_json(self, region: str) -> str:
         """What the engine takes: `EngineSettings` in rust/gateway/src/settings.rs."""
-        chosen = self.model_dump(mode="json", include={"threads", "body", "timeouts", "retry", "tls", "limits"})
+        chosen = self.model_dump(mode="json", include={"threads", "knowledge", "body", "timeouts", "retry", "tls", "limits"})
         chosen["routes"] = [route.model_dump(mode="json") for route in self.route]
         chosen["default_region"] = region
         return json.dumps(chosen)

@@ -173,6 +173,38 @@ class Whoami(Command):
         return 0
 
 
+class KnowledgeOf(Command):
+    """What sigward knows of AWS's hosts: knowledge show HOST, knowledge refresh (a table of the installed botocore)."""
+
+    what: CliPositionalArg[Literal["show", "refresh"]] = Field(description="show or refresh.")
+    host: CliPositionalArg[str | None] = Field(None, description="show: a host name or URL.")
+    output: Path | None = Field(
+        None, description="refresh: the file to write; none: the setting `knowledge`, else knowledge.bin beside the CA."
+    )
+    json_output: bool = Field(False, description="Print JSON.")
+
+    def execute(self) -> int:
+        from sigward.cli.knowledge import knowledge
+
+        return knowledge(self)
+
+
+class ActionsOf(Command):
+    """Say which operation a request is, and which IAM actions it needs: sigward actions METHOD URL. Sends nothing."""
+
+    method: CliPositionalArg[str] = Field(description="GET, POST, …")
+    url: CliPositionalArg[str] = Field(description="https://host/path?query")
+    header: list[str] = Field(default_factory=list, description="A header, `name: value`; may be repeated.")
+    data: str | None = Field(None, description="The body, where a form names the action.")
+    service: str | None = Field(None, description="Signing name, where the host does not tell.")
+    json_output: bool = Field(False, description="Print JSON.")
+
+    def execute(self) -> int:
+        from sigward.cli.knowledge import actions_of
+
+        return actions_of(self)
+
+
 class Env(Command):
     """Print the variables that send a program through a running sigward: eval "$(sigward env)"."""
 
@@ -264,6 +296,8 @@ COMMANDS: dict[str, type[Command]] = {
     "explain": Explain,
     "token": Token,
     "whoami": Whoami,
+    "knowledge": KnowledgeOf,
+    "actions": ActionsOf,
     "env": Env,
     "ca": Ca,
     "check": Check,

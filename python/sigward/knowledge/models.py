@@ -54,6 +54,8 @@ class Service:
     def protocols(self) -> int:
         spoken = self.metadata.get("protocols") or [self.metadata["protocol"]]
         version = self.metadata.get("jsonVersion", "1.0")
+        # Services that moved from the query protocol still take it: SQS, CloudWatch.
+        spoken = {*spoken, "query"} if "awsQueryCompatible" in self.metadata else set(spoken)
         return sum(PROTOCOLS[f"json-{version}" if name == "json" else name] for name in spoken)
 
     @property

@@ -215,9 +215,7 @@ def main() -> int:
     hosts = measure_hosts(table)
     same = hosts.right + hosts.unsigned
     say(f"endpoints of botocore's resolver: {hosts.total:,}; the same scope, partition and variant: {same:,} ({same / hosts.total:.4%})\n")
-    say(
-        f"  of these {hosts.hinted} share their host with another scope: the client's own signature tells; {hosts.unsigned:,} take no SigV4\n"
-    )
+    say(f"  {hosts.hinted} share their host: the client's own signature tells; {hosts.unsigned:,} take no SigV4\n")
     for service, count in sorted(hosts.explained.items()):
         say(f"  {service}: {count}: {HOST_REASONS[service]}\n")
     for service, host, wanted, scope in hosts.wrong:

@@ -23,6 +23,7 @@ use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use sigward_gateway::knowledge::Knowledge;
 use sigward_gateway::settings::{EngineSettings, TlsSettings};
 use sigward_gateway::{Config, RequestHead};
 use tokio::sync::watch;
@@ -51,13 +52,26 @@ struct Worker {
     client: arc_swap::ArcSwap<Client>,
 }
 
+/// Checks the settings, with the table that they name.
+fn config(settings: EngineSettings) -> Result<Config, String> {
+    let knowledge = match &settings.knowledge {
+        None => Knowledge::shipped()?,
+        Some(path) => {
+            let hint = "`sigward knowledge refresh` makes one";
+            let table = std::fs::read(path).map_err(|error| format!("knowledge: {}: {error}; {hint}", path.display()))?;
+            Arc::new(Knowledge::load(&table).map_err(|error| format!("{}: {error}", path.display()))?)
+        }
+    };
+    Config::new(settings, knowledge)
+}
+
 impl Engine {
     /// Starts the threads. The error names the setting and the mend.
     pub fn new(settings: &str) -> Result<Self, String> {
         let settings = EngineSettings::from_json(settings)?;
         let threads = settings.threads;
         let tls = tls::client_config(&settings.tls)?;
-        let shared = Arc::new(Shared::new(Config::new(settings)?).map_err(|error| format!("no descriptor for the engine: {error}"))?);
+        let shared = Arc::new(Shared::new(config(settings)?).map_err(|error| format!("no descriptor for the engine: {error}"))?);
         let (stop, _) = watch::channel(false);
         let mut workers = Vec::with_capacity(threads);
         let mut handles = Vec::with_capacity(threads);
@@ -92,7 +106,7 @@ impl Engine {
         let settings = EngineSettings::from_json(settings)?;
         let tls: &TlsSettings = &settings.tls;
         let tls = tls::client_config(tls)?;
-        let config = Config::new(settings)?;
+        let config = config(settings)?;
         for worker in &self.workers {
             worker.client.store(Arc::new(client(&tls, &config.settings)));
         }

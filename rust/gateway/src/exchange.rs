@@ -48,10 +48,10 @@ pub struct Config {
 }
 
 impl Config {
-    /// Checks the settings. The error names the field and the mend.
-    pub fn new(settings: EngineSettings) -> Result<Self, String> {
+    /// Checks the settings. `knowledge`: what was read of the table that they name. The error names the field and the mend.
+    pub fn new(settings: EngineSettings, knowledge: Arc<Knowledge>) -> Result<Self, String> {
         let router = Router::new(&settings.routes)?;
-        Ok(Self { settings, router, knowledge: Knowledge::shipped()? })
+        Ok(Self { settings, router, knowledge })
     }
 
     /// True if TLS to this host is to be intercepted.
@@ -345,7 +345,7 @@ impl Exchange {
         let (config, target) = (Arc::clone(&self.config), head.target.clone());
         let hinted = sign::scope_of(&head.headers);
         let found = recognise(&config.knowledge, &target.host, hinted);
-        self.shape = Shape::of(&head.method, &head.path, &head.headers, found.map(|found| found.signing_name));
+        self.shape = shape_of(&config, &head, found.map(|found| found.signing_name));
         let admitted = admit::admit(&mut head, &self.config.settings.limits);
         let head = self.head.insert(head);
         match admitted {
@@ -458,7 +458,7 @@ impl Exchange {
         let service = self.signing.as_ref().map(|signing| &*signing.service).or_else(|| found.map(|found| found.signing_name));
         self.record.operation = service.and_then(|service| operation(config, head, service, None));
         if let Some(signing) = &self.signing {
-            self.shape = Shape::of(&head.method, &head.path, &head.headers, Some(&signing.service));
+            self.shape = shape_of(config, head, Some(&signing.service));
             head.path = sign::wire_path(signing.style, &head.path);
             self.record.service = Some(Arc::clone(&signing.service));
             self.record.region = Some(Arc::clone(&signing.region));
@@ -847,6 +847,12 @@ impl Exchange {
 
 /// Of a form's body so much is looked through for its `Action`.
 const FORM_PREFIX: usize = 16 << 10;
+
+/// The protocol that an error of ours is to speak.
+fn shape_of(config: &Config, head: &RequestHead, service: Option<&str>) -> Shape {
+    let usual = service.and_then(|service| config.knowledge.shape(service));
+    Shape::of(&head.method, &head.path, &head.headers, service, usual)
+}
 
 /// What call a request is, as far as the table tells.
 fn operation(config: &Config, head: &RequestHead, service: &str, form: Option<&[u8]>) -> Option<Arc<Operation>> {

@@ -12,8 +12,9 @@ use std::sync::{Arc, OnceLock};
 use http::HeaderMap;
 use sha2::{Digest, Sha256};
 
-use crate::recognise::Variant;
 use crate::recognise::table::{HostRow, HostScope, Hosts};
+use crate::recognise::{Variant, bucket_in_host};
+use crate::refuse::Shape;
 
 const MAGIC: &[u8] = b"SIGWARDK";
 const VERSION: u16 = 2;
@@ -253,6 +254,12 @@ impl Knowledge {
         })
     }
 
+    /// The shape of errors, where all services of a signing name speak one protocol.
+    pub fn shape(&self, signing_name: &str) -> Option<Shape> {
+        let group = self.groups.get(signing_name)?;
+        Shape::only(group.services.iter().fold(0, |all, service| all | service.protocols))
+    }
+
     /// All of them: (signing name, operation).
     pub fn operations(&self) -> impl Iterator<Item = (&str, &Arc<Operation>)> {
         self.groups.iter().flat_map(|(name, group)| {
@@ -345,7 +352,7 @@ impl Group {
 
     fn rest(&self, call: &Call<'_>, path: &str, query: &str) -> Option<&Arc<Operation>> {
         let mut root = *self.roots.get(call.method)?;
-        if matches!(call.signing_name, "s3" | "s3express") && bucket_in_host(call.host) {
+        if matches!(call.signing_name, "s3" | "s3express") && bucket_in_host(call.host).is_some() {
             root = self.nodes.get(root as usize)?.label?;
         }
         let rest = path.strip_prefix('/')?;
@@ -450,14 +457,6 @@ fn parameter<'a>(pairs: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
         [b'=', value @ ..] => Some(value),
         _ => None,
     })
-}
-
-/// `bucket.s3.eu-west-1.amazonaws.com`, not `s3.eu-west-1.amazonaws.com`.
-fn bucket_in_host(host: &str) -> bool {
-    let first = host.split('.').next().unwrap_or_default();
-    let rest = host.get(first.len()..).unwrap_or_default();
-    let endpoint = first == "s3" || first.starts_with("s3-") || first.starts_with("s3express-");
-    !host.contains("s3-control") && (!endpoint || [".s3.", ".s3-", ".s3express-"].iter().any(|mark| rest.contains(mark)))
 }
 
 struct Reader<'a>(&'a [u8]);

@@ -104,8 +104,9 @@ pub enum Shape {
 }
 
 impl Shape {
-    /// Reads the protocol off a request's head. `signing_name`: as far as it is known.
-    pub fn of(method: &Method, path: &str, headers: &HeaderMap, signing_name: Option<&str>) -> Self {
+    /// Reads the protocol off a request's head. `signing_name`: as far as it is known; `usual`: the only shape that the
+    /// service has.
+    pub fn of(method: &Method, path: &str, headers: &HeaderMap, signing_name: Option<&str>, usual: Option<Self>) -> Self {
         let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         if headers.contains_key("smithy-protocol") || content_type.starts_with("application/cbor") {
             return Self::Cbor;
@@ -116,11 +117,11 @@ impl Shape {
         if headers.contains_key("x-amz-target") || content_type.starts_with("application/x-amz-json-1.1") {
             return Self::Json11;
         }
-        match signing_name {
-            Some("s3" | "s3-object-lambda" | "s3-outposts" | "s3express") => return Self::S3,
-            Some("ec2") => return Self::Ec2,
-            Some("cloudfront" | "route53") => return Self::Query,
-            _ => {}
+        if let Some("s3" | "s3-object-lambda" | "s3-outposts" | "s3express") = signing_name {
+            return Self::S3;
+        }
+        if let Some(usual) = usual {
+            return usual;
         }
         let form = *method == Method::POST && is_form(headers);
         let query = path.split_once('?').map(|(_, query)| query).unwrap_or_default();
@@ -128,6 +129,19 @@ impl Shape {
             return Self::Query;
         }
         if signing_name.is_some() { Self::RestJson } else { Self::Plain }
+    }
+
+    /// Of services that speak one protocol alone: bits as the knowledge table's.
+    pub(crate) fn only(protocols: u8) -> Option<Self> {
+        Some(match protocols {
+            1 => Self::Json10,
+            2 => Self::Json11,
+            4 => Self::RestJson,
+            8 | 16 => Self::Query,
+            32 => Self::Ec2,
+            64 => Self::Cbor,
+            _ => return None,
+        })
     }
 
     fn body(self, code: &str, text: &str, fault: Fault) -> (&'static str, Vec<u8>) {
@@ -254,7 +268,8 @@ mod tests {
             (HeaderMap::new(), Some("lambda"), Shape::RestJson),
             (HeaderMap::new(), None, Shape::Plain),
         ] {
-            assert_eq!(Shape::of(&Method::POST, "/", &given, service), expected);
+            let usual = (service == Some("ec2")).then_some(Shape::Ec2);
+            assert_eq!(Shape::of(&Method::POST, "/", &given, service, usual), expected);
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::header::{HeaderMap, HeaderName};
 use http::{HeaderValue, Method};
+use sigward_gateway::knowledge::Knowledge;
 use sigward_gateway::settings::EngineSettings;
 use sigward_gateway::{
     BodyPlan, BodySize, Config, Entry, Event, Exchange, Failure, Identities, Identity, Keep, Moment, Outgoing, RequestHead, Scheme, Step,
@@ -25,7 +26,7 @@ struct Drive {
 
 impl Drive {
     fn new(settings: &str) -> Self {
-        let config = Config::new(EngineSettings::from_json(settings).unwrap()).unwrap();
+        let config = Config::new(EngineSettings::from_json(settings).unwrap(), Knowledge::shipped().unwrap()).unwrap();
         let credentials = Credentials::new("AKID", "secret", None).unwrap();
         let identity = Identity { credentials: Some(Arc::new(credentials)), ..Identity::default() };
         Self {

@@ -49,6 +49,13 @@ pub(crate) fn recognised(knowledge: &Knowledge, host: &str, hint: Option<&(Strin
     })
 }
 
+#[pyfunction]
+#[pyo3(signature = (host, path, /))]
+fn bucket_and_key(host: &str, path: &str) -> Option<(String, String)> {
+    let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+    sigward_gateway::recognise::bucket_and_key(&host, path).map(|(bucket, key)| (bucket.to_owned(), key.to_owned()))
+}
+
 pub(crate) fn style_name(style: Style) -> &'static str {
     match style {
         Style::S3 => "s3",
@@ -58,5 +65,6 @@ pub(crate) fn style_name(style: Style) -> &'static str {
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Recognised>()?;
+    module.add_function(wrap_pyfunction!(bucket_and_key, module)?)?;
     module.add_function(wrap_pyfunction!(recognise, module)?)
 }

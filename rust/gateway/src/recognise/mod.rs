@@ -347,6 +347,34 @@ fn s3<'h>(rest: &'h str, suffix: &'static Suffix) -> Option<Option<Recognised<'h
     }
 }
 
+/// The bucket in an S3 host: `my.bucket` of `my.bucket.s3.eu-west-1.amazonaws.com`; for access points their label. `None`: the
+/// path has it.
+pub fn bucket_in_host(host: &str) -> Option<&str> {
+    if host.contains("s3-control") {
+        return None;
+    }
+    // The last such label is S3's own: a bucket's name may hold another.
+    let at = [".s3.", ".s3-", ".s3express-"].iter().filter_map(|mark| host.rfind(mark)).max()?;
+    let front = host.get(..at)?;
+    // Interface endpoints: {bucket}.bucket.vpce-….s3, and bucket.vpce-….s3 with the bucket in the path.
+    match front.rsplit_once('.') {
+        Some((before, id)) if id.starts_with("vpce-") => before.rsplit_once('.').map(|(bucket, _)| bucket),
+        None if front.starts_with("vpce-") => None,
+        _ => Some(front),
+    }
+}
+
+/// The bucket and the key (empty: the bucket itself) that a request to S3 is for; the key as in the path, still encoded.
+pub fn bucket_and_key<'a>(host: &'a str, path: &'a str) -> Option<(&'a str, &'a str)> {
+    let path = path.split('?').next().unwrap_or_default();
+    let path = path.strip_prefix('/').unwrap_or(path);
+    match bucket_in_host(host) {
+        Some(bucket) => Some((bucket, path)),
+        None if host.contains("s3-control") => None,
+        None => Some(path.split_once('/').unwrap_or((path, ""))).filter(|(bucket, _)| !bucket.is_empty()),
+    }
+}
+
 fn found<'h>(signing_name: &'h str, region: &'h str, suffix: &'static Suffix) -> Recognised<'h> {
     let style = style_of(signing_name);
     Recognised { signing_name, region, partition: partition_of(region, suffix), style, variant: Variant::V4 }
@@ -496,6 +524,24 @@ mod tests {
         ] {
             assert_eq!(scope(host).as_deref(), Some(expected), "{host}");
             assert_eq!(recognise(&knowledge, host, None).map(|found| found.style), Some(Style::S3), "{host}");
+        }
+    }
+
+    #[test]
+    fn buckets_and_keys() {
+        for (host, path, expected) in [
+            ("s3.eu-west-1.amazonaws.com", "/", None),
+            ("s3.eu-west-1.amazonaws.com", "/b", Some(("b", ""))),
+            ("s3.eu-west-1.amazonaws.com", "/b/k/l?versionId=1", Some(("b", "k/l"))),
+            ("my.dotted.s3.eu-west-1.amazonaws.com", "/k", Some(("my.dotted", "k"))),
+            ("foo.s3.s3.amazonaws.com", "//k", Some(("foo.s3", "/k"))),
+            ("b.s3-eu-west-1.amazonaws.com", "/", Some(("b", ""))),
+            ("b--use1-az4--x-s3.s3express-use1-az4.us-east-1.amazonaws.com", "/k", Some(("b--use1-az4--x-s3", "k"))),
+            ("bucket.vpce-1-a.s3.us-east-1.vpce.amazonaws.com", "/b/k", Some(("b", "k"))),
+            ("b.bucket.vpce-1-a.s3.us-east-1.vpce.amazonaws.com", "/k", Some(("b", "k"))),
+            ("1.s3-control.eu-west-1.amazonaws.com", "/v20180820/jobs", None),
+        ] {
+            assert_eq!(bucket_and_key(host, path), expected, "{host}{path}");
         }
     }
 
