@@ -56,6 +56,7 @@ class Upstream:
             "*.us-east-1.amazonaws.com",
             "*.amazonaws.com",
             "*.s3.us-east-1.amazonaws.com",
+            "*.geo.us-east-1.amazonaws.com",
             "localhost",
         ),
     ) -> None:

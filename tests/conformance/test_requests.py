@@ -412,3 +412,14 @@ async def test_the_report_names_the_operation(start: Start, upstream: Upstream) 
     headers = ("X-Amz-Target: DynamoDB_20120810.ListTables", "Content-Type: application/x-amz-json-1.0")
     await upstream_saw(proxy, request("POST", "/", *headers, host=host, body=b"{}"))
     assert seen[0].metadata["sigward"].operation == "dynamodb:ListTables"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("claimed", "signed_for"), [("geo", "geo"), ("sqs", "geo-maps"), (None, "geo-maps")])
+async def test_a_clients_scope_settles_which_service_of_a_shared_host_is_meant(proxy: Proxy, claimed: str | None, signed_for: str) -> None:
+    scope = (
+        f"Authorization: AWS4-HMAC-SHA256 Credential=AKIDDUMMY/20260101/us-east-1/{claimed}/aws4_request, SignedHeaders=host, Signature=00"
+    )
+    headers = [scope] if claimed else []
+    response = await proxy.ask(request("GET", "/maps/v0/maps", *headers, host="maps.geo.us-east-1.amazonaws.com"))
+    assert response.status == 200
+    assert f"/us-east-1/{signed_for}/aws4_request" in (proxy.upstream.received[0].get("authorization") or "")

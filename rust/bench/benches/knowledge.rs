@@ -14,6 +14,7 @@ fn hosts(bench: &mut Criterion) {
         "my.dotted.bucket.s3.eu-west-1.amazonaws.com",
         "runtime-fips.lex.us-gov-west-1.amazonaws.com",
         "iam.amazonaws.com",
+        "abc.def.data-kinesis.us-east-1.amazonaws.com",
         "123456789012.ddb.us-east-1.amazonaws.com",
         "ec2-203-0-113-25.us-west-2.compute.amazonaws.com",
         "example.org",
@@ -40,6 +41,8 @@ fn operations(bench: &mut Criterion) {
             "/v2/apis/a/integrations/b/integrationresponses/c",
             &none,
         ),
+        ("rest/connect", "connect", "connect.us-east-1.amazonaws.com", "GET", "/queues/i/q", &none),
+        ("rest/quicksight", "quicksight", "quicksight.us-east-1.amazonaws.com", "GET", "/accounts/a/dashboards/d/versions", &none),
         ("query/ec2", "ec2", "ec2.us-east-1.amazonaws.com", "GET", "/?Version=2016-11-15&Action=DescribeInstances", &none),
     ] {
         let call = Call { signing_name: service, host, method, path, headers, form: None };
