@@ -28,6 +28,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from sigward.credentials import Assume, Chain
 from sigward.errors import UsageError
 
 DEFAULT_IDENTITY = "default"
@@ -213,7 +214,9 @@ class Route(Group):
     action: Literal["sign", "pass", "deny"] = Field("sign", description="Sign and forward, forward untouched, or refuse with 403.")
     service: str | None = Field(None, description="Signing name, e.g. `es` for OpenSearch, where the host does not tell.")
     region: str | None = Field(None, description="Region in the credential scope, where the host does not tell.")
-    identity: str | None = Field(None, description="Whose credentials: an AWS profile; none: those that all other requests get.")
+    identity: str | None = Field(
+        None, description="Whose credentials: an `[identities.NAME]`, or an AWS profile; none: those that all other requests get."
+    )
     upstream: UpstreamUrl | None = Field(
         None, description="`https://host[:port]`: send it there instead; scheme, Host and TLS name are rewritten."
     )
@@ -237,6 +240,41 @@ class Route(Group):
         description="Where a session token goes: `x-amz-security-token` signed, or added after signing (IoT's WebSockets), or "
         "`x-amz-s3session-token` (S3 Express, with credentials of CreateSession).",
     )
+
+
+class Identity(Group):
+    """One `[identities.NAME]`: whose credentials; routes name it. Without `process` and token file it begins with the AWS chain."""
+
+    profile: str | None = Field(None, description="AWS profile whose credentials it is, or takes the role with; none: AWS's own chain.")
+    role_arn: str | None = Field(
+        None, pattern=r"^arn:[\w-]+:iam::\d{12}:role/.+$", description="A role to take with them: `arn:aws:iam::123456789012:role/NAME`."
+    )
+    external_id: str | None = Field(None, description="What the role's trust policy may ask for.")
+    session_name: str | None = Field(
+        None,
+        pattern=r"^[\w+=,.@-]{2,64}$",
+        description="The session's name in CloudTrail; none: `sigward-` and the ECS task, pod or host.",
+    )
+    duration: int | None = Field(None, ge=900, le=43200, description="Seconds that the role's credentials live; none: the role's default.")
+    source_identity: str | None = Field(None, description="Whom CloudTrail names behind the role.")
+    policy: str | None = Field(None, description="A session policy (JSON): the role's rights are cut down to it.")
+    tags: dict[str, str] = Field(default_factory=dict, description="Session tags.")
+    web_identity_token_file: Path | None = Field(
+        None, description="A file with an OIDC token to take the role with, instead of credentials."
+    )
+    process: str | None = Field(None, description="A program that prints credentials, as `credential_process`.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "Identity":
+        if self.process is not None and (self.role_arn or self.profile or self.web_identity_token_file):
+            raise ValueError("process stands alone: without profile, role_arn and web_identity_token_file")
+        if self.web_identity_token_file is not None and (self.role_arn is None or self.profile):
+            raise ValueError("web_identity_token_file needs role_arn, and no profile")
+        if self.role_arn is None and (
+            self.external_id or self.session_name or self.duration or self.source_identity or self.policy or self.tags
+        ):
+            raise ValueError("external_id, session_name, duration, source_identity, policy and tags belong to a role: set role_arn")
+        return self
 
 
 def reverse_from_table(value: object) -> object:
@@ -298,6 +336,7 @@ class Settings(BaseSettings):
     retry: Retry = Field(default_factory=Retry)  # type: ignore[arg-type]
     tls: Tls = Field(default_factory=Tls)  # type: ignore[arg-type]
     limits: Limits = Field(default_factory=Limits)  # type: ignore[arg-type]
+    identities: dict[str, Identity] = Field(default_factory=dict, description="Whose credentials routes may name; see below.")
     route: list[Route] = Field(default_factory=list, description="Rules for hosts; see below.")
 
     source: ClassVar["TomlFile | None"] = None
@@ -336,10 +375,28 @@ class Settings(BaseSettings):
         """(listen, upstream or None)."""
         return [(listen, upstream or None) for listen, _, upstream in (entry.partition("=") for entry in self.reverse)]
 
-    def identities(self) -> dict[str, str | None]:
-        """Identities in use, each with its AWS profile (None: AWS's own rules). One that a route names is the profile of that name."""
-        named = {route.identity: route.identity for route in self.route if route.identity and route.action == "sign"}
-        return {**named, DEFAULT_IDENTITY: self.profile}
+    def chains(self, region: str) -> dict[str, Chain]:
+        """Where the keys of each identity in use come from. One that a route names and the settings do not is the profile of that name."""
+        named = {route.identity for route in self.route if route.identity and route.action == "sign"}
+        return {name: self.chain(name, region) for name in sorted({*named, DEFAULT_IDENTITY})}
+
+    def chain(self, name: str, region: str) -> Chain:
+        """Where one identity's keys come from."""
+        known = self.identities.get(name)
+        if known is None:
+            return Chain(self.profile if name == DEFAULT_IDENTITY else name, region)
+        assume = Assume(
+            role_arn=known.role_arn,
+            external_id=known.external_id,
+            session_name=known.session_name,
+            duration=known.duration,
+            source_identity=known.source_identity,
+            policy=known.policy,
+            tags=tuple(sorted(known.tags.items())),
+            web_identity_token_file=str(known.web_identity_token_file) if known.web_identity_token_file else None,
+            process=known.process,
+        )
+        return Chain(known.profile or (self.profile if name == DEFAULT_IDENTITY else None), region, assume=assume)
 
     def engine_json(self, region: str) -> str:
         """What the engine takes: `EngineSettings` in rust/gateway/src/settings.rs."""
@@ -507,7 +564,15 @@ def _place(location: tuple[int | str, ...], arguments: list[str]) -> str:
 
 
 def _known_keys(location: tuple[int | str, ...]) -> set[str]:
-    names: dict[str, type[BaseModel]] = {"body": Body, "timeouts": Timeouts, "retry": Retry, "tls": Tls, "limits": Limits, "route": Route}
+    names: dict[str, type[BaseModel]] = {
+        "body": Body,
+        "timeouts": Timeouts,
+        "retry": Retry,
+        "tls": Tls,
+        "limits": Limits,
+        "route": Route,
+        "identities": Identity,
+    }
     group: type[BaseModel] = names.get(str(location[0]), Settings) if location else Settings
     return set(group.model_fields)
 
@@ -525,7 +590,7 @@ def reference() -> str:
     for name, field in Settings.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, Group):
             tables.append((name, f"`[{name}]`", field.annotation))
-    tables.append(("route", "`[[route]]`", Route))
+    tables += [("identities", "`[identities.NAME]`", Identity), ("route", "`[[route]]`", Route)]
     for prefix, title, model in tables:
         lines += [f"## {title}", ""]
         if prefix:
@@ -545,7 +610,7 @@ def _default_text(name: str, field: Any) -> str:
     if field.is_required():
         return "required"
     value = field.default_factory() if field.default_factory else field.default
-    if value is None or value in ([], ""):
+    if value is None or value in ([], {}, ""):
         return "none"
     return f"`{json.dumps(value)}`"
 

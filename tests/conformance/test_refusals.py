@@ -304,3 +304,26 @@ async def test_drain_ends_what_is_under_way(start: Start, upstream: Upstream) ->
     release.set()
     assert (await waiting).body == b"late"
     await draining
+
+
+async def test_expired_credentials_are_renewed_once_for_many_requests(start: Start, upstream: Upstream) -> None:
+    from tests.support import KEY, OK, SECRET, authorization
+
+    expired = b"HTTP/1.1 403 Forbidden\r\nx-amzn-errortype: ExpiredTokenException\r\ncontent-length: 0\r\n\r\n"
+    proxy = await start(upstream)
+    asked: list[str] = []
+
+    def renew(identity: str) -> None:
+        asked.append(identity)
+        proxy.engine.set_credentials(identity, "AKIDRENEWED", SECRET, None, None, "test")
+
+    proxy.front.bridge.on_refresh = renew
+
+    async def answer(received: Received, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(expired if authorization(received)["Credential"].startswith(f"{KEY}/") else OK)
+
+    upstream.answers = [answer] * 16
+    responses = await asyncio.gather(*(proxy.ask(request()) for _ in range(8)))
+    assert [response.status for response in responses] == [200] * 8
+    assert asked == ["default"]
+    assert authorization(upstream.received[-1])["Credential"].startswith("AKIDRENEWED/")

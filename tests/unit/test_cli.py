@@ -204,6 +204,27 @@ def test_whoami_of_a_role(sigward: Shell, moto: str) -> None:
     assert told["expires"].endswith("Z")
 
 
+def test_whoami_explains_the_chain(sigward: Shell, moto: str) -> None:
+    (sigward.home / "sigward.toml").write_text('[identities.ops]\nrole_arn = "arn:aws:iam::123456789012:role/ops"\nprofile = "source"\n')
+    (sigward.home / "credentials").write_text(f"[source]\naws_access_key_id = {KEY}\naws_secret_access_key = {SECRET}\n")
+    sigward.environment["AWS_ENDPOINT_URL_STS"] = moto
+    told = json.loads(sigward("whoami", "--profile", "source", "--explain", "--account", "--json-output").out)
+    states = {step["provider"]: step["state"] for step in told["chain"]}
+    assert states["shared-credentials-file"] == "used"
+    assert states["assume-role"] == "passed over"
+    assert states["iam-role"] == "not asked"
+    assert told["account"] == "123456789012"
+    ran = sigward("whoami", "--identity", "ops", "--explain")
+    assert "shared-credentials-file → identity-role" in ran.out
+    assert SECRET not in ran.out + ran.err
+    assert sigward("whoami", "--identity", "nobody").status == 64
+    sigward.environment["AWS_ENDPOINT_URL_STS"] = "http://127.0.0.1:1"
+    ran = sigward("whoami", "--identity", "ops", "--explain")
+    assert ran.status == 77
+    assert "identity-role" in ran.out
+    assert "failed" in ran.out
+
+
 def test_whoami_without_keys(sigward: Shell) -> None:
     ran = sigward("whoami")
     assert (ran.status, ran.out) == (77, "")

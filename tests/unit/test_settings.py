@@ -289,7 +289,7 @@ def test_the_engine_takes_everything_set() -> None:
     told: dict[str, Any] = json.loads(settings.engine_json("us-east-1"))
     assert told["routes"][0]["upstream"] == "https://search.example.com:9200"
     assert [route["action"] for route in told["routes"]] == ["sign", "deny", "sign"]
-    assert settings.identities() == {"default": None, "other": "other"}
+    assert {name: chain.profile for name, chain in settings.chains("us-east-1").items()} == {"default": None, "other": "other"}
     _core.Engine(json.dumps(told)).close()
 
 

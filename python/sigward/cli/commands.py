@@ -1,6 +1,5 @@
 """The commands' flags, and what each does with the parts that do the work."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -146,31 +145,17 @@ class Token(Command):
 
 
 class Whoami(Command):
-    """Say whose credentials sigward would use, and from where. Calls no AWS API but those that give credentials."""
+    """Say whose credentials sigward would use, and from where. Calls no AWS API but those that give credentials, unless asked to."""
 
+    identity: str = Field("default", description="An `[identities.NAME]`, or `default`.")
+    explain: bool = Field(False, description="Tell every provider of the chain: used, passed over, failed, and why.")
+    account: bool = Field(False, description="Ask STS (GetCallerIdentity) for account and ARN.")
     json_output: bool = Field(False, description="Print JSON.")
 
     def execute(self) -> int:
-        from sigward.cli.signing import load_credentials
+        from sigward.cli.whoami import whoami
 
-        found, region = load_credentials(self)
-        snapshot = found.snapshot
-        told: dict[str, Any] = {
-            "identity": "default",
-            "provider": snapshot.provider,
-            "access_key_id": f"…{snapshot.access_key_id[-4:]}",
-            "temporary": snapshot.session_token is not None,
-            "expires": iso(snapshot.expires_at) if snapshot.expires_at else None,
-            "region": region.name,
-            "region_from": region.source,
-        }
-        if self.json_output:
-            sys.stdout.write(json.dumps(told) + "\n")
-        else:
-            told["expires"] = told["expires"] or "never"
-            width = max(map(len, told))
-            sys.stdout.write("".join(f"{key.replace('_', ' '):<{width}}  {show(value)}\n" for key, value in told.items()))
-        return 0
+        return whoami(self)
 
 
 class KnowledgeOf(Command):

@@ -47,11 +47,11 @@ class Service:
             self.engine = _core.Engine(settings.engine_json(region.name))
         except _core.SettingsError as error:
             raise UsageError(f"{error}.", hint=error.hint) from error
-        self.keepers = {name: self._keeper(name, profile) for name, profile in settings.identities().items()}
+        self.keepers = {name: self._keeper(name, chain) for name, chain in settings.chains(region.name).items()}
         self.front: Any = None
         self.admin: tuple[str, int] | None = None
 
-    def _keeper(self, identity: str, profile: str | None) -> Keeper:
+    def _keeper(self, identity: str, chain: Chain) -> Keeper:
         def publish(snapshot: Snapshot) -> None:
             self.engine.set_credentials(
                 identity,
@@ -65,7 +65,7 @@ class Service:
         def fail(reasons: tuple[tuple[str, str], ...]) -> None:
             self.engine.set_credentials_failed(identity, list(reasons))
 
-        return Keeper(Chain(profile, self.region), publish, fail)
+        return Keeper(chain, publish, fail)
 
     @property
     def keeper(self) -> Keeper:

@@ -9,27 +9,32 @@ from typing import TYPE_CHECKING, Literal, cast
 from urllib.parse import urlsplit
 
 from sigward import _core
-from sigward.credentials import Chain, Failure, Found, Region, resolve_region
+from sigward.credentials import Failure, Found, Region, resolve_region
 from sigward.environ import without_own_proxy
 from sigward.errors import UsageError
-from sigward.settings import Settings
+from sigward.settings import DEFAULT_IDENTITY, Settings
 
 if TYPE_CHECKING:
     from sigward.cli.commands import Explain, Sign
 
 
-def load_credentials(settings: Settings) -> tuple[Found, Region]:
-    """Walks the chain once. Raises `CredentialsError` with all that was tried."""
+def load_credentials(settings: Settings, identity: str = DEFAULT_IDENTITY) -> tuple[Found, Region]:
+    """Walks an identity's chain once. Raises `CredentialsError` with all that was tried."""
     from sigward.cli.commands import no_credentials
 
+    outcome, region = walk(settings, identity)
+    if isinstance(outcome, Failure):
+        raise no_credentials(outcome.reasons)
+    return outcome, region
+
+
+def walk(settings: Settings, identity: str) -> tuple[Found | Failure, Region]:
+    """Walks an identity's chain once."""
     own = without_own_proxy(dict(os.environ))
     os.environ.clear()
     os.environ.update(own)
     region = resolve_region(settings.region, settings.profile)
-    outcome = Chain(settings.profile, region.name).load()
-    if isinstance(outcome, Failure):
-        raise no_credentials(outcome.reasons)
-    return outcome, region
+    return settings.chain(identity, region.name).load(), region
 
 
 def signed_steps(

@@ -4,8 +4,8 @@ What never lives here: signing, and botocore's `RefreshableCredentials` on a req
 down, it fails every call although the keys are still valid). `sigward.cli` calls; the engine gets the snapshots.
 """
 
-from sigward.credentials.chain import Chain, Failure, Found, Snapshot
+from sigward.credentials.chain import Assume, Chain, Failure, Found, Snapshot
 from sigward.credentials.keeper import Keeper
 from sigward.credentials.region import Region, resolve_region
 
-__all__ = ["Chain", "Failure", "Found", "Keeper", "Region", "Snapshot", "resolve_region"]
+__all__ = ["Assume", "Chain", "Failure", "Found", "Keeper", "Region", "Snapshot", "resolve_region"]

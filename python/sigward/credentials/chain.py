@@ -5,11 +5,14 @@ profile. A provider that is set up and fails ends the walk, as in botocore: the 
 """
 
 import contextlib
+import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import threading
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -65,12 +68,28 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Assume:
+    """A role to take with a chain's keys, or with a token file's; or a process that gives keys. See STS AssumeRole."""
+
+    role_arn: str | None = None
+    external_id: str | None = None
+    session_name: str | None = None
+    duration: int | None = None
+    source_identity: str | None = None
+    policy: str | None = None
+    tags: tuple[tuple[str, str], ...] = ()
+    web_identity_token_file: str | None = None
+    process: str | None = None
+
+
+@dataclass(frozen=True)
 class Chain:
-    """`profile`: None: `AWS_PROFILE` or the default one. `region`: for STS and SSO."""
+    """`profile`: None: `AWS_PROFILE` or the default one. `region`: for STS and SSO. `assume`: what is done with the chain's keys."""
 
     profile: str | None
     region: str
     deadline: float = DEADLINE
+    assume: Assume = Assume()
 
     def load(self) -> Found | Failure:
         """Walks the chain anew, in a thread that is given up at the deadline. Raises nothing that a source can cause."""
@@ -90,6 +109,68 @@ class Chain:
         )
 
     def _walk(self) -> Found | Failure:
+        if self.assume.process is not None or self.assume.web_identity_token_file is not None:
+            return self._alone()
+        outcome = self._base()
+        if self.assume.role_arn is None or isinstance(outcome, Failure):
+            return outcome
+        try:
+            return Found(self._assumed(outcome.snapshot), outcome.passed)
+        except Exception as error:
+            return Failure((*outcome.passed, ("identity-role", f"{self.assume.role_arn}: {explain(error)}")))
+
+    def _alone(self) -> Found | Failure:
+        """Keys that ask for no others: of a process, or for a token in a file."""
+        from botocore.credentials import AssumeRoleWithWebIdentityCredentialFetcher, ProcessProvider
+        from botocore.utils import FileWebIdentityTokenLoader
+
+        wanted = self.assume
+        name = "identity-process" if wanted.process is not None else "identity-web-identity"
+        try:
+            if wanted.process is not None:
+                profile = {"profiles": {"it": {"credential_process": wanted.process}}}
+                made = freeze(ProcessProvider("it", lambda: profile, popen=self._process).load(), name)
+            else:
+                fetcher = AssumeRoleWithWebIdentityCredentialFetcher(
+                    self._session().create_client,
+                    FileWebIdentityTokenLoader(wanted.web_identity_token_file),
+                    wanted.role_arn or "",
+                    extra_args=self._session_terms(web_identity=True),
+                )
+                made = of_fetched(fetcher.fetch_credentials(), name)
+        except Exception as error:
+            return Failure(((name, explain(error)),))
+        return Found(made, ()) if made else Failure(((name, "it gave no keys"),))
+
+    def _assumed(self, source: Snapshot) -> Snapshot:
+        from botocore.credentials import AssumeRoleCredentialFetcher, Credentials
+
+        keys = Credentials(source.access_key_id, source.secret_access_key, source.session_token)
+        fetcher = AssumeRoleCredentialFetcher(
+            self._session().create_client, keys, self.assume.role_arn or "", extra_args=self._session_terms()
+        )
+        made = of_fetched(fetcher.fetch_credentials(), f"{source.provider} → identity-role")
+        if made is None:
+            raise RuntimeError("STS gave no keys")
+        return made
+
+    def _session_terms(self, *, web_identity: bool = False) -> dict[str, Any]:
+        """What AssumeRole is told beside the role."""
+        wanted = self.assume
+        terms: dict[str, Any] = {
+            "RoleSessionName": wanted.session_name or session_name(),
+            "DurationSeconds": wanted.duration,
+            "Policy": wanted.policy,
+        }
+        if not web_identity:
+            terms |= {
+                "ExternalId": wanted.external_id,
+                "SourceIdentity": wanted.source_identity,
+                "Tags": [{"Key": key, "Value": value} for key, value in wanted.tags] or None,
+            }
+        return {name: value for name, value in terms.items() if value is not None}
+
+    def _base(self) -> Found | Failure:
         reasons: list[tuple[str, str]] = []
         try:
             for provider in self._providers():
@@ -176,6 +257,27 @@ class Process(subprocess.Popen[bytes]):
             raise TimeoutError(f"credential_process gave no answer within {self.seconds:g} s and was killed") from None
 
 
+def of_fetched(data: dict[str, Any], provider: str) -> Snapshot | None:
+    """What a fetcher of botocore's gives."""
+    return snapshot(data["access_key"], data["secret_key"], data.get("token"), data.get("expiry_time"), provider)
+
+
+def session_name() -> str:
+    """Which sidecar this is, for CloudTrail: the ECS task, else the pod's or host's name."""
+    return "sigward-" + re.sub(r"[^\w+=,.@-]", "-", ecs_task() or os.environ.get("HOSTNAME") or socket.gethostname(), flags=re.ASCII)[:56]
+
+
+def ecs_task() -> str | None:
+    """The task's id, of the ECS agent's task metadata endpoint, version 4."""
+    uri = os.environ.get("ECS_CONTAINER_METADATA_URI_V4", "")
+    if not uri.startswith("http://"):
+        return None
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with contextlib.suppress(OSError, ValueError, AttributeError), opener.open(f"{uri}/task", timeout=1) as answer:
+        return str(json.load(answer)["TaskARN"]).rpartition("/")[2]
+    return None
+
+
 def no_mfa(prompt: str) -> NoReturn:
     """Instead of `getpass`. Raises `RuntimeError`."""
     raise RuntimeError(
@@ -194,8 +296,7 @@ def freeze(credentials: Any, provider: str) -> Snapshot | None:
     deferred = hasattr(credentials, "_refresh_using") and (frozen is None or provider == "login")
     if deferred:
         # assume-role, web identity and SSO fetch at first use; login gives what its cache holds, however old.
-        data = credentials._refresh_using()
-        return snapshot(data["access_key"], data["secret_key"], data.get("token"), data.get("expiry_time"), provider)
+        return of_fetched(credentials._refresh_using(), provider)
     if frozen is None:
         frozen = credentials.get_frozen_credentials()
     return snapshot(frozen.access_key, frozen.secret_key, frozen.token, getattr(credentials, "_expiry_time", None), provider)
@@ -245,4 +346,18 @@ def explain(error: BaseException) -> str:
         for kind, mend in mends:
             if isinstance(error, kind):
                 return f"{text} ({mend})"
+        if isinstance(error, exceptions.ClientError):
+            told = STS_MENDS.get(error.response.get("Error", {}).get("Code", ""))
+            return f"{text} ({told})" if told else text
     return text
+
+
+STS_MENDS = {
+    "AccessDenied": "the role's trust policy must allow these credentials to take it, and their own policy sts:AssumeRole",
+    "ExpiredToken": "the credentials that take the role have expired",
+    "InvalidIdentityToken": "the token is not one of the provider that the role trusts",
+    "ExpiredTokenException": "the token has expired: is its file renewed?",
+    "RegionDisabledException": "the account has STS switched off in this region",
+    "PackedPolicyTooLarge": "shorten the session policy or the tags",
+}
+"""What to do about STS's answers, by code."""

@@ -115,9 +115,9 @@ impl Driver<'_> {
                 self.answer = None;
                 self.tell(Event::Elapsed)
             }
-            Step::Refresh { identity } => {
+            Step::Refresh { identity, after } => {
                 let patience = self.exchange.config().settings.timeouts.credentials;
-                self.shared.wait_for_credentials(&identity, patience).await;
+                self.shared.wait_for_credentials(&identity, after, patience).await;
                 self.tell(Event::Refreshed)
             }
             Step::Send(outgoing) => {

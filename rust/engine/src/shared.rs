@@ -74,11 +74,15 @@ impl Shared {
     }
 
     /// Asks the keeper for an identity and waits until it is published anew, well or badly, or `patience` ends.
-    pub(crate) async fn wait_for_credentials(&self, name: &str, patience: Duration) {
+    pub(crate) async fn wait_for_credentials(&self, name: &str, after: Option<u64>, patience: Duration) {
         let mut published = self.published.subscribe();
         let version = || self.identities.load().get(name).map_or(0, |identity| identity.version);
-        let before = version();
-        if self.identities.load().get(name).is_some_and(|identity| identity.usable(unix_seconds()).is_some()) {
+        let before = after.unwrap_or_else(version);
+        // Of all requests that one expiry fails, the first asks; the others find what it brought.
+        if after.is_some_and(|after| version() != after) {
+            return;
+        }
+        if after.is_none() && self.identities.load().get(name).is_some_and(|identity| identity.usable(unix_seconds()).is_some()) {
             return;
         }
         self.outbox.push(OutboxEvent::Refresh { identity: name.to_owned() });

@@ -14,10 +14,11 @@
 //! the driver's mistake and refuses the request; nothing panics.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
-use http::header::HeaderMap;
+use http::header::{DATE, HeaderMap};
 use http::{HeaderName, HeaderValue, Method, Response};
 use sha2::{Digest, Sha256};
 use sigward_sigv4::chunked::{ChunkSigner, Encoder, Framing};
@@ -43,15 +44,17 @@ pub struct Config {
     pub settings: EngineSettings,
     /// The routes.
     pub router: Router,
-    /// The operations.
+    /// The hosts and operations.
     pub knowledge: Arc<Knowledge>,
+    /// Seconds that AWS's clock is ahead of ours, as its answers taught. Signatures follow it, the system's clock does not.
+    pub skew: AtomicI64,
 }
 
 impl Config {
     /// Checks the settings. `knowledge`: what was read of the table that they name. The error names the field and the mend.
     pub fn new(settings: EngineSettings, knowledge: Arc<Knowledge>) -> Result<Self, String> {
         let router = Router::new(&settings.routes)?;
-        Ok(Self { settings, router, knowledge })
+        Ok(Self { settings, router, knowledge, skew: AtomicI64::new(0) })
     }
 
     /// True if TLS to this host is to be intercepted.
@@ -194,6 +197,8 @@ pub enum Step {
     Refresh {
         /// Its name.
         identity: Arc<str>,
+        /// AWS says that those of this version have expired: another version is needed. `None`: any that are usable.
+        after: Option<u64>,
     },
     /// Send this; tell `Response` or `Failed`.
     Send(Box<Outgoing>),
@@ -257,6 +262,13 @@ pub struct Exchange {
     /// What followed a body that was unwrapped and read whole.
     trailers: HeaderMap,
     unwrapped: bool,
+    /// Seconds that the last answer's `Date` was ahead of our clock.
+    ahead: Option<i64>,
+    /// Expired credentials and wrong clocks are mended once each.
+    refreshed: bool,
+    corrected: bool,
+    /// The version of the identity that signed last.
+    signed_with: u64,
     record: Record,
 }
 
@@ -284,6 +296,10 @@ impl Exchange {
             body: BodyPlan::Empty,
             trailers: HeaderMap::new(),
             unwrapped: false,
+            ahead: None,
+            refreshed: false,
+            corrected: false,
+            signed_with: 0,
             record: Record::default(),
         }
     }
@@ -322,7 +338,7 @@ impl Exchange {
             (State::AwaitingCredentials, Event::Refreshed) => self.attempt(at, false),
             (State::Sending, Event::Response { status, headers }) => self.response(status, headers, at),
             (State::ReadingCode { status }, Event::ResponseBody { prefix }) => match judge::judge_body(status, prefix) {
-                Verdict::Retry(class) => self.again(class, status.to_string(), at),
+                Verdict::Retry(class) => self.repeat(class, status, at),
                 _ => self.deliver(status, at),
             },
             (State::Waiting, Event::Elapsed) => self.attempt(at, true),
@@ -606,23 +622,25 @@ impl Exchange {
                 if may_refresh && !known_to_fail {
                     let identity = Arc::clone(&signing.identity);
                     self.state = State::AwaitingCredentials;
-                    return Step::Refresh { identity };
+                    return Step::Refresh { identity, after: None };
                 }
                 let refusal = no_credentials(&signing.identity, identity);
                 return self.refuse(&refusal);
             };
+            let version = identity.map_or(0, |identity| identity.version);
             // What the client says of the body's hash is replaced, not left beside ours.
             let content_sha256 = signing.options.content_sha256 || headers.contains_key(sign::CONTENT_SHA256);
             let terms = Terms {
                 credentials,
                 scope: Scope { region: &signing.region, signing_name: &signing.service, style: signing.style },
                 options: Options { content_sha256, ..signing.options },
-                unix_seconds: at.unix_seconds,
+                unix_seconds: at.unix_seconds.saturating_add_signed(self.config.skew.load(Ordering::Relaxed)),
             };
             match self.signed(head, &terms, signing.in_query, credentials, &mut headers) {
                 Ok((presigned, wrapped)) => {
                     path = presigned.unwrap_or(path);
                     wrap = wrapped;
+                    self.signed_with = version;
                 }
                 Err(error) => {
                     let refusal = Refusal::client(400, error.slug(), format!("the request cannot be signed: {error}."), error.hint());
@@ -705,17 +723,58 @@ impl Exchange {
     }
 
     fn response(&mut self, status: u16, headers: &HeaderMap, at: &Moment<'_>) -> Step {
-        if !self.may_repeat(at) {
+        let date = headers.get(DATE).and_then(|value| httpdate::parse_http_date(value.to_str().ok()?).ok());
+        let theirs = date.and_then(|date| date.duration_since(UNIX_EPOCH).ok()).map(|since| since.as_secs());
+        self.ahead = theirs.map(|theirs| theirs.cast_signed().saturating_sub(at.unix_seconds.cast_signed()));
+        if !(self.may_repeat(at) || self.may_mend(at)) {
             return self.deliver(status, at);
         }
         match judge::judge_head(status, headers) {
             Verdict::Deliver => self.deliver(status, at),
-            Verdict::Retry(class) => self.again(class, status.to_string(), at),
+            Verdict::Retry(class) => self.repeat(class, status, at),
             Verdict::ReadCode => {
                 self.state = State::ReadingCode { status };
                 Step::ReadCode { limit: CODE_PREFIX }
             }
         }
+    }
+
+    /// An answer that another attempt may better: at once with other credentials or another time, else after a wait.
+    fn repeat(&mut self, class: RetryClass, status: u16, at: &Moment<'_>) -> Step {
+        let skew = self.config.skew.load(Ordering::Relaxed);
+        let ahead = self.ahead.filter(|ahead| class == RetryClass::Skew || ahead.abs_diff(skew) > judge::SKEW_LIMIT);
+        match (class, &self.signing) {
+            (RetryClass::Transient | RetryClass::Throttling, _) if self.may_repeat(at) => self.again(class, status.to_string(), at),
+            (RetryClass::Expired, Some(signing)) if self.may_mend(at) && !self.refreshed => {
+                let identity = Arc::clone(&signing.identity);
+                self.refreshed = true;
+                self.tell(format!("{status} expired"), at);
+                self.state = State::AwaitingCredentials;
+                Step::Refresh { identity, after: Some(self.signed_with) }
+            }
+            (RetryClass::Skew | RetryClass::Signature, Some(_)) if self.may_mend(at) && !self.corrected => match ahead {
+                Some(ahead) => {
+                    self.config.skew.store(ahead, Ordering::Relaxed);
+                    self.corrected = true;
+                    self.tell(format!("{status} clock {ahead:+} s"), at);
+                    self.attempt(at, true)
+                }
+                None => self.deliver(status, at),
+            },
+            _ => self.deliver(status, at),
+        }
+    }
+
+    /// What was signed can be signed and sent again.
+    fn may_mend(&self, at: &Moment<'_>) -> bool {
+        self.record.disposition == Disposition::Sign
+            && !(self.refreshed && self.corrected)
+            && self.replayable()
+            && self.deadline().is_none_or(|deadline| at.since_start < deadline)
+    }
+
+    fn replayable(&self) -> bool {
+        self.body != BodyPlan::Stream && self.upgrade.is_none()
     }
 
     fn failed(&mut self, failure: &Failure, at: &Moment<'_>) -> Step {
@@ -782,9 +841,8 @@ impl Exchange {
 
     /// Attempts are left, and what was sent can be sent again.
     fn may_repeat(&self, at: &Moment<'_>) -> bool {
-        let replayable = self.body != BodyPlan::Stream && self.upgrade.is_none();
         let attempts_left = (self.record.attempts.len() as u32) + 1 < self.config.settings.retry.attempts;
-        replayable && attempts_left && self.deadline().is_none_or(|deadline| at.since_start < deadline)
+        self.replayable() && attempts_left && self.deadline().is_none_or(|deadline| at.since_start < deadline)
     }
 
     fn again(&mut self, class: RetryClass, mut outcome: String, at: &Moment<'_>) -> Step {

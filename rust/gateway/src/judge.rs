@@ -17,6 +17,12 @@ pub enum RetryClass {
     Transient,
     /// Too many calls.
     Throttling,
+    /// The session token has expired: other credentials may be there.
+    Expired,
+    /// The signature's time is wrong: AWS's own clock stands in `Date`.
+    Skew,
+    /// The signature is wrong, perhaps for its time.
+    Signature,
 }
 
 /// What a response head says about a repeat.
@@ -51,6 +57,14 @@ const THROTTLING_CODES: &[&str] = &[
 /// Error codes that come as a 4xx and are transient all the same.
 const TRANSIENT_CODES: &[&str] = &["RequestTimeout", "RequestTimeoutException"];
 
+/// Error codes of credentials that have expired, and of clocks that are wrong. Source: the AWS SDKs' clock skew handling.
+const EXPIRED_CODES: &[&str] = &["ExpiredToken", "ExpiredTokenException"];
+const SKEW_CODES: &[&str] = &["RequestExpired", "RequestInTheFuture", "RequestTimeTooSkewed"];
+const SIGNATURE_CODES: &[&str] = &["AuthFailure", "InvalidSignatureException", "SignatureDoesNotMatch"];
+
+/// A signature that is wrong for its time is wrong by more than this: AWS takes 5 minutes. Seconds.
+pub const SKEW_LIMIT: u64 = 240;
+
 /// How much of an error body is read for its code, bytes.
 pub const CODE_PREFIX: usize = 16 << 10;
 
@@ -76,11 +90,14 @@ pub fn judge_body(status: u16, prefix: &[u8]) -> Verdict {
 }
 
 fn class_of_code(code: &str) -> Option<RetryClass> {
-    if THROTTLING_CODES.contains(&code) {
-        Some(RetryClass::Throttling)
-    } else {
-        TRANSIENT_CODES.contains(&code).then_some(RetryClass::Transient)
-    }
+    let classes = [
+        (THROTTLING_CODES, RetryClass::Throttling),
+        (TRANSIENT_CODES, RetryClass::Transient),
+        (EXPIRED_CODES, RetryClass::Expired),
+        (SKEW_CODES, RetryClass::Skew),
+        (SIGNATURE_CODES, RetryClass::Signature),
+    ];
+    classes.iter().find(|(codes, _)| codes.contains(&code)).map(|(_, class)| *class)
 }
 
 /// `x-amzn-errortype: com.amazon#Code:http://…` and `x-amzn-query-error: Code;Sender`.
@@ -134,6 +151,7 @@ pub fn delay(settings: &RetrySettings, class: RetryClass, n: u32, random: f64) -
     let scale = match class {
         RetryClass::Transient => settings.base,
         RetryClass::Throttling => settings.throttle_base,
+        RetryClass::Expired | RetryClass::Skew | RetryClass::Signature => return Duration::ZERO,
     };
     let grown = scale.saturating_mul(1_u32.checked_shl(n.saturating_sub(1)).unwrap_or(u32::MAX));
     grown.min(settings.cap).mul_f64(random.clamp(0.0, 1.0))
@@ -186,6 +204,9 @@ mod tests {
         assert_eq!(judge_body(400, b"<Error><Code>RequestTimeout</Code>"), Verdict::Retry(RetryClass::Transient));
         assert_eq!(judge_body(503, b"oops"), Verdict::Retry(RetryClass::Transient));
         assert_eq!(judge_body(503, b"<Code>SlowDown</Code>"), throttling);
+        assert_eq!(judge_body(403, b"<Code>ExpiredToken</Code>"), Verdict::Retry(RetryClass::Expired));
+        assert_eq!(judge_body(403, b"<Code>RequestTimeTooSkewed</Code>"), Verdict::Retry(RetryClass::Skew));
+        assert_eq!(judge_body(400, br#"{"__type":"InvalidSignatureException"}"#), Verdict::Retry(RetryClass::Signature));
         for body in [&b""[..], b"__type", b"__type\"", b"__type\":\"", b"<Code>", b"__type\x78", b"__type\x78\xff", b"__type\x77ab"] {
             assert_eq!(judge_body(400, body), Verdict::Deliver);
         }

@@ -249,7 +249,7 @@ fn without_credentials_it_asks_once_and_then_says_what_was_tried() {
     let mut drive = Drive::new("{}");
     drive.identities.clear();
     let step = drive.tell(Event::Head(head(HOST, BodySize::Known(0))));
-    assert!(matches!(step, Step::Refresh { ref identity } if &**identity == "default"));
+    assert!(matches!(step, Step::Refresh { ref identity, after: None } if &**identity == "default"));
     let failures: Arc<[(String, String)]> = [("env".to_owned(), "not set".to_owned())].into();
     drive.identities.insert("default".into(), Identity { failures, ..Identity::default() });
     let Step::Reply(response) = drive.tell(Event::Refreshed) else { panic!("no reply") };
@@ -368,4 +368,52 @@ fn events_out_of_order_refuse_and_never_panic() {
     }
     let mut drive = Drive::new("{}");
     assert_eq!(refused(drive.tell(Event::Elapsed)), (500, "out-of-order".into()));
+}
+
+fn error(code: &'static str, date: Option<&'static str>) -> HeaderMap {
+    let mut headers = HeaderMap::from_iter([(HeaderName::from_static("x-amzn-errortype"), HeaderValue::from_static(code))]);
+    headers.extend(date.map(|date| (HeaderName::from_static("date"), HeaderValue::from_static(date))));
+    headers
+}
+
+#[test]
+fn expired_credentials_are_asked_for_anew_once_also_without_retries() {
+    let mut drive = Drive::new(r#"{"retry": {"attempts": 1}}"#);
+    sent(drive.tell(Event::Head(head(HOST, BodySize::Known(0)))));
+    let step = drive.tell(Event::Response { status: 403, headers: &error("ExpiredTokenException", None) });
+    assert!(matches!(step, Step::Refresh { after: Some(0), .. }), "{step:?}");
+    let fresh = Credentials::new("AKIDFRESH", "secret", None).unwrap();
+    drive.identities.insert("default".into(), Identity { credentials: Some(Arc::new(fresh)), version: 1, ..Identity::default() });
+    let again = sent(drive.tell(Event::Refreshed));
+    assert!(again.headers["authorization"].to_str().unwrap().contains("Credential=AKIDFRESH/"));
+    assert!(matches!(drive.tell(Event::Response { status: 403, headers: &error("ExpiredTokenException", None) }), Step::Deliver));
+    assert_eq!(drive.exchange.record().attempts.len(), 2);
+}
+
+#[test]
+fn a_wrong_clock_is_learnt_from_awss_and_kept_for_the_next_request() {
+    let mut drive = Drive::new("{}");
+    sent(drive.tell(Event::Head(head(HOST, BodySize::Known(0)))));
+    let skewed = error("RequestTimeTooSkewed", Some("Sun, 30 Aug 2015 13:36:00 GMT"));
+    let again = sent(drive.tell(Event::Response { status: 403, headers: &skewed }));
+    assert_eq!(again.headers["x-amz-date"], "20150830T133600Z");
+    assert!(matches!(drive.tell(Event::Response { status: 403, headers: &skewed }), Step::Deliver));
+    drive.exchange = Exchange::new(Arc::clone(drive.exchange.config()), 8);
+    let next = sent(drive.tell(Event::Head(head(HOST, BodySize::Known(0)))));
+    assert_eq!(next.headers["x-amz-date"], "20150830T133600Z");
+}
+
+#[test]
+fn a_wrong_signature_is_the_clocks_fault_only_if_the_clock_is_wrong() {
+    for (date, repeated) in [
+        ("Sun, 30 Aug 2015 12:39:59 GMT", false),
+        ("Sun, 30 Aug 2015 12:46:00 GMT", true),
+        ("Sun, 30 Aug 2015 12:26:00 GMT", true),
+        ("yesterday", false),
+    ] {
+        let mut drive = Drive::new("{}");
+        sent(drive.tell(Event::Head(head(HOST, BodySize::Known(0)))));
+        let step = drive.tell(Event::Response { status: 403, headers: &error("SignatureDoesNotMatch", Some(date)) });
+        assert_eq!(matches!(step, Step::Send(_)), repeated, "{date}");
+    }
 }
