@@ -10,7 +10,7 @@ pub(crate) mod table;
 use sigward_sigv4::Style;
 
 use crate::knowledge::Knowledge;
-use table::{HostRow, HostScope};
+use table::{HostRow, HostScope, Key};
 
 /// How a host's requests are signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,31 +169,23 @@ fn in_table<'h>(
     suffix: &'static Suffix,
     hint: Option<Hint<'_>>,
 ) -> Option<Recognised<'h>> {
-    const MARK: &str = "{r}";
     let hosts = &knowledge.hosts;
     let label = rest.rsplit('.').find(|label| is_region(label));
-    let by_pattern = |rest: &str| {
+    let find = |customers: bool, rest: &str| {
+        let Some(label) = label else { return hosts.find(Key { customers, before: rest, after: None }) };
         // `label` is a part of `rest`.
-        let at = (label?.as_ptr() as usize).checked_sub(rest.as_ptr() as usize)?;
-        let (before, after) = (rest.get(..at)?, rest.get(at + label?.len()..)?);
-        hosts.find(&[before, MARK, after])
+        let at = (label.as_ptr() as usize).checked_sub(rest.as_ptr() as usize)?;
+        let (before, after) = (rest.get(..at)?, Some(rest.get(at + label.len()..)?));
+        hosts.find(Key { customers, before, after })
     };
+    // One star stands for all of a customer's labels.
     let customers = || {
         let front = rest.split_once('.')?.1;
-        let deeper = || front.split_once('.').map(|(_, rest)| rest);
-        let starred = |front: &str| {
-            // One star stands for all of a customer's labels.
-            let Some(label) = label else { return hosts.find(&["*.", front]) };
-            let at = (label.as_ptr() as usize).checked_sub(front.as_ptr() as usize)?;
-            hosts.find(&["*.", front.get(..at)?, MARK, front.get(at + label.len()..)?])
-        };
-        starred(front).or_else(|| starred(deeper()?))
+        find(true, front).or_else(|| find(true, front.split_once('.')?.1))
     };
-    let row = match label {
-        Some(_) => by_pattern(rest).or_else(customers).or_else(|| hosts.find(&[rest]))?,
-        None => hosts.find(&[rest]).or_else(customers)?,
-    };
-    let row = if row.deviates { hosts.find(&[host]).unwrap_or(row) } else { row };
+    let whole = |host| hosts.find(Key { customers: false, before: host, after: None });
+    let row = find(false, rest).or_else(customers).or_else(|| label.and_then(|_| whole(rest)))?;
+    let row = if row.deviates { whole(host).unwrap_or(row) } else { row };
     scopes(row, label, rest, suffix, hint)
 }
 
@@ -264,7 +256,9 @@ fn vpc_endpoint<'h>(knowledge: &'h Knowledge, rest: &'h str, suffix: &'static Su
     if matches!(service, "s3" | "s3-accesspoint" | "s3-control") {
         return Some(Recognised { style: Style::S3, ..found("s3", region, suffix) });
     }
-    match knowledge.hosts.find(&[service, ".{r}"]) {
+    // `service` ends `front`, and a dot follows in `rest`.
+    let before = rest.get(front.len() - service.len()..=front.len())?;
+    match knowledge.hosts.find(Key { customers: false, before, after: Some("") }) {
         Some(row) => scopes(row, Some(region), rest, suffix, None).filter(|found| found.variant.signed()),
         None => Some(found(single(service)?, region, suffix)),
     }

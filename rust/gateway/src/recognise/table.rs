@@ -37,7 +37,7 @@ impl Hosts {
         let mut slots = vec![(0, 0); (rows.len() * 2).next_power_of_two().max(2)];
         let mask = slots.len() - 1;
         for (number, row) in (1..).zip(&rows) {
-            let hash = hash(&[&row.pattern]);
+            let hash = Key::of(&row.pattern).hash();
             let mut at = hash as usize & mask;
             while slots.get(at).is_some_and(|(_, taken)| *taken != 0) {
                 at = (at + 1) & mask;
@@ -49,14 +49,14 @@ impl Hosts {
         Self { rows, slots }
     }
 
-    /// The row whose pattern is these pieces, one after the other.
-    pub(crate) fn find(&self, pieces: &[&str]) -> Option<&HostRow> {
-        let (hash, mask) = (hash(pieces), self.slots.len() - 1);
+    /// The row of this pattern.
+    pub(crate) fn find(&self, key: Key<'_>) -> Option<&HostRow> {
+        let (hash, mask) = (key.hash(), self.slots.len() - 1);
         let mut at = hash as usize & mask;
         loop {
             let (half, number) = *self.slots.get(at)?;
             let row = self.rows.get((number as usize).checked_sub(1)?)?;
-            if half == (hash >> 32) as u32 && is(&row.pattern, pieces) {
+            if half == (hash >> 32) as u32 && key.is(&row.pattern) {
                 return Some(row);
             }
             at = (at + 1) & mask;
@@ -64,17 +64,49 @@ impl Hosts {
     }
 }
 
-fn is(mut pattern: &str, pieces: &[&str]) -> bool {
-    pieces.iter().all(|piece| pattern.strip_prefix(piece).inspect(|rest| pattern = rest).is_some()) && pattern.is_empty()
+/// A pattern in its parts.
+#[derive(Clone, Copy)]
+pub(crate) struct Key<'a> {
+    /// A customer's labels stand before it.
+    pub(crate) customers: bool,
+    /// What stands before the region; without one, all of it.
+    pub(crate) before: &'a str,
+    /// What stands behind the region.
+    pub(crate) after: Option<&'a str>,
 }
 
-/// FNV-1a's step over the bytes of all pieces, its halves mixed at the end.
-fn hash(pieces: &[&str]) -> u64 {
-    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-    for piece in pieces {
-        for byte in piece.bytes() {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+impl<'a> Key<'a> {
+    fn of(pattern: &'a str) -> Self {
+        let (customers, rest) = pattern.strip_prefix(CUSTOMERS).map_or((false, pattern), |rest| (true, rest));
+        let (before, after) = rest.split_once(REGION).map_or((rest, None), |(before, after)| (before, Some(after)));
+        Self { customers, before, after }
+    }
+
+    fn is(&self, pattern: &str) -> bool {
+        let rest = if self.customers { pattern.strip_prefix(CUSTOMERS) } else { Some(pattern) };
+        let Some(rest) = rest.and_then(|rest| rest.strip_prefix(self.before)) else { return false };
+        match self.after {
+            Some(after) => rest.strip_prefix(REGION) == Some(after),
+            None => rest.is_empty(),
         }
     }
-    hash ^ (hash >> 29)
+
+    fn hash(&self) -> u64 {
+        let before = hash(self.before, 0x243f_6a88_85a3_08d3 ^ u64::from(self.customers));
+        let all = self.after.map_or(before, |after| hash(after, !before));
+        all ^ (all >> 29)
+    }
+}
+
+const REGION: &str = "{r}";
+const CUSTOMERS: &str = "*.";
+
+/// Eight bytes a step, by multiplication and rotation (as in the Firefox hash).
+fn hash(text: &str, seed: u64) -> u64 {
+    let step = |hash: u64, word: u64| (hash.rotate_left(23) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
+    let (words, rest) = text.as_bytes().as_chunks::<8>();
+    let hash = words.iter().fold(seed, |hash, word| step(hash, u64::from_le_bytes(*word)));
+    let last = rest.iter().fold(text.len() as u64, |word, byte| (word << 8) | u64::from(*byte));
+    let mixed = step(hash, last);
+    mixed ^ (mixed >> 32)
 }
