@@ -1,8 +1,10 @@
 """What unit tests share."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from moto.server import ThreadedMotoServer
 
 from tests.shell import Shell
 
@@ -11,3 +13,13 @@ from tests.shell import Shell
 def sigward(tmp_path: Path) -> Shell:
     """The command line, in a home of its own."""
     return Shell(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def moto() -> Iterator[str]:
+    """moto's server."""
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()

@@ -16,6 +16,8 @@ COMMANDS = {
     "explain": "Say why AWS refused a signature, from the body of its answer.",
     "token": "Print a token for RDS, ElastiCache, MSK or EKS.",
     "whoami": "Say whose credentials sigward would use, and from where.",
+    "imds": "Read EC2's instance metadata (version 2): the role's name, the region, user data.",
+    "login": "Open a session with an MFA code.",
     "knowledge": "What sigward knows of a host; a table of the botocore that is installed.",
     "actions": "Say which operation a request is, and which IAM actions it needs.",
     "env": "Print the variables that send a program through sigward.",

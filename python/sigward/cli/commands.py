@@ -158,6 +158,33 @@ class Whoami(Command):
         return whoami(self)
 
 
+class Login(Command):
+    """Open a session with an MFA code: sigward login --profile P. A running sigward picks it up; so does the AWS CLI, for a role."""
+
+    serial: str | None = Field(None, description="The MFA device's ARN; none: the profile's mfa_serial.")
+    duration: int | None = Field(None, ge=900, le=129600, description="Seconds that the session lives; none: 3600.")
+    code_command: str | None = Field(None, description="A command that prints the code; none: asked for, or read from standard input.")
+
+    def execute(self) -> int:
+        from sigward.cli.login import login
+
+        return login(self)
+
+
+class Imds(Command):
+    """Read EC2's instance metadata: sigward imds get PATH, sigward imds role. It holds the role's name, never its policy."""
+
+    what: CliPositionalArg[Literal["get", "role"]] = Field(description="get or role.")
+    path: CliPositionalArg[str | None] = Field(
+        None, description="get: `/latest/user-data`, or below /latest/meta-data without a slash in front: `placement/region`."
+    )
+
+    def execute(self) -> int:
+        from sigward.cli.imds import imds
+
+        return imds(self)
+
+
 class KnowledgeOf(Command):
     """What sigward knows of AWS's hosts: knowledge show HOST, knowledge refresh (a table of the installed botocore)."""
 
@@ -281,6 +308,8 @@ COMMANDS: dict[str, type[Command]] = {
     "explain": Explain,
     "token": Token,
     "whoami": Whoami,
+    "login": Login,
+    "imds": Imds,
     "knowledge": KnowledgeOf,
     "actions": ActionsOf,
     "env": Env,

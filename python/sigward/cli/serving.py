@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sigward import _core
-from sigward.credentials import Chain, Keeper, Snapshot, resolve_region
+from sigward.credentials import Chain, Keeper, Snapshot, Watcher, resolve_region
 from sigward.environ import ClientEnvironment, without_own_proxy
 from sigward.errors import SigwardError, UnavailableError, UsageError
 from sigward.settings import DEFAULT_IDENTITY, Settings
@@ -47,7 +47,9 @@ class Service:
             self.engine = _core.Engine(settings.engine_json(region.name))
         except _core.SettingsError as error:
             raise UsageError(f"{error}.", hint=error.hint) from error
-        self.keepers = {name: self._keeper(name, chain) for name, chain in settings.chains(region.name).items()}
+        chains = settings.chains(region.name)
+        self.keepers = {name: self._keeper(name, chain) for name, chain in chains.items()}
+        self.watcher = Watcher({self.keepers[name]: chain.watched() for name, chain in chains.items()})
         self.front: Any = None
         self.admin: tuple[str, int] | None = None
 
@@ -88,6 +90,7 @@ class Service:
         CertificateAuthority(settings.ca_dir).ensure()
         for keeper in self.keepers.values():
             keeper.start()
+        self.watcher.start()
         if settings.admin != "off":
             try:
                 self.admin = self.engine.admin(settings.admin)
@@ -115,6 +118,7 @@ class Service:
             await self.front.drain()
         for keeper in self.keepers.values():
             keeper.close()
+        self.watcher.close()
         self.engine.close()
 
     def ready_line(self) -> str:

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -111,13 +112,30 @@ class Chain:
     def _walk(self) -> Found | Failure:
         if self.assume.process is not None or self.assume.web_identity_token_file is not None:
             return self._alone()
-        outcome = self._base()
+        outcome = self._logged_in() or self.base()
         if self.assume.role_arn is None or isinstance(outcome, Failure):
             return outcome
         try:
             return Found(self._assumed(outcome.snapshot), outcome.passed)
         except Exception as error:
             return Failure((*outcome.passed, ("identity-role", f"{self.assume.role_arn}: {explain(error)}")))
+
+    def _logged_in(self) -> Found | None:
+        """The session that `sigward login` opened for a profile with plain keys, until it expires."""
+        from sigward.credentials import mfa
+
+        kept = mfa.session(self.profile or os.environ.get("AWS_PROFILE"))
+        alive = kept is not None and (kept.expires_at or 0) > time.time()
+        # Keys in the environment come first, as they do in the chain.
+        return Found(kept, ()) if kept is not None and alive and not (self.profile is None and "AWS_ACCESS_KEY_ID" in os.environ) else None
+
+    def watched(self) -> list[str]:
+        """Files whose change may mean other keys."""
+        from sigward.credentials.mfa import directory
+
+        files = [os.environ.get("AWS_CONFIG_FILE", "~/.aws/config"), os.environ.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials")]
+        token = self.assume.web_identity_token_file or os.environ.get("AWS_WEB_IDENTITY_TOKEN_FILE")
+        return [os.path.expanduser(file) for file in (*files, *([token] if token else []), str(directory()))]  # noqa: PTH111
 
     def _alone(self) -> Found | Failure:
         """Keys that ask for no others: of a process, or for a token in a file."""
@@ -132,7 +150,7 @@ class Chain:
                 made = freeze(ProcessProvider("it", lambda: profile, popen=self._process).load(), name)
             else:
                 fetcher = AssumeRoleWithWebIdentityCredentialFetcher(
-                    self._session().create_client,
+                    self.session().create_client,
                     FileWebIdentityTokenLoader(wanted.web_identity_token_file),
                     wanted.role_arn or "",
                     extra_args=self._session_terms(web_identity=True),
@@ -147,7 +165,7 @@ class Chain:
 
         keys = Credentials(source.access_key_id, source.secret_access_key, source.session_token)
         fetcher = AssumeRoleCredentialFetcher(
-            self._session().create_client, keys, self.assume.role_arn or "", extra_args=self._session_terms()
+            self.session().create_client, keys, self.assume.role_arn or "", extra_args=self._session_terms()
         )
         made = of_fetched(fetcher.fetch_credentials(), f"{source.provider} → identity-role")
         if made is None:
@@ -170,7 +188,8 @@ class Chain:
             }
         return {name: value for name, value in terms.items() if value is not None}
 
-    def _base(self) -> Found | Failure:
+    def base(self) -> Found | Failure:
+        """botocore's chain alone."""
         reasons: list[tuple[str, str]] = []
         try:
             for provider in self._providers():
@@ -187,7 +206,7 @@ class Chain:
         return Failure(tuple(reasons))
 
     def _providers(self) -> Iterator[Any]:
-        session = self._session()
+        session = self.session()
         # The resolver reads the profile as soon as it is made, so a missing one is told first.
         session.get_scoped_config()
         providers: list[Any] = session.get_component("credential_provider").providers
@@ -204,6 +223,10 @@ class Chain:
             provider._popen = self._process
         elif provider.METHOD == "assume-role":
             provider._prompter = no_mfa
+            if self._asks_for_mfa():
+                from sigward.credentials.mfa import cache
+
+                provider.cache = cache()
             builder = provider._profile_provider_builder
             create = builder._create_process_provider
 
@@ -214,11 +237,16 @@ class Chain:
 
             builder._create_process_provider = create_process_provider
 
+    def _asks_for_mfa(self) -> bool:
+        """Only such profiles read the AWS CLI's cache: all others ask STS anew."""
+        return bool(self.session().get_scoped_config().get("mfa_serial"))
+
     def _process(self, command: list[str], **pipes: Any) -> "Process":
         # It ends before the walk's deadline, so that the walk can tell what hung.
         return Process(command, self.deadline * 0.8, **pipes)
 
-    def _session(self) -> "Session":
+    def session(self) -> "Session":
+        """botocore's session for this chain: short waits, few attempts."""
         from botocore.config import Config
         from botocore.session import Session
 
@@ -280,9 +308,7 @@ def ecs_task() -> str | None:
 
 def no_mfa(prompt: str) -> NoReturn:
     """Instead of `getpass`. Raises `RuntimeError`."""
-    raise RuntimeError(
-        "the profile asks for an MFA code, and nobody is there to type it: export temporary keys (aws configure export-credentials)"
-    )
+    raise RuntimeError("the profile asks for an MFA code, and nobody is there to type it: run `sigward login` with this profile")
 
 
 def freeze(credentials: Any, provider: str) -> Snapshot | None:

@@ -5,6 +5,7 @@ unless there are no keys at all; while a refresh fails, the old keys serve until
 """
 
 import logging
+import os
 import random
 import threading
 import time
@@ -114,3 +115,39 @@ class Keeper:
         left = self.snapshot.expires_at - self._clock()
         ahead = min(ADVISORY, left / 2) + random.uniform(0, min(JITTER, left / 4))  # noqa: S311
         return max(1.0, left - ahead)
+
+
+class Watcher:
+    """Tells keepers when one of their files has changed: a login, a renewed token, edited keys. Looks every `period` seconds."""
+
+    def __init__(self, watched: dict[Keeper, list[str]], *, period: float = 2.0) -> None:
+        self._watched, self._period = watched, period
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sigward-watcher", daemon=True)
+
+    def start(self) -> None:
+        """Begins to look; what is there now counts as known."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self._stop.set()
+
+    def _run(self) -> None:
+        known = {keeper: [stamp(file) for file in files] for keeper, files in self._watched.items()}
+        while not self._stop.wait(self._period):
+            for keeper, files in self._watched.items():
+                now = [stamp(file) for file in files]
+                if now != known[keeper]:
+                    known[keeper] = now
+                    logger.info("files with credentials have changed: they are read anew")
+                    keeper.request_refresh()
+
+
+def stamp(file: str) -> tuple[int, int, int] | None:
+    """What changes when a file does; of a directory, when files come and go. None: it is not there."""
+    try:
+        found = os.stat(file)  # noqa: PTH116
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino

@@ -77,6 +77,8 @@ class Imds(Handler):
             return self.reply(200, ROLE)
         if self.path == base + ROLE:
             return self.reply(200, json.dumps({"Code": "Success", "Type": "AWS-HMAC", **self.server.answer}))
+        if self.path == "/latest/meta-data/placement/region":
+            return self.reply(200, "eu-west-3")
         return self.reply(404)
 
 
