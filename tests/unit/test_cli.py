@@ -296,6 +296,28 @@ def test_serve_says_when_it_is_ready_and_stops_on_a_signal(sigward: Shell, numbe
         process.communicate()
 
 
+def test_sighup_reads_credentials_anew(sigward: Shell) -> None:
+    process = sigward.keys().start("serve", "--listen", "127.0.0.1:0", "--admin", "off")
+    watchdog = threading.Timer(60, process.kill)
+    watchdog.start()
+    try:
+        assert process.stderr is not None
+        loads, sent = 0, False
+        for line in process.stderr:
+            loads += "credentials from env" in line
+            sent |= "listening" in line
+            if loads == 1 and sent and process.poll() is None:
+                process.send_signal(signal.SIGHUP)
+                sent = False
+            if loads == 2:
+                break
+        assert loads == 2
+    finally:
+        watchdog.cancel()
+        process.kill()
+        process.communicate()
+
+
 def test_serve_on_an_address_in_use(sigward: Shell) -> None:
     process = sigward.keys().start("serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
     try:

@@ -81,6 +81,12 @@ class Service:
         else:
             self.engine.set_credentials_failed(identity, [(identity, "no route names this identity")])
 
+    def reload(self) -> None:
+        """Reads every identity's credentials anew; until that is done, the old ones serve."""
+        logger.info("credentials are read anew")
+        for keeper in self.keepers.values():
+            keeper.request_refresh()
+
     async def start(self) -> None:
         """Everything listens when it returns; credentials may still be loading. Raises `SigwardError`."""
         from sigward.ca import CertificateAuthority
@@ -152,7 +158,7 @@ def load_addon(path: Path) -> object:
 
 
 def serve(settings: Settings) -> int:
-    """Serves until SIGTERM or SIGINT; a second one ends at once."""
+    """Serves until SIGTERM or SIGINT; a second one ends at once. SIGHUP reads credentials anew."""
     start_logging(settings.log_level)
     take_environment(without_own_proxy(dict(os.environ)))
 
@@ -169,6 +175,7 @@ def serve(settings: Settings) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, asked)
         service = Service(settings)
+        loop.add_signal_handler(signal.SIGHUP, service.reload)
         try:
             await service.start()
             tell(f"sigward: {service.ready_line()}")
