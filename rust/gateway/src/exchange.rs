@@ -756,7 +756,7 @@ impl Exchange {
                 Some(ahead) => {
                     self.config.skew.store(ahead, Ordering::Relaxed);
                     self.corrected = true;
-                    self.tell(format!("{status} clock {ahead:+} s"), at);
+                    self.tell(format!("{status} clock"), at);
                     self.attempt(at, true)
                 }
                 None => self.deliver(status, at),

@@ -123,6 +123,26 @@ def test_old_keys_serve_while_refreshing_fails(make: Any) -> None:
     assert bench.failures == [DOWN.reasons]
 
 
+def test_an_outage_of_ten_minutes_is_not_noticed(make: Any) -> None:
+    """The source is away from the first renewal on, and comes back ten minutes later: the keys are valid all the while."""
+    bench = make(keys("ONE"))
+    bench.until_idle()
+    bench.source.outcomes = [DOWN]
+    bench.pass_time()
+    began, tries, pauses = bench.now, 1, set()
+    while bench.now < began + 600:
+        assert bench.keeper.snapshot.expires_at > bench.now
+        pauses.add(round(bench.waits[-1], 3))
+        bench.pass_time()
+        tries += 1
+    assert 10 <= tries <= 6 + 600 / (LAST_RETRY / 2), "bounded, and not given up"
+    assert len(pauses) > tries / 2, "jittered"
+    bench.source.outcomes = [keys("TWO", at=bench.now)]
+    bench.pass_time()
+    assert bench.published == ["ONE", "TWO"]
+    assert bench.keeper.snapshot.expires_at > bench.now
+
+
 def test_failures_back_off_and_end(make: Any) -> None:
     bench = make(*[DOWN] * 9, keys("ONE"))
     pauses = [bench.until_idle(), *(bench.pass_time() for _ in range(8))]
