@@ -208,13 +208,13 @@ class Chain:
     def _providers(self) -> Iterator[Any]:
         session = self.session()
         # The resolver reads the profile as soon as it is made, so a missing one is told first.
-        session.get_scoped_config()
+        asks_for_mfa = bool(session.get_scoped_config().get("mfa_serial"))
         providers: list[Any] = session.get_component("credential_provider").providers
         for provider in providers:
-            self._unattended(provider)
+            self._unattended(provider, asks_for_mfa=asks_for_mfa)
         return iter(providers)
 
-    def _unattended(self, provider: Any) -> None:
+    def _unattended(self, provider: Any, *, asks_for_mfa: bool) -> None:
         """Nobody sits before a proxy: a process that hangs is killed, and nothing asks for an MFA code on the terminal.
 
         Private attributes of botocore's, pinned by tests/unit/credentials/test_chain.py: its constructors offer no way from a session.
@@ -223,7 +223,8 @@ class Chain:
             provider._popen = self._process
         elif provider.METHOD == "assume-role":
             provider._prompter = no_mfa
-            if self._asks_for_mfa():
+            # Only such profiles read the AWS CLI's cache: all others ask STS anew.
+            if asks_for_mfa:
                 from sigward.credentials.mfa import cache
 
                 provider.cache = cache()
@@ -236,10 +237,6 @@ class Chain:
                 return source
 
             builder._create_process_provider = create_process_provider
-
-    def _asks_for_mfa(self) -> bool:
-        """Only such profiles read the AWS CLI's cache: all others ask STS anew."""
-        return bool(self.session().get_scoped_config().get("mfa_serial"))
 
     def _process(self, command: list[str], **pipes: Any) -> "Process":
         # It ends before the walk's deadline, so that the walk can tell what hung.

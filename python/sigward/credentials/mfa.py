@@ -53,10 +53,8 @@ def key(profile: str | None) -> str:
 
 def session(profile: str | None) -> Snapshot | None:
     """The session of a profile with plain keys, however old; None: there is none that can be read."""
-    from botocore.utils import JSONFileCache
-
     try:
-        kept = JSONFileCache(str(directory()))[key(profile)]["Credentials"]
+        kept = json.loads((directory() / f"{key(profile)}.json").read_text(encoding="utf-8"))["Credentials"]
         return snapshot(kept["AccessKeyId"], kept["SecretAccessKey"], kept["SessionToken"], kept["Expiration"], PROVIDER)
     except (KeyError, TypeError, ValueError, OSError):
         return None
