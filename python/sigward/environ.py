@@ -1,5 +1,6 @@
 """The variables that make a program send its AWS calls through sigward, and keep the real keys away from it."""
 
+import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,3 +85,10 @@ def without_own_proxy(environment: dict[str, str]) -> dict[str, str]:
     for name in ("NO_PROXY", "no_proxy"):
         kept[name] = f"{already},{NO_PROXY}" if already else NO_PROXY
     return kept
+
+
+def leave_own_proxy() -> None:
+    """Makes `without_own_proxy` this process's own environment: botocore reads proxies from there."""
+    kept = without_own_proxy(dict(os.environ))
+    os.environ.clear()
+    os.environ.update(kept)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sigward.credentials import Chain, resolve_region
 from sigward.credentials.mfa import login as open_session
-from sigward.environ import without_own_proxy
+from sigward.environ import leave_own_proxy
 from sigward.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
 def login(command: "Login") -> int:
     """Returns the exit status. Raises `UsageError`, `CredentialsError`."""
-    own = without_own_proxy(dict(os.environ))
-    os.environ.clear()
-    os.environ.update(own)
+    leave_own_proxy()
     profile = command.profile or os.environ.get("AWS_PROFILE")
     chain = Chain(profile, resolve_region(command.region, profile).name)
     made = open_session(chain, serial=command.serial, duration=command.duration, code=source(command.code_command))

@@ -12,7 +12,7 @@ from typing import Any
 
 from sigward import _core
 from sigward.credentials import Chain, Keeper, Snapshot, Watcher, resolve_region
-from sigward.environ import ClientEnvironment, without_own_proxy
+from sigward.environ import ClientEnvironment, leave_own_proxy
 from sigward.errors import SigwardError, UnavailableError, UsageError
 from sigward.settings import DEFAULT_IDENTITY, Settings
 
@@ -160,7 +160,7 @@ def load_addon(path: Path) -> object:
 def serve(settings: Settings) -> int:
     """Serves until SIGTERM or SIGINT; a second one ends at once. SIGHUP reads credentials anew."""
     start_logging(settings.log_level)
-    take_environment(without_own_proxy(dict(os.environ)))
+    leave_own_proxy()
 
     async def main() -> int:
         stop = asyncio.Event()
@@ -195,7 +195,7 @@ def run_program(settings: Settings, program: list[str]) -> int:
     """Runs a program behind a sigward of its own; returns its exit status, or 128 + the signal that ended it."""
     start_logging(settings.log_level)
     environment = dict(os.environ)
-    take_environment(without_own_proxy(environment))
+    leave_own_proxy()
 
     async def main() -> int:
         from sigward.ca import CertificateAuthority
@@ -235,12 +235,6 @@ def pass_on(child: asyncio.subprocess.Process, number: int) -> None:
         return
     if child.returncode is None:
         child.send_signal(number)
-
-
-def take_environment(environment: dict[str, str]) -> None:
-    """Makes it this process's own: botocore reads proxies from there."""
-    os.environ.clear()
-    os.environ.update(environment)
 
 
 def run_loop(main: Callable[[], Any]) -> int:

@@ -2,7 +2,6 @@
 
 import datetime
 import json
-import os
 import sys
 import time
 from typing import TYPE_CHECKING, Literal, cast
@@ -10,7 +9,7 @@ from urllib.parse import urlsplit
 
 from sigward import _core
 from sigward.credentials import Failure, Found, Region, resolve_region
-from sigward.environ import without_own_proxy
+from sigward.environ import leave_own_proxy
 from sigward.errors import UsageError
 from sigward.settings import DEFAULT_IDENTITY, Settings
 
@@ -30,9 +29,7 @@ def load_credentials(settings: Settings, identity: str = DEFAULT_IDENTITY) -> tu
 
 def walk(settings: Settings, identity: str) -> tuple[Found | Failure, Region]:
     """Walks an identity's chain once."""
-    own = without_own_proxy(dict(os.environ))
-    os.environ.clear()
-    os.environ.update(own)
+    leave_own_proxy()
     region = resolve_region(settings.region, settings.profile)
     return settings.chain(identity, region.name).load(), region
 

@@ -5,7 +5,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from sigward.cli.signing import walk
-from sigward.credentials import Failure, Found
+from sigward.credentials import Chain, Failure, Found
 from sigward.credentials.chain import SKIPPED
 from sigward.errors import CredentialsError, UsageError
 from sigward.settings import DEFAULT_IDENTITY
@@ -76,22 +76,21 @@ def tell(steps: list[dict[str, str]], *, as_json: bool) -> None:
 
 def caller(found: Found, region: str) -> dict[str, Any]:
     """Account and ARN, as STS tells them. Raises `CredentialsError`."""
-    from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
-    from botocore.session import Session
 
     from sigward.credentials.chain import explain
 
     keys = found.snapshot
-    config = Config(connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 2, "mode": "standard"})
     try:
-        client: Any = Session().create_client(
-            "sts",
-            region_name=region,
-            config=config,
-            aws_access_key_id=keys.access_key_id,
-            aws_secret_access_key=keys.secret_access_key,
-            aws_session_token=keys.session_token,
+        client: Any = (
+            Chain(None, region)
+            .session()
+            .create_client(
+                "sts",
+                aws_access_key_id=keys.access_key_id,
+                aws_secret_access_key=keys.secret_access_key,
+                aws_session_token=keys.session_token,
+            )
         )
         answer = client.get_caller_identity()
     except (BotoCoreError, ClientError) as error:

@@ -6,6 +6,9 @@
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderMap};
 use http::{HeaderValue, Method, Response, StatusCode};
+use sigward_sigv4::Style;
+
+use crate::recognise::style_of;
 
 /// Who has to mend it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +120,7 @@ impl Shape {
         if headers.contains_key("x-amz-target") || content_type.starts_with("application/x-amz-json-1.1") {
             return Self::Json11;
         }
-        if let Some("s3" | "s3-object-lambda" | "s3-outposts" | "s3express") = signing_name {
+        if signing_name.is_some_and(|name| style_of(name) == Style::S3) {
             return Self::S3;
         }
         if let Some(usual) = usual {

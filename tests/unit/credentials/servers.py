@@ -1,12 +1,14 @@
-"""Small real HTTP servers that stand for EC2's and ECS's metadata services."""
+"""Small real HTTP servers that stand for EC2's and ECS's metadata services, and for STS."""
 
 import json
 import secrets
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs
 
 ROLE = "tests-role"
 
@@ -105,3 +107,43 @@ def serving(handler: type[Handler], answer: dict[str, str]) -> Iterator[Metadata
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+ANSWER = """<{0}Response xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><{0}Result><Credentials>
+<AccessKeyId>ASIAASSUMED</AccessKeyId><SecretAccessKey>assumed-secret</SecretAccessKey><SessionToken>assumed-token</SessionToken>
+<Expiration>{1}</Expiration></Credentials></{0}Result></{0}Response>"""
+
+DENIED = """<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code><Message>User is not authorized to perform: sts:AssumeRole
+</Message></Error></ErrorResponse>"""
+
+
+class Sts(ThreadingHTTPServer):
+    """Answers AssumeRole and its kin as STS does, and keeps what it was told."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), StsHandler)
+        self.told: list[dict[str, str]] = []
+        self.deny = False
+
+
+class StsHandler(BaseHTTPRequestHandler):
+    """STS's answers."""
+
+    server: Sts
+
+    def do_POST(self) -> None:
+        body = parse_qs(self.rfile.read(int(self.headers["content-length"])).decode())
+        told = {name: values[0] for name, values in body.items()}
+        self.server.told.append(told | {"authorization": self.headers.get("authorization", "")})
+        expires = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 3600))
+        status, text = (403, DENIED) if self.server.deny else (200, ANSWER.format(told["Action"], expires))
+        self.send_response(status)
+        self.send_header("content-type", "text/xml")
+        self.send_header("content-length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""

@@ -13,7 +13,6 @@ import pytest
 from botocore.credentials import AssumeRoleProvider, ContainerProvider, ProcessProvider, ProfileProviderBuilder, RefreshableCredentials
 from botocore.session import Session
 from botocore.utils import ContainerMetadataFetcher
-from moto.server import ThreadedMotoServer
 
 from sigward.credentials import Chain, Failure, Found
 from sigward.credentials.chain import freeze, redact
@@ -67,15 +66,6 @@ def ecs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Metadata]:
     with serving(Ecs, keys("ecs")) as server:
         monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{server.url}/keys")
         yield server
-
-
-@pytest.fixture(scope="module")
-def moto() -> Iterator[str]:
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
 
 
 # ---------------------------------------------------------------- each provider

@@ -3,13 +3,8 @@
 import json
 import os
 import sys
-import threading
-import time
-from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import parse_qs
 
 import pytest
 from pydantic import ValidationError
@@ -17,59 +12,9 @@ from pydantic import ValidationError
 from sigward.credentials import Assume, Chain, Failure, Found
 from sigward.credentials.chain import session_name
 from sigward.settings import Settings
+from tests.unit.credentials.servers import Sts
 
 ROLE = "arn:aws:iam::123456789012:role/ops"
-
-ANSWER = """<{0}Response xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><{0}Result><Credentials>
-<AccessKeyId>ASIAASSUMED</AccessKeyId><SecretAccessKey>assumed-secret</SecretAccessKey><SessionToken>assumed-token</SessionToken>
-<Expiration>{1}</Expiration></Credentials></{0}Result></{0}Response>"""
-
-DENIED = """<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code><Message>User is not authorized to perform: sts:AssumeRole
-</Message></Error></ErrorResponse>"""
-
-
-class Sts(ThreadingHTTPServer):
-    """Answers AssumeRole and its kin as STS does, and keeps what it was told."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), StsHandler)
-        self.told: list[dict[str, str]] = []
-        self.deny = False
-
-
-class StsHandler(BaseHTTPRequestHandler):
-    server: Sts
-
-    def do_POST(self) -> None:
-        body = parse_qs(self.rfile.read(int(self.headers["content-length"])).decode())
-        told = {name: values[0] for name, values in body.items()}
-        self.server.told.append(told | {"authorization": self.headers.get("authorization", "")})
-        expires = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 3600))
-        status, text = (403, DENIED) if self.server.deny else (200, ANSWER.format(told["Action"], expires))
-        self.send_response(status)
-        self.send_header("content-type", "text/xml")
-        self.send_header("content-length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text.encode())
-
-    def log_message(self, *_: object) -> None:
-        """Quiet."""
-
-
-@pytest.fixture
-def sts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sts]:
-    server = Sts()
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", f"http://127.0.0.1:{server.server_address[1]}")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDENV")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "env-secret")
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
 
 
 def load(assume: Assume) -> Found | Failure:

@@ -11,13 +11,13 @@ from sigward.credentials import Chain, Found, Keeper, Watcher
 from sigward.credentials.keeper import stamp
 from sigward.credentials.mfa import PROVIDER, directory, login, session
 from sigward.errors import CredentialsError, UsageError
-from tests.unit.credentials.test_identities import Sts, sts  # noqa: F401 - a fixture
+from tests.unit.credentials.servers import Sts
 
 SERIAL = "arn:aws:iam::123456789012:mfa/me"
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sts: Sts) -> Path:  # noqa: F811
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sts: Sts) -> Path:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
@@ -38,7 +38,7 @@ def chain(profile: str) -> Chain:
     return Chain(profile, "us-east-1")
 
 
-def test_a_session_of_plain_keys_is_kept_and_used(sts: Sts) -> None:  # noqa: F811
+def test_a_session_of_plain_keys_is_kept_and_used(sts: Sts) -> None:
     made = login(chain("user"), serial=None, duration=900, code=lambda _: "123456")
     [told] = sts.told
     assert (told["Action"], told["SerialNumber"], told["TokenCode"], told["DurationSeconds"]) == (
@@ -64,7 +64,7 @@ def test_a_session_of_plain_keys_is_kept_and_used(sts: Sts) -> None:  # noqa: F8
     assert session("user") is None
 
 
-def test_a_role_with_mfa_is_taken_once_and_found_by_the_chain(sts: Sts) -> None:  # noqa: F811
+def test_a_role_with_mfa_is_taken_once_and_found_by_the_chain(sts: Sts) -> None:
     before = dict(chain("role").load().reasons)  # type: ignore[union-attr]
     assert "sigward login" in before["assume-role"]
     made = login(chain("role"), serial=None, duration=None, code=lambda _: "654321")
@@ -87,7 +87,7 @@ def test_a_role_with_mfa_is_taken_once_and_found_by_the_chain(sts: Sts) -> None:
     assert len(sts.told) == 2
 
 
-def test_what_cannot_be_logged_in_to_says_why(sts: Sts) -> None:  # noqa: F811
+def test_what_cannot_be_logged_in_to_says_why(sts: Sts) -> None:
     for profile, more, text in [
         ("nobody", {}, "nobody"),
         ("plain", {}, "no mfa_serial"),
