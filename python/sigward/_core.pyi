@@ -33,6 +33,7 @@ __all__ = [
     "__version__",
     "bucket_and_key",
     "difference",
+    "issue_key",
     "recognise",
 ]
 
@@ -293,6 +294,9 @@ class Report:
     @property
     def service(self) -> str | None: ...
     @property
+    def client(self) -> str | None:
+        """The `[clients.NAME]` whose issued key signed the request."""
+    @property
     def operation(self) -> str | None:
         """E.g. `dynamodb:PutItem` (botocore's names); None: the table of operations does not tell."""
     @property
@@ -395,6 +399,8 @@ class Engine:
         """
     def intercepts(self, host: str, port: int, /) -> bool:
         """True if TLS to this destination is to be intercepted: a route signs or denies it, or it is an AWS endpoint that takes SigV4."""
+    def tunnels(self) -> bool:
+        """False if nothing is served that is not signed with an issued key, so no tunnel may be opened."""
     def may_connect(self, host: str, address: str, /) -> bool:
         """False if `address` (an IP address that `host` resolved to) is a metadata, loopback or link-local address that no route names."""
     def set_credentials(
@@ -424,3 +430,6 @@ class Engine:
         """The value of one header as it may be shown: signatures, tokens and keys replaced."""
     def close(self) -> None:
         """Ends the threads; jobs under way are dropped. Idempotent."""
+
+def issue_key(master: bytes, name: str, rotation: int, /) -> tuple[str, str]:
+    """A client's access key id and secret access key. `master`: 64 hexadecimal digits, as in its file. Raises ValueError."""

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from sigward.clients import IssuedKey
 from sigward.errors import UsageError
 
 DUMMY_KEY = "SIGWARDDUMMYKEYID000"
 DUMMY_SECRET = "sigward-signs-this-is-no-secret"  # noqa: S105 - says so itself
+DUMMY = IssuedKey(DUMMY_KEY, DUMMY_SECRET)
+"""For programs that must sign with something."""
 
 NO_PROXY = "localhost,127.0.0.1,::1,169.254.169.254,169.254.170.2,169.254.170.23,fd00:ec2::254,fd00:ec2::23"
 """What must not go through a proxy: the program's own host, and the metadata services."""
@@ -25,12 +28,14 @@ REMOVED = (
 
 @dataclass(frozen=True)
 class ClientEnvironment:
-    """`proxy`: "http://127.0.0.1:8080". `bundle`: system roots and sigward's CA. `certificate`: the CA alone."""
+    """`proxy`: "http://127.0.0.1:8080". `bundle`: system roots and sigward's CA. `certificate`: the CA alone. `key`: the pair that the
+    program signs with for sigward."""
 
     proxy: str
     bundle: Path
     certificate: Path
     region: str
+    key: IssuedKey = DUMMY
 
     def variables(self) -> dict[str, str]:
         """What to set, in the order it is shown."""
@@ -42,8 +47,8 @@ class ClientEnvironment:
                 ("AWS_CA_BUNDLE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "PIP_CERT"), bundle
             ),
             "NODE_EXTRA_CA_CERTS": str(self.certificate),
-            "AWS_ACCESS_KEY_ID": DUMMY_KEY,
-            "AWS_SECRET_ACCESS_KEY": DUMMY_SECRET,
+            "AWS_ACCESS_KEY_ID": self.key.access_key_id,
+            "AWS_SECRET_ACCESS_KEY": self.key.secret_access_key,
             "AWS_EC2_METADATA_DISABLED": "true",
             "AWS_REGION": self.region,
             "AWS_DEFAULT_REGION": self.region,

@@ -209,8 +209,19 @@ class Route(Group):
     """One `[[route]]`: the first that matches a request's host and path decides."""
 
     name: str = Field("", description="For messages; empty: its number.")
-    host: str = Field(min_length=1, description="The host it is for; `*` matches any run of characters.")
+    host: str | None = Field(
+        None, min_length=1, description="The host it is for; `*` matches any run of characters; none: every host of AWS's."
+    )
     path: str | None = Field(None, description="The path it is for, likewise; none: every path.")
+    operation: str | None = Field(
+        None,
+        description="The operation it is for: `dynamodb:PutItem`, `s3:*`, `ec2:Describe*`; the service by its signing name or botocore's.",
+    )
+    bucket: str | None = Field(
+        None,
+        description="The S3 bucket it is for, or `bucket/key`, likewise: `team-*`, `logs/2026/*`. Of a listing, its prefix counts as key.",
+    )
+    client: str | None = Field(None, description="The `[clients.NAME]` it is for; none: whoever asks.")
     action: Literal["sign", "pass", "deny"] = Field("sign", description="Sign and forward, forward untouched, or refuse with 403.")
     service: str | None = Field(None, description="Signing name, e.g. `es` for OpenSearch, where the host does not tell.")
     region: str | None = Field(None, description="Region in the credential scope, where the host does not tell.")
@@ -240,6 +251,12 @@ class Route(Group):
         description="Where a session token goes: `x-amz-security-token` signed, or added after signing (IoT's WebSockets), or "
         "`x-amz-s3session-token` (S3 Express, with credentials of CreateSession).",
     )
+
+    @model_validator(mode="after")
+    def _for_something(self) -> "Route":
+        if not (self.host or self.operation or self.bucket or self.client):
+            wrong("nothing says what it is for", "Set host, operation, bucket or client.")
+        return self
 
 
 class Identity(Group):
@@ -275,6 +292,45 @@ class Identity(Group):
         ):
             raise ValueError("external_id, session_name, duration, source_identity, policy and tags belong to a role: set role_arn")
         return self
+
+
+class Client(Group):
+    """One `[clients.NAME]`: a program that signs with a key pair that sigward has issued, and is known by it."""
+
+    rotation: int = Field(1, ge=1, le=2**32 - 1, description="Raise it for a new pair; the one before is refused from then on.")
+    identity: str | None = Field(None, description="Whose credentials its requests get where no route says.")
+    uids: list[int] = Field(
+        default_factory=list, description="Whose processes may fetch the pair from `clients.socket`; none: those of sigward's own user."
+    )
+
+
+class Clients(BaseModel):
+    """Clients that sign with keys that sigward has issued; each is a table of its own, `[clients.NAME]`."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Client] = Field(init=False)
+
+    required: bool = Field(False, description="Serve nothing that is not signed with an issued key: no tunnels either.")
+    key_file: Path = Field(
+        default_factory=lambda: config_home() / "clients.key",
+        description="The master key that every pair is derived from; made there, mode 0600, when it is first needed.",
+    )
+    socket: Path | None = Field(
+        None, description="A unix socket where `sigward client credentials` fetches a pair, if the process is of a user that may have it."
+    )
+
+    @model_validator(mode="after")
+    def _names(self) -> "Clients":
+        for name in self.__pydantic_extra__ or {}:
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name):
+                raise ValueError(f"{name!r} is no name for a client: up to 64 letters, digits, dots, dashes, underscores")
+        if self.required and not self.__pydantic_extra__:
+            raise ValueError("required is true, but there is no [clients.NAME], so nobody could ask")
+        return self
+
+    def issued(self) -> dict[str, Client]:
+        """By name."""
+        return dict(self.__pydantic_extra__ or {})
 
 
 def reverse_from_table(value: object) -> object:
@@ -336,6 +392,7 @@ class Settings(BaseSettings):
     retry: Retry = Field(default_factory=Retry)  # type: ignore[arg-type]
     tls: Tls = Field(default_factory=Tls)  # type: ignore[arg-type]
     limits: Limits = Field(default_factory=Limits)  # type: ignore[arg-type]
+    clients: Clients = Field(default_factory=Clients)  # type: ignore[arg-type]
     identities: dict[str, Identity] = Field(default_factory=dict, description="Whose credentials routes may name; see below.")
     route: list[Route] = Field(default_factory=list, description="Rules for hosts; see below.")
 
@@ -351,6 +408,17 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return (init_settings, env_settings, FileSource(settings_cls, Settings.source))
+
+    @model_validator(mode="after")
+    def _check_clients(self) -> "Settings":
+        known = self.clients.issued()
+        for number, route in enumerate(self.route, 1):
+            if route.client is not None and route.client not in known:
+                wrong(
+                    f"route {number}: there is no client {route.client!r}",
+                    f"Add [clients.{route.client}]; {did_you_mean(route.client, known)}",
+                )
+        return self
 
     @field_validator("reverse")
     @classmethod
@@ -378,6 +446,7 @@ class Settings(BaseSettings):
     def chains(self, region: str) -> dict[str, Chain]:
         """Where the keys of each identity in use come from. One that a route names and the settings do not is the profile of that name."""
         named = {route.identity for route in self.route if route.identity and route.action == "sign"}
+        named |= {client.identity for client in self.clients.issued().values() if client.identity}
         return {name: self.chain(name, region) for name in sorted({*named, DEFAULT_IDENTITY})}
 
     def chain(self, name: str, region: str) -> Chain:
@@ -403,6 +472,11 @@ class Settings(BaseSettings):
         chosen = self.model_dump(mode="json", include={"threads", "knowledge", "body", "timeouts", "retry", "tls", "limits"})
         chosen["routes"] = [route.model_dump(mode="json") for route in self.route]
         chosen["default_region"] = region
+        issued = [
+            {"name": name, **client.model_dump(mode="json", include={"rotation", "identity"})}
+            for name, client in self.clients.issued().items()
+        ]
+        chosen["clients"] = {"required": self.clients.required, "key_file": str(self.clients.key_file), "issued": issued}
         return json.dumps(chosen)
 
 
@@ -488,7 +562,7 @@ def check_environment() -> None:
     known = {"SIGWARD_CONFIG", "SIGWARD_SIGNING_SUITE"}
     for name, field in Settings.model_fields.items():
         known.add(f"SIGWARD_{name.upper()}")
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Group):
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Group | Clients):
             known |= {f"SIGWARD_{name.upper()}__{key.upper()}" for key in field.annotation.model_fields}
     for name in os.environ:
         if name.startswith("SIGWARD_") and name.upper() not in known and not KUBERNETES.fullmatch(name):
@@ -528,7 +602,7 @@ def unknown_flag(message: str) -> str:
 
 
 def _keys(annotation: Any) -> list[str]:
-    return list(annotation.model_fields) if isinstance(annotation, type) and issubclass(annotation, Group) else []
+    return list(annotation.model_fields) if isinstance(annotation, type) and issubclass(annotation, Group | Clients) else []
 
 
 def _value_hint(error: dict[str, Any]) -> str:
@@ -571,6 +645,7 @@ def _known_keys(location: tuple[int | str, ...]) -> set[str]:
         "tls": Tls,
         "limits": Limits,
         "route": Route,
+        "clients": Client if len(location) > 1 else Clients,
         "identities": Identity,
     }
     group: type[BaseModel] = names.get(str(location[0]), Settings) if location else Settings
@@ -588,16 +663,16 @@ def reference() -> str:
     ]  # fmt: skip
     tables: list[tuple[str, str, type[BaseModel]]] = [("", "Top level", Settings)]
     for name, field in Settings.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Group):
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Group | Clients):
             tables.append((name, f"`[{name}]`", field.annotation))
-    tables += [("identities", "`[identities.NAME]`", Identity), ("route", "`[[route]]`", Route)]
+    tables += [("clients", "`[clients.NAME]`", Client), ("identities", "`[identities.NAME]`", Identity), ("route", "`[[route]]`", Route)]
     for prefix, title, model in tables:
         lines += [f"## {title}", ""]
         if prefix:
             lines += [(model.__doc__ or "").strip().splitlines()[0], ""]
         lines += ["| key | default | what it does |", "|---|---|---|"]
         for name, field in model.model_fields.items():
-            if isinstance(field.annotation, type) and issubclass(field.annotation, Group):
+            if isinstance(field.annotation, type) and issubclass(field.annotation, Group | Clients):
                 continue
             lines.append(f"| `{name}` | {_default_text(name, field)} | {field.description} |")
         lines.append("")
@@ -605,8 +680,8 @@ def reference() -> str:
 
 
 def _default_text(name: str, field: Any) -> str:
-    if name == "ca_dir":
-        return "`~/.config/sigward/ca`"
+    if name in ("ca_dir", "key_file"):
+        return f"`~/.config/sigward/{'ca' if name == 'ca_dir' else 'clients.key'}`"
     if field.is_required():
         return "required"
     value = field.default_factory() if field.default_factory else field.default

@@ -9,7 +9,8 @@ from pydantic_settings import CliApp, CliPositionalArg
 from pydantic_settings.exceptions import SettingsError
 
 from sigward.ca import CertificateAuthority
-from sigward.environ import ClientEnvironment
+from sigward.clients import IssuedKey, MasterKey, key_of
+from sigward.environ import DUMMY, ClientEnvironment
 from sigward.errors import CredentialsError, UsageError
 from sigward.settings import Settings, check_environment, find_file, unknown_flag, usage_error
 
@@ -56,6 +57,16 @@ class Command(Settings):
     def checked(self) -> None:
         """pydantic-settings calls it once flags are read; the work is done after, so that its errors are its own."""
 
+    def key_for(self, client: str | None) -> IssuedKey:
+        """What a program signs with for sigward: a client's issued key, or a dummy where that will do. Raises `UsageError`."""
+        if client is not None:
+            return key_of(self.clients, client)
+        if self.clients.required:
+            raise UsageError(
+                "clients.required: a dummy key will not do.", hint=f"Choose --client: {', '.join(sorted(self.clients.issued()))}."
+            )
+        return DUMMY
+
     def authority(self) -> CertificateAuthority:
         """The CA that the settings name."""
         return CertificateAuthority(self.ca_dir)
@@ -76,11 +87,14 @@ class Run(Command):
     listen: str = Field("127.0.0.1:0", description="Forward proxy for the program; port 0 takes a free one.")
     admin: str = Field("off", description="/healthz, /readyz and /metrics; `off`: none.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("warning", description="Log on stderr.")
+    client: str | None = Field(None, description="Give the program the issued key of this `[clients.NAME]` instead of a dummy one.")
 
     def with_own_listeners(self, arguments: list[str]) -> "Run":
         """Listeners that the environment and the file name are `serve`'s, and may be in use by it: only flags count here."""
         given = {argument.partition("=")[0] for argument in arguments}
         own: dict[str, Any] = {"listen": "127.0.0.1:0", "admin": "off", "reverse": []}
+        if "--clients.socket" not in given:
+            self.clients.socket = None
         return self.model_copy(update={name: value for name, value in own.items() if f"--{name}" not in given})
 
     def execute(self, program: list[str]) -> int:
@@ -88,7 +102,7 @@ class Run(Command):
 
         if not program:
             raise UsageError("run: there is no program.", hint="sigward run [flags] -- CMD [arguments]")
-        return run_program(self, program)
+        return run_program(self, program, self.key_for(self.client))
 
 
 class Sign(Command):
@@ -164,6 +178,10 @@ class Login(Command):
     serial: str | None = Field(None, description="The MFA device's ARN; none: the profile's mfa_serial.")
     duration: int | None = Field(None, ge=900, le=129600, description="Seconds that the session lives; none: 3600.")
     code_command: str | None = Field(None, description="A command that prints the code; none: asked for, or read from standard input.")
+    totp: bool = Field(False, description="Make the code from the device's secret in the system's keyring (pip install 'sigward[totp]').")
+    totp_store: bool = Field(
+        False, description="Put the device's secret (base32, asked for or on standard input) into the system's keyring first."
+    )
 
     def execute(self) -> int:
         from sigward.cli.login import login
@@ -183,6 +201,23 @@ class Imds(Command):
         from sigward.cli.imds import imds
 
         return imds(self)
+
+
+class ClientOf(Command):
+    """Keys that sigward issues to its clients: client list, client key NAME, client credentials [NAME] (for credential_process)."""
+
+    what: CliPositionalArg[Literal["key", "list", "credentials"]] = Field(description="key, list or credentials.")
+    name: CliPositionalArg[str | None] = Field(
+        None, description="key, credentials: the client; credentials: none, if the user has one only."
+    )
+    format: Literal["env", "json", "profile"] = Field(
+        "env", description="key: variables, credential_process's JSON, or ~/.aws/credentials."
+    )
+
+    def execute(self) -> int:
+        from sigward.cli.client import client
+
+        return client(self)
 
 
 class KnowledgeOf(Command):
@@ -221,6 +256,7 @@ class Env(Command):
     """Print the variables that send a program through a running sigward: eval "$(sigward env)"."""
 
     shell: Literal["sh", "fish", "docker"] = Field("sh", description="Whose syntax: sh (also bash, zsh), fish, docker (--env-file).")
+    client: str | None = Field(None, description="The issued key of this `[clients.NAME]` instead of a dummy one.")
 
     def execute(self) -> int:
         from sigward.credentials.region import resolve_region
@@ -233,7 +269,11 @@ class Env(Command):
                 hint="Set listen, or use `sigward run -- CMD`.",
             )
         client = ClientEnvironment(
-            f"http://{self.listen}", bundle, authority.certificate_file, resolve_region(self.region, self.profile).name
+            f"http://{self.listen}",
+            bundle,
+            authority.certificate_file,
+            resolve_region(self.region, self.profile).name,
+            self.key_for(self.client),
         )
         sys.stdout.write(client.script(self.shell))
         return 0
@@ -264,6 +304,8 @@ class Check(Command):
         from sigward.cli.signing import load_credentials
 
         region_name = self.region or "us-east-1"
+        if self.clients.issued():
+            MasterKey(self.clients.key_file).ensure()
         try:
             _core.Engine(self.engine_json(region_name)).close()
         except _core.SettingsError as error:
@@ -276,7 +318,9 @@ class Check(Command):
             say(f"reverse      {listen} → {upstream or 'the endpoint that Host names'}\n")
         say(f"admin        {self.admin}\n")
         for number, route in enumerate(self.route, 1):
-            say(f"route {number:<6} {route.host}{route.path or ''}: {route.action}\n")
+            asked = ((None, route.operation), ("bucket", route.bucket), ("client", route.client))
+            more = "".join(f" {name} {value}" if name else f" {value}" for name, value in asked if value)
+            say(f"route {number:<6} {route.host or 'AWS'}{route.path or ''}{more}: {route.action}\n")
         self.authority().ensure()
         say(f"ca           ok ({self.authority().certificate_file})\n")
         found, region = load_credentials(self)
@@ -310,6 +354,7 @@ COMMANDS: dict[str, type[Command]] = {
     "whoami": Whoami,
     "login": Login,
     "imds": Imds,
+    "client": ClientOf,
     "knowledge": KnowledgeOf,
     "actions": ActionsOf,
     "env": Env,

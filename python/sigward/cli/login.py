@@ -8,7 +8,8 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from sigward.credentials import Chain, resolve_region
+from sigward.credentials import Chain, resolve_region, totp
+from sigward.credentials.mfa import device
 from sigward.credentials.mfa import login as open_session
 from sigward.environ import leave_own_proxy
 from sigward.errors import UsageError
@@ -22,10 +23,21 @@ def login(command: "Login") -> int:
     leave_own_proxy()
     profile = command.profile or os.environ.get("AWS_PROFILE")
     chain = Chain(profile, resolve_region(command.region, profile).name)
-    made = open_session(chain, serial=command.serial, duration=command.duration, code=source(command.code_command))
+    code = source(command.code_command)
+    if command.totp or command.totp_store:
+        serial = command.serial or device(chain)
+        if command.totp_store:
+            totp.store(serial, secret(serial))
+        code = totp.code(serial)
+    made = open_session(chain, serial=command.serial, duration=command.duration, code=code)
     sys.stderr.write(f"logged in{f' to {made.role_arn}' if made.role_arn else ''} until {made.expires}; a running sigward picks it up\n")
     sys.stdout.write(f"{made.file}\n")
     return 0
+
+
+def secret(serial: str) -> str:
+    """The device's secret, from a person or standard input."""
+    return (getpass.getpass(f"MFA secret of {serial} (base32): ") if sys.stdin.isatty() else sys.stdin.readline()).strip()
 
 
 def source(code_command: str | None) -> Callable[[str], str]:

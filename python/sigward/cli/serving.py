@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sigward import _core
+from sigward.clients import IssuedKey, MasterKey, Vendor
 from sigward.credentials import Chain, Keeper, Snapshot, Watcher, resolve_region
 from sigward.environ import ClientEnvironment, leave_own_proxy
 from sigward.errors import SigwardError, UnavailableError, UsageError
@@ -43,6 +44,8 @@ class Service:
         self.settings = settings
         region = resolve_region(settings.region, settings.profile)
         self.region = region.name
+        if settings.clients.issued():
+            MasterKey(settings.clients.key_file).ensure()
         try:
             self.engine = _core.Engine(settings.engine_json(region.name))
         except _core.SettingsError as error:
@@ -50,6 +53,7 @@ class Service:
         chains = settings.chains(region.name)
         self.keepers = {name: self._keeper(name, chain) for name, chain in chains.items()}
         self.watcher = Watcher({self.keepers[name]: chain.watched() for name, chain in chains.items()})
+        self.vendor = Vendor(settings.clients, settings.clients.socket) if settings.clients.socket else None
         self.front: Any = None
         self.admin: tuple[str, int] | None = None
 
@@ -115,11 +119,15 @@ class Service:
         )
         self.front = Front(self.engine, options, self.refresh)
         await self.front.start()
+        if self.vendor:
+            await self.vendor.start()
         self.engine.set_ready("listeners", True)
 
     async def stop(self) -> None:
         """Not ready, no new connections, what is under way may end within the grace."""
         self.engine.set_ready("listeners", False, "shutting down")
+        if self.vendor:
+            await self.vendor.stop()
         if self.front is not None:
             await self.front.drain()
         for keeper in self.keepers.values():
@@ -191,8 +199,8 @@ def serve(settings: Settings) -> int:
     return run_loop(main)
 
 
-def run_program(settings: Settings, program: list[str]) -> int:
-    """Runs a program behind a sigward of its own; returns its exit status, or 128 + the signal that ended it."""
+def run_program(settings: Settings, program: list[str], key: IssuedKey) -> int:
+    """Runs a program, that signs with `key`, behind a sigward of its own; returns its status, or 128 + the signal that ended it."""
     start_logging(settings.log_level)
     environment = dict(os.environ)
     leave_own_proxy()
@@ -207,7 +215,7 @@ def run_program(settings: Settings, program: list[str]) -> int:
             # The first call should find keys, or be told what is wrong.
             await asyncio.to_thread(service.keeper.wait_loaded, 10.0)
             host, port = service.front.addresses["forward"]
-            client = ClientEnvironment(f"http://{host}:{port}", authority.write_bundle(), authority.certificate_file, service.region)
+            client = ClientEnvironment(f"http://{host}:{port}", authority.write_bundle(), authority.certificate_file, service.region, key)
             return await run_child(program, client.applied_to(environment))
         finally:
             await service.stop()

@@ -5,11 +5,13 @@ unless there are no keys at all; while a refresh fails, the old keys serve until
 """
 
 import logging
+import math
 import os
 import random
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from sigward.credentials.chain import Chain, Failure, Found, Snapshot
 
@@ -19,8 +21,16 @@ ADVISORY = 15 * 60.0
 """Seconds before expiry from which keys are renewed, as botocore's advisory window."""
 JITTER = 60.0
 """Up to so many seconds are added, so that a fleet does not call STS at once."""
-FIRST_RETRY, LAST_RETRY = 1.0, 60.0
-"""Seconds between failed loads: doubled from the first to the last."""
+URGENT = 10 * 60.0
+"""Seconds before expiry from which failed loads are repeated faster."""
+FIRST_RETRY, LAST_RETRY, URGENT_RETRY = 1.0, 60.0, 10.0
+"""Seconds between failed loads: doubled from the first to the last; to the third of them when it is urgent."""
+EXTENSION = 10 * 60.0
+"""Seconds that an instance's last keys are used on where its metadata service does not give others: AWS takes them as long as its own
+renewal is late (static stability)."""
+INSTANCE = "iam-role"
+MFA = ("mfa-session", "assume-role")
+"""Providers whose keys may be those of a session that only a person can open anew."""
 
 
 class Keeper:
@@ -92,7 +102,12 @@ class Keeper:
             self._failed((*outcome.passed, (snapshot.provider, str(error))))
             return
         self._failures = 0
+        same = self.snapshot is not None and self.snapshot.expires_at == snapshot.expires_at
         self.snapshot, self.reasons = snapshot, ()
+        left = math.inf if snapshot.expires_at is None else snapshot.expires_at - self._clock()
+        if same and left <= ADVISORY + JITTER and snapshot.provider.startswith(MFA):
+            logger.warning("the session from %s expires in %d min: `sigward login` opens the next", snapshot.provider, left // 60)
+            return
         logger.info("credentials from %s%s", snapshot.provider, "" if snapshot.expires_at is None else ", temporary")
 
     def _is_news(self, snapshot: Snapshot) -> bool:
@@ -104,11 +119,23 @@ class Keeper:
         provider, why = reasons[-1] if reasons else ("chain", "it is empty")
         logger.warning("no credentials: %s: %s", provider, why)
         self._fail(reasons or ((provider, why),))
+        self._extend()
+
+    def _extend(self) -> None:
+        """Keeps an instance's last keys in use when they are about to run out and there are no others."""
+        last = self.snapshot
+        if last is None or last.expires_at is None or last.provider != INSTANCE or last.expires_at - self._clock() > LAST_RETRY:
+            return
+        self.snapshot = replace(last, expires_at=self._clock() + EXTENSION * random.uniform(0.5, 1.0))  # noqa: S311
+        self._publish(self.snapshot)
+        logger.warning("the metadata service gives no new keys: the last ones are used on, as long as AWS takes them")
 
     def pause(self) -> float | None:
         """Seconds until the next load; None: only when asked. Grows with failures, is short near expiry."""
         if self._failures:
-            backoff: float = min(LAST_RETRY, FIRST_RETRY * 2 ** min(self._failures - 1, 10))
+            expires = self.snapshot.expires_at if self.snapshot else None
+            most = URGENT_RETRY if expires is not None and expires - self._clock() <= URGENT else LAST_RETRY
+            backoff: float = min(most, FIRST_RETRY * 2 ** min(self._failures - 1, 10))
             return backoff * random.uniform(0.5, 1.0)  # noqa: S311 - spread, not secrecy
         if self.snapshot is None or self.snapshot.expires_at is None:
             return None

@@ -60,6 +60,17 @@ def session(profile: str | None) -> Snapshot | None:
         return None
 
 
+def device(chain: Chain) -> str:
+    """The profile's MFA device. Raises `UsageError`."""
+    try:
+        serial = chain.session().get_scoped_config().get("mfa_serial")
+    except Exception as error:  # botocore's kinds
+        raise UsageError(f"profile: {explain(error)}.", hint="See `aws configure list-profiles`.") from error
+    if not serial:
+        raise UsageError("serial: it is not told which MFA device.", hint="Give --serial ARN, or set mfa_serial in the profile.")
+    return str(serial)
+
+
 def login(chain: Chain, *, serial: str | None, duration: int | None, code: Callable[[str], str]) -> Login:
     """Opens a session with an MFA code: `code` is asked for it. Raises `UsageError`, `CredentialsError`."""
     try:

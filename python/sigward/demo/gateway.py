@@ -19,17 +19,26 @@ UPSTREAMS = ("s3", "dynamodb", "sqs", "sts", "ec2")
 
 
 def settings_file(emulator: Emulator, ca_dir: Path, more: dict[str, Any]) -> str:
-    """The settings as TOML. `more`: top-level keys with plain values, e.g. {"grace": 5}."""
-    # A JSON string or number is one of TOML's, too.
-    lines = [f"{key} = {json.dumps(value)}" for key, value in more.items()]
+    """The settings as TOML. `more`: top-level keys, e.g. {"grace": 5}; `route`: tables that come before the emulator's own."""
+    routes = more.pop("route", [])
+    lines = [f"{key} = {inline(value)}" for key, value in more.items()]
     lines += ['listen = "127.0.0.1:0"', 'admin = "127.0.0.1:0"', f"ca_dir = {json.dumps(str(ca_dir))}", ""]
     lines += ["[tls]", f"ca_files = [{json.dumps(str(emulator.ca_file))}]", "system_roots = false", ""]
     lines += ["[[reverse]]", 'listen = "127.0.0.1:0"', ""]
     for service in UPSTREAMS:
         upstream = f"https://{service}.{emulator.region}.amazonaws.com"
         lines += ["[[reverse]]", 'listen = "127.0.0.1:0"', f'upstream = "{upstream}"', ""]
+    for route in routes:
+        lines += ["[[route]]", *(f"{key} = {inline(value)}" for key, value in route.items()), f'connect = "127.0.0.1:{emulator.port}"', ""]
     lines += ["[[route]]", 'host = "*.amazonaws.com"', 'action = "sign"', f'connect = "127.0.0.1:{emulator.port}"', ""]
     return "\n".join(lines)
+
+
+def inline(value: Any) -> str:
+    """A value as TOML writes it in one line. A JSON string, number or list of them is one of TOML's, too."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {inline(item)}" for key, item in value.items()) + " }"
+    return json.dumps(value)
 
 
 class Gateway:
@@ -66,7 +75,7 @@ class Gateway:
 
     def __enter__(self) -> Self:
         try:
-            self.config_file.write_text(settings_file(self.emulator, self.directory / "ca", self.settings))
+            self.config_file.write_text(settings_file(self.emulator, self.directory / "ca", dict(self.settings)))
             command = [sys.executable, "-m", "sigward", "serve", "--config", str(self.config_file)]
             environment = clean_environment() | self.credentials | {"AWS_REGION": self.emulator.region}
             self._child = Child(command, environment, self.directory)

@@ -89,11 +89,22 @@ class Tunnels:
         data.ignore_connection = not self.intercepts(address) or (
             sni is not None and address is not None and not same_host(sni, address[0])
         )
+        if data.ignore_connection and not self.engine.tunnels():
+            # Without an address it leads nowhere.
+            data.context.server.address = None
 
     async def http_connect(self, flow: http.HTTPFlow) -> None:
         """Refuses a tunnel to a local address while the client can still be told."""
         host, port = flow.request.host, flow.request.port
         if self.intercepts((host, port)):
+            return
+        if not self.engine.tunnels():
+            flow.response = refusal(
+                403,
+                "missing-authentication-token",
+                f"{host!r} would be reached through a tunnel, and only requests that are signed with an issued key are served here "
+                "(clients.required).",
+            )
             return
         try:
             await self.allowed_address(host, port)

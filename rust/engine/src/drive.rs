@@ -98,9 +98,9 @@ impl Driver<'_> {
 
     async fn carry_out(&mut self, step: Step) -> Step {
         match step {
-            Step::Unwrap { length } => {
+            Step::Unwrap { length, decoder } => {
                 if let Some(body) = self.take_inbound() {
-                    self.put_back(unwrapped(body, length));
+                    self.put_back(unwrapped(body, length, *decoder));
                 }
                 self.size = length.map_or(BodySize::Unknown, BodySize::Known);
                 self.tell(Event::Unwrapped)

@@ -23,10 +23,12 @@ use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use sigward_gateway::client::MASTER;
 use sigward_gateway::knowledge::Knowledge;
-use sigward_gateway::settings::{EngineSettings, TlsSettings};
-use sigward_gateway::{Config, RequestHead};
+use sigward_gateway::settings::{ClientsSettings, EngineSettings, TlsSettings};
+use sigward_gateway::{Clients, Config, RequestHead};
 use tokio::sync::watch;
+use zeroize::Zeroizing;
 
 pub use job::Job;
 pub use outbox::OutboxEvent;
@@ -62,7 +64,35 @@ fn config(settings: EngineSettings) -> Result<Config, String> {
             Arc::new(Knowledge::load(&table).map_err(|error| format!("{}: {error}", path.display()))?)
         }
     };
-    Config::new(settings, knowledge)
+    let clients = clients(&settings.clients)?;
+    Config::new(settings, knowledge, clients)
+}
+
+/// Derives the issued keys from the master key in its file.
+fn clients(settings: &ClientsSettings) -> Result<Clients, String> {
+    if settings.issued.is_empty() {
+        return if settings.required {
+            Err("clients.required: there is no [clients.NAME], so nobody could ask".into())
+        } else {
+            Ok(Clients::default())
+        };
+    }
+    let path = settings.key_file.as_ref().ok_or("clients.key_file: it is missing")?;
+    let text = std::fs::read(path).map(Zeroizing::new).map_err(|error| format!("clients.key_file: {}: {error}", path.display()))?;
+    Ok(Clients::new(settings, &*master_key(&text).map_err(|why| format!("clients.key_file: {}: {why}", path.display()))?))
+}
+
+/// Reads a master key as it stands in its file. The error says what is wrong with it.
+pub fn master_key(text: &[u8]) -> Result<Zeroizing<[u8; MASTER]>, String> {
+    let digits = text.trim_ascii();
+    let value = |digit: &u8| char::from(*digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
+    let bytes: Option<Zeroizing<Vec<u8>>> = digits
+        .chunks(2)
+        .map(|pair| Some(value(pair.first()?)? << 4 | value(pair.get(1)?)?))
+        .collect::<Option<Vec<u8>>>()
+        .map(Zeroizing::new);
+    let key: Option<[u8; MASTER]> = bytes.and_then(|bytes| bytes.as_slice().try_into().ok());
+    key.map(Zeroizing::new).ok_or_else(|| format!("64 hexadecimal digits are expected, {} bytes are there", digits.len()))
 }
 
 impl Engine {
@@ -139,6 +169,11 @@ impl Engine {
     /// True if TLS to this host is to be intercepted.
     pub fn intercepts(&self, host: &str) -> bool {
         self.shared.config.load().intercepts(&normal(host))
+    }
+
+    /// True if a tunnel that is not looked into may be opened: not where every request must be signed with an issued key.
+    pub fn tunnels(&self) -> bool {
+        !self.shared.config.load().clients.required()
     }
 
     /// True if a client may reach `address`, to which `host` resolved.

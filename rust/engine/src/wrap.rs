@@ -21,9 +21,8 @@ use crate::body::{BodyError, Inbound};
 use crate::shared::unix_seconds;
 
 /// A body taken out of its chunks. `length`: what the client says that it is then.
-pub(crate) fn unwrapped(body: Inbound, length: Option<u64>) -> Inbound {
-    Unwrapped { body, length, decoder: Decoder::new(), piece: Bytes::new(), trailers: HeaderMap::new(), held: None, ended: false }
-        .boxed_unsync()
+pub(crate) fn unwrapped(body: Inbound, length: Option<u64>, decoder: Decoder) -> Inbound {
+    Unwrapped { body, length, decoder, piece: Bytes::new(), trailers: HeaderMap::new(), held: None, ended: false }.boxed_unsync()
 }
 
 struct Unwrapped {
@@ -315,7 +314,7 @@ mod tests {
     async fn out_of_its_chunks() {
         let pieces: &[&'static [u8]] =
             &[b"3;chunk-signature=00\r", b"\nab", b"c\r\n2\r\nde\r\n0\r\nx-amz-checksum-crc32:AA", b"==\r\n\r\n"];
-        let (body, trailers) = collected(unwrapped(inbound(pieces), Some(5))).await.unwrap();
+        let (body, trailers) = collected(unwrapped(inbound(pieces), Some(5), Decoder::new())).await.unwrap();
         assert_eq!(body, b"abcde");
         assert_eq!(trailers.unwrap().get("x-amz-checksum-crc32").unwrap(), "AA==");
         for (pieces, length, said) in [
@@ -324,7 +323,7 @@ mod tests {
             (&[b"3\r\nabc\r\n"], None, "ends before its last chunk"),
             (&[b"zz\r\n"], None, "framing is wrong"),
         ] {
-            let error = collected(unwrapped(inbound(pieces), length)).await.unwrap_err();
+            let error = collected(unwrapped(inbound(pieces), length, Decoder::new())).await.unwrap_err();
             assert!(error.to_string().contains(said), "{error}");
         }
     }

@@ -21,19 +21,20 @@ use bytes::Bytes;
 use http::header::{DATE, HeaderMap};
 use http::{HeaderName, HeaderValue, Method, Response};
 use sha2::{Digest, Sha256};
-use sigward_sigv4::chunked::{ChunkSigner, Encoder, Framing};
+use sigward_sigv4::chunked::{ChunkSigner, Decoder, Encoder, Framing};
 use sigward_sigv4::event::{self, EventSigner};
 use sigward_sigv4::{Credentials, Options, Scope, SignError, Style};
 
 use crate::admit::{self, BodySize, Entry, RequestHead, Scheme, Target};
 use crate::body::{self, Facts, Form, Wrap};
+use crate::client::{self, Asked, Claimed, Clients};
 use crate::identity::{Identities, Identity};
 use crate::judge::{self, CODE_PREFIX, RetryClass, Verdict};
 use crate::knowledge::{Call, Knowledge, Operation};
-use crate::recognise::{Recognised, Variant, recognise};
+use crate::recognise::{Hint, Recognised, Variant, recognise};
 use crate::record::{Attempt, Disposition, Record, redacted};
 use crate::refuse::{Refusal, Shape, is_form};
-use crate::route::{Router, Upstream, is_forbidden, over_tls};
+use crate::route::{self, OnlyBodyTells, Router, Upstream, is_forbidden, over_tls};
 use crate::settings::{Action, EngineSettings, PayloadMode, SignatureVariant};
 use crate::sign::{self, BodyHash, Terms};
 
@@ -46,24 +47,25 @@ pub struct Config {
     pub router: Router,
     /// The hosts and operations.
     pub knowledge: Arc<Knowledge>,
+    /// Who may ask.
+    pub clients: Clients,
     /// Seconds that AWS's clock is ahead of ours, as its answers taught. Signatures follow it, the system's clock does not.
     pub skew: AtomicI64,
 }
 
 impl Config {
-    /// Checks the settings. `knowledge`: what was read of the table that they name. The error names the field and the mend.
-    pub fn new(settings: EngineSettings, knowledge: Arc<Knowledge>) -> Result<Self, String> {
+    /// Checks the settings. `knowledge`, `clients`: what was made of the files that they name. The error names the field and the mend.
+    pub fn new(settings: EngineSettings, knowledge: Arc<Knowledge>, clients: Clients) -> Result<Self, String> {
         let router = Router::new(&settings.routes)?;
-        Ok(Self { settings, router, knowledge, skew: AtomicI64::new(0) })
+        Ok(Self { settings, router, knowledge, clients, skew: AtomicI64::new(0) })
     }
 
     /// True if TLS to this host is to be intercepted.
     pub fn intercepts(&self, host: &str) -> bool {
-        match self.router.knows(host) {
-            Some(route) => route.action != Action::Pass || route.moves(),
+        self.router.intercepts(host).unwrap_or_else(|| {
             // What takes a bearer token or Signature Version 2 is let through as it is.
-            None => recognise(&self.knowledge, host, None).is_some_and(|found| found.variant.signed()),
-        }
+            recognise(&self.knowledge, host, None).is_some_and(|found| found.variant.signed())
+        })
     }
 }
 
@@ -180,6 +182,8 @@ pub enum Step {
     Unwrap {
         /// Its length then, if the client told: another length is the client's error.
         length: Option<u64>,
+        /// Takes it out, and checks the chunks' signatures if they are a known client's.
+        decoder: Box<Decoder>,
     },
     /// Read the body on. `Memory`: one `Body` event when it is complete or `limit` is passed. `Spool`: a `Body` event for each piece.
     Read {
@@ -217,10 +221,14 @@ pub enum Step {
 enum State {
     New,
     Unwrapping,
+    /// Reading, because no rule can be chosen before.
+    Deciding,
     Reading(Keep),
     AwaitingCredentials,
     Sending,
-    ReadingCode { status: u16 },
+    ReadingCode {
+        status: u16,
+    },
     Waiting,
     Done,
 }
@@ -248,6 +256,9 @@ pub struct Exchange {
     waited: Duration,
     head: Option<RequestHead>,
     upgrade: Option<HeaderValue>,
+    /// Whose issued key signed it, and what checks the chunks that go with it.
+    claimed: Option<Box<Claimed>>,
+    decoder: Option<Decoder>,
     signing: Option<Signing>,
     upstream: Option<Upstream>,
     payload: PayloadMode,
@@ -285,6 +296,8 @@ impl Exchange {
             waited: Duration::ZERO,
             head: None,
             upgrade: None,
+            claimed: None,
+            decoder: None,
             signing: None,
             upstream: None,
             payload: PayloadMode::Auto,
@@ -335,6 +348,10 @@ impl Exchange {
                 }
                 self.body(keep, bytes, last, at)
             }
+            (State::Deciding, Event::Body { bytes, last, .. }) => match self.decide(bytes) {
+                Ok(()) => self.body(Keep::Memory, bytes, last, at),
+                Err(refusal) => self.refuse(&refusal),
+            },
             (State::AwaitingCredentials, Event::Refreshed) => self.attempt(at, false),
             (State::Sending, Event::Response { status, headers }) => self.response(status, headers, at),
             (State::ReadingCode { status }, Event::ResponseBody { prefix }) => match judge::judge_body(status, prefix) {
@@ -342,7 +359,7 @@ impl Exchange {
                 _ => self.deliver(status, at),
             },
             (State::Waiting, Event::Elapsed) => self.attempt(at, true),
-            (State::Sending | State::Reading(_), Event::Failed(failure)) => self.failed(&failure, at),
+            (State::Sending | State::Deciding | State::Reading(_), Event::Failed(failure)) => self.failed(&failure, at),
             (state, event) => {
                 let mut event = format!("{event:?}");
                 event.truncate(event.find([' ', '(', '{']).unwrap_or(event.len()));
@@ -362,27 +379,66 @@ impl Exchange {
         let hinted = sign::scope_of(&head.headers);
         let found = recognise(&config.knowledge, &target.host, hinted);
         self.shape = shape_of(&config, &head, found.map(|found| found.signing_name));
+        // As it was signed, before hop-by-hop headers go.
+        let asked = (!config.clients.is_off()).then(|| Asked::of(&head));
         let admitted = admit::admit(&mut head, &self.config.settings.limits);
         let head = self.head.insert(head);
         match admitted {
             Ok(upgrade) => self.upgrade = upgrade,
             Err(refusal) => return self.refuse(&refusal),
         }
+        if let Some(asked) = asked {
+            match config.clients.claimed(head, asked) {
+                Ok(claimed) => self.claimed = claimed,
+                Err(refusal) => return self.refuse(&refusal),
+            }
+        }
+        if let Some(claimed) = &mut self.claimed {
+            self.record.client = Some(Arc::clone(&claimed.client.name));
+            match claimed.check_head(head.method.as_str(), at.unix_seconds) {
+                Ok(verified) => self.decoder = verified.and_then(|verified| verified.decoder()),
+                Err(refusal) => return self.refuse(&refusal),
+            }
+            if claimed.in_query() {
+                head.path = client::without_signature(&head.path);
+            }
+        }
         if let (BodySize::Known(length), Some(max)) = (head.body, self.config.settings.body.max)
             && length > max
         {
             return self.too_large(max);
         }
-        if let Err(refusal) = self.route(&config, &target, found) {
-            return self.refuse(&refusal);
+        match self.route(&config, &target, found, None) {
+            Ok(()) => self.plan_body(at),
+            Err(None) => {
+                self.body = BodyPlan::Kept;
+                self.state = State::Deciding;
+                Step::Read { limit: self.config.settings.body.hold, keep: Keep::Memory }
+            }
+            Err(Some(refusal)) => self.refuse(&refusal),
         }
-        self.plan_body(at)
     }
 
-    /// recognise and route: settles the disposition, the destination and the scope.
-    fn route(&mut self, config: &Config, target: &Target, found: Option<Recognised<'_>>) -> Result<(), Refusal> {
+    /// recognise and route: settles the disposition, the destination and the scope. `form`: what is known of a form's body.
+    /// `Err(None)`: it must be known first.
+    fn route(
+        &mut self,
+        config: &Config,
+        target: &Target,
+        found: Option<Recognised<'_>>,
+        form: Option<&[u8]>,
+    ) -> Result<(), Option<Refusal>> {
         let Some(head) = self.head.as_mut() else { return Ok(()) };
-        let route = config.router.find(&target.host, &head.path);
+        let client = self.claimed.as_ref().map(|claimed| Arc::clone(&claimed.client));
+        let asked = route::Asked {
+            host: &target.host,
+            path: &head.path,
+            signing_name: found.map(|found| found.signing_name),
+            client: client.as_ref().map(|client| &*client.name),
+            look_up: &|signing_name| operation(config, head, signing_name, form),
+            body_may_tell: form.is_none() && head.body != BodySize::Known(0) && is_form(&head.headers),
+        };
+        let route = config.router.find(&asked).map_err(|OnlyBodyTells| None)?;
         let mut upstream = match route {
             Some(route) => route.upstream(target),
             None => Upstream { target: target.clone(), connect: None, named: false },
@@ -391,7 +447,7 @@ impl Exchange {
             && let Ok(address) = target.host.parse()
             && is_forbidden(address)
         {
-            return Err(forbidden(&target.host));
+            return Err(Some(forbidden(&target.host)));
         }
         let action = match route {
             Some(route) => route.action,
@@ -399,24 +455,24 @@ impl Exchange {
             None if found.is_some_and(|found| found.variant.signed()) => Action::Sign,
             None if found.is_some() || head.entry != Entry::Reverse => Action::Pass,
             None => {
-                return Err(Refusal::client(
+                return Err(Some(Refusal::client(
                     403,
                     "not-aws",
                     format!("{:?} is not a host of AWS's that is known to take SigV4, and no route names it.", admit::shown(&target.host)),
                     "Send the Host header of an AWS endpoint, give the listener an `upstream`, or add a [[route]] with `host` and `service`.",
-                ));
+                )));
             }
         };
         let route_name = route.map(|route| Arc::clone(&route.name));
         match action {
             Action::Deny => {
                 self.record.disposition = Disposition::Deny;
-                return Err(Refusal::client(
+                return Err(Some(Refusal::client(
                     403,
                     "denied",
                     format!("route {} denies {:?}.", route_name.as_deref().unwrap_or_default(), admit::shown(&target.host)),
                     "Ask the operator of this sigward to change the route.",
-                ));
+                )));
             }
             Action::Pass => self.record.disposition = Disposition::Pass,
             // A presigned request brings its own signature, also where a route says how to sign the others.
@@ -424,17 +480,17 @@ impl Exchange {
             Action::Sign => {
                 let service = route.and_then(|route| route.service.clone()).or_else(|| found.map(|found| found.signing_name.into()));
                 let Some(service) = service else {
-                    return Err(Refusal::sigward(
+                    return Err(Some(Refusal::sigward(
                         502,
                         "unknown-service",
                         format!("{:?} does not say which AWS service it is.", admit::shown(&target.host)),
                         format!("Set `service` (the signing name) in route {}.", route_name.as_deref().unwrap_or_default()),
-                    ));
+                    )));
                 };
                 // AWS's own names are served over TLS; a route's `upstream` says itself how it is.
                 if found.is_some() && !route.is_some_and(crate::route::Route::rewrites) {
                     upstream.target = over_tls(target).ok_or_else(|| {
-                        Refusal::client(
+                        Some(Refusal::client(
                             400,
                             "plain-text-port",
                             format!(
@@ -443,7 +499,7 @@ impl Exchange {
                                 target.port
                             ),
                             "Leave the port away, or use https.",
-                        )
+                        ))
                     })?;
                 }
                 let settings = &config.settings;
@@ -462,7 +518,10 @@ impl Exchange {
                         .and_then(|route| route.region.clone())
                         .or_else(|| found.map(|found| found.region.into()))
                         .unwrap_or_else(|| settings.default_region.as_str().into()),
-                    identity: route.and_then(|route| route.identity.clone()).unwrap_or_else(|| settings.default_identity.as_str().into()),
+                    identity: route
+                        .and_then(|route| route.identity.clone())
+                        .or_else(|| client.and_then(|client| client.identity.clone()))
+                        .unwrap_or_else(|| settings.default_identity.as_str().into()),
                     service,
                 });
                 self.record.disposition = Disposition::Sign;
@@ -472,7 +531,7 @@ impl Exchange {
         sign::address(&mut head.headers, &upstream.target);
         // Of a request that passes, the host alone tells.
         let service = self.signing.as_ref().map(|signing| &*signing.service).or_else(|| found.map(|found| found.signing_name));
-        self.record.operation = service.and_then(|service| operation(config, head, service, None));
+        self.record.operation = service.and_then(|service| operation(config, head, service, form));
         if let Some(signing) = &self.signing {
             self.shape = shape_of(config, head, Some(&signing.service));
             head.path = sign::wire_path(signing.style, &head.path);
@@ -512,7 +571,7 @@ impl Exchange {
             return self.too_large(max);
         }
         self.state = State::Unwrapping;
-        Step::Unwrap { length }
+        Step::Unwrap { length, decoder: Box::new(self.decoder.take().unwrap_or_default()) }
     }
 
     /// Bodies: held up to `body.hold`; beyond that streamed where nothing of all of it must be known, else spooled.
@@ -547,6 +606,9 @@ impl Exchange {
 
     /// True if nothing of the whole body must be known, or it is known already.
     fn can_stream(&self) -> bool {
+        if self.digest.is_none() && self.signed_over_body() {
+            return false;
+        }
         let known = self.head.as_ref().is_some_and(|head| head.body != BodySize::Unknown);
         self.signing.is_none()
             || match &self.form {
@@ -556,6 +618,11 @@ impl Exchange {
                 Form::Events => true,
                 Form::Hash => self.digest.is_some(),
             }
+    }
+
+    /// A client signed it, and the signature can be checked only with the whole body.
+    fn signed_over_body(&self) -> bool {
+        self.claimed.as_ref().is_some_and(|claimed| claimed.needs_body())
     }
 
     fn spool(&mut self) -> Step {
@@ -572,7 +639,7 @@ impl Exchange {
         if self.read > max {
             return self.too_large(max);
         }
-        let hashing = self.signing.is_some() && self.form == Form::Hash;
+        let hashing = (self.signing.is_some() && self.form == Form::Hash) || self.signed_over_body();
         if last && self.hasher.is_none() && hashing {
             self.digest = Some(Sha256::digest(bytes).into());
         } else if hashing {
@@ -605,8 +672,43 @@ impl Exchange {
         self.attempt(at, true)
     }
 
+    /// Routes a request whose form names its operation. Such bodies are hashed, never in chunks.
+    fn decide(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+        let (config, Some(target)) = (Arc::clone(&self.config), self.head.as_ref().map(|head| head.target.clone())) else { return Ok(()) };
+        let hinted = self
+            .head
+            .as_ref()
+            .and_then(|head| sign::scope_of(&head.headers))
+            .map(|hint| (hint.signing_name.to_owned(), hint.region.to_owned()));
+        let hint = hinted.as_ref().map(|(signing_name, region)| Hint { signing_name, region });
+        let found = recognise(&config.knowledge, &target.host, hint);
+        let form = bytes.get(..FORM_PREFIX.min(bytes.len()));
+        self.route(&config, &target, found, form).map_err(|refusal| refusal.unwrap_or_else(client::unsigned))?;
+        if let (Some(head), Some(signing)) = (&self.head, &self.signing) {
+            let over_tls = self.upstream.as_ref().is_some_and(|upstream| upstream.target.scheme == Scheme::Https);
+            let hold = self.config.settings.body.hold;
+            let facts = Facts {
+                headers: &head.headers,
+                mode: self.payload,
+                style: signing.style,
+                over_tls,
+                in_query: signing.in_query,
+                size: head.body,
+                hold,
+            };
+            self.form = body::plan(&facts).form;
+        }
+        Ok(())
+    }
+
     /// Signs and sends. `may_refresh`: ask for credentials if there are none.
     fn attempt(&mut self, at: &Moment<'_>, may_refresh: bool) -> Step {
+        // Nothing that a client signed goes out before the signature is found to be right.
+        if let (Some(claimed), Some(head)) = (&mut self.claimed, &self.head)
+            && let Err(refusal) = claimed.check_body(head.method.as_str(), self.digest.filter(|_| !self.unwrapped), at.unix_seconds)
+        {
+            return self.refuse(&refusal);
+        }
         let (Some(head), Some(upstream)) = (self.head.as_ref(), self.upstream.as_ref()) else { return Step::Deliver };
         let mut headers = head.headers.clone();
         let (mut path, mut wrap) = (head.path.clone(), None);

@@ -7,6 +7,7 @@
 
 pub mod admit;
 pub mod body;
+pub mod client;
 pub mod exchange;
 pub mod identity;
 pub mod judge;
@@ -20,6 +21,7 @@ pub mod sign;
 
 pub use admit::{BodySize, Entry, RequestHead, Scheme, Target};
 pub use body::Wrap;
+pub use client::Clients;
 pub use exchange::{BodyPlan, Config, Event, Exchange, Failure, Keep, Moment, Outgoing, Step};
 pub use identity::{Identities, Identity};
 pub use record::{Attempt, Disposition, Record};

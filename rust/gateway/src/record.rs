@@ -58,6 +58,8 @@ pub struct Record {
     pub region: Option<Arc<str>>,
     /// Whose credentials.
     pub identity: Option<Arc<str>>,
+    /// Whose issued key signed the request.
+    pub client: Option<Arc<str>>,
     /// `scheme://host:port` that the bytes went to.
     pub upstream: Option<String>,
     /// In order.
@@ -79,6 +81,7 @@ impl Record {
         words.extend(self.service.as_deref());
         words.extend(self.operation.as_ref().map(|operation| &*operation.name));
         words.extend([&self.region, &self.identity].into_iter().filter_map(Option::as_deref));
+        words.extend(self.client.as_deref().into_iter().flat_map(|client| ["for", client]));
         let mut outcomes: Vec<&str> = self.attempts.iter().map(|attempt| attempt.outcome.as_str()).collect();
         outcomes.extend(self.error);
         format!("{}: {}", words.join(" "), outcomes.join(", "))

@@ -7,9 +7,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use sigward_sigv4::Style;
+use sigward_sigv4::wire::percent_decoded;
 
 use crate::admit::{Scheme, Target};
-use crate::recognise::style_of;
+use crate::knowledge::Operation;
+use crate::recognise::{bucket_and_key, style_of};
 use crate::settings::{Action, PathStyle, PayloadMode, RouteSettings, SignaturePlace, SignatureVariant, TokenPlace};
 
 /// Where the bytes go.
@@ -21,6 +23,50 @@ pub struct Upstream {
     pub connect: Option<Arc<str>>,
     /// A route names this destination, so loopback and link-local addresses are allowed.
     pub named: bool,
+}
+
+/// What rules look at of a request.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    /// Lower-case.
+    pub host: &'a str,
+    /// Origin-form, with query.
+    pub path: &'a str,
+    /// What the host says, if it is one of AWS's.
+    pub signing_name: Option<&'a str>,
+    /// The client whose issued key signed it.
+    pub client: Option<&'a str>,
+    /// The operation, given the signing name.
+    pub look_up: &'a dyn Fn(&str) -> Option<Arc<Operation>>,
+    /// The body is a form that may name the operation, and has not been read.
+    pub body_may_tell: bool,
+}
+
+impl Asked<'_> {
+    fn operation(&self, signing_name: &str, service: &Pattern, name: &Pattern) -> Result<bool, OnlyBodyTells> {
+        // Whatever the operation is: the service alone decides.
+        if service.matches(signing_name) && name.is_all() {
+            return Ok(true);
+        }
+        match (self.look_up)(signing_name) {
+            Some(found) => Ok((service.matches(signing_name) || service.matches(&found.service)) && name.matches(&found.name)),
+            None if self.body_may_tell => Err(OnlyBodyTells),
+            None => Ok(false),
+        }
+    }
+}
+
+/// Which rule applies cannot be said before the body is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OnlyBodyTells;
+
+/// A listing is for the keys that it asks for: `?prefix=` takes the key's place.
+fn bucket_matches(pattern: &Pattern, host: &str, path: &str) -> bool {
+    let Some((bucket, key)) = bucket_and_key(host, path) else { return false };
+    let prefix = || path.split_once('?')?.1.split('&').find_map(|pair| pair.strip_prefix("prefix="));
+    let key = if key.is_empty() { prefix().unwrap_or_default() } else { key };
+    let decoded = [bucket.as_bytes(), b"/", &percent_decoded(key.as_bytes())].concat();
+    pattern.matches(&String::from_utf8_lossy(&decoded))
 }
 
 /// One rule, checked.
@@ -40,8 +86,11 @@ pub struct Route {
     pub style: Option<Style>,
     /// How requests are signed under it.
     pub form: SigningForm,
-    host: Pattern,
+    host: Option<Pattern>,
     path: Option<Pattern>,
+    operation: Option<(Pattern, Pattern)>,
+    bucket: Option<Pattern>,
+    client: Option<Arc<str>>,
     upstream: Option<Target>,
     connect: Option<Arc<str>>,
 }
@@ -72,20 +121,32 @@ impl Router {
         Ok(Self { routes })
     }
 
-    /// The first rule for this host and path; `path` is origin-form, its query is left out of the match.
-    pub fn find(&self, host: &str, path: &str) -> Option<&Route> {
-        let path = path.split('?').next().unwrap_or_default();
-        self.routes.iter().find(|route| route.host.matches(host) && route.path.as_ref().is_none_or(|pattern| pattern.matches(path)))
+    /// The first rule for this request. `Err`: that depends on the operation, which only the body names.
+    pub fn find(&self, asked: &Asked<'_>) -> Result<Option<&Route>, OnlyBodyTells> {
+        for route in &self.routes {
+            if route.matches(asked)? {
+                return Ok(Some(route));
+            }
+        }
+        Ok(None)
     }
 
-    /// True if any rule is for this host, whatever the path.
-    pub fn knows(&self, host: &str) -> Option<&Route> {
-        self.routes.iter().find(|route| route.host.matches(host))
+    /// Whether TLS to this host is looked into, as far as rules for it say.
+    pub fn intercepts(&self, host: &str) -> Option<bool> {
+        for route in self.routes.iter().filter(|route| route.host.as_ref().is_some_and(|pattern| pattern.matches(host))) {
+            if route.action != Action::Pass || route.moves() {
+                return Some(true);
+            }
+            if !route.is_conditional() {
+                return Some(false);
+            }
+        }
+        None
     }
 
     /// True if a rule names this host in full, so that its addresses may be local ones.
     pub fn names(&self, host: &str) -> bool {
-        self.routes.iter().any(|route| route.action != Action::Deny && route.host.is(host))
+        self.routes.iter().any(|route| route.action != Action::Deny && route.host.as_ref().is_some_and(|pattern| pattern.is(host)))
     }
 }
 
@@ -93,8 +154,19 @@ impl Route {
     fn new(at: usize, settings: &RouteSettings) -> Result<Self, String> {
         let name = if settings.name.is_empty() { format!("#{}", at + 1) } else { settings.name.clone() };
         let wrong = |field: &str, why: &str| Err(format!("route {name}: {field}: {why}"));
-        if settings.host.is_empty() {
+        if settings.host.as_deref() == Some("") {
             return wrong("host", "a host name or a pattern such as *.amazonaws.com is expected");
+        }
+        let operation = match settings.operation.as_deref().map(|text| text.split_once(':')) {
+            Some(Some((service, name))) if !service.is_empty() && !name.is_empty() => Some((Pattern::new(service), Pattern::new(name))),
+            None => None,
+            Some(_) => return wrong("operation", "service:Operation is expected, e.g. dynamodb:Get* or s3:*"),
+        };
+        if settings.host.is_none() && operation.is_none() && settings.bucket.is_none() && settings.client.is_none() {
+            return wrong("host", "it is missing; what the route is for is said by host, operation, bucket or client");
+        }
+        if settings.bucket.as_deref().is_some_and(|bucket| bucket.is_empty() || bucket.starts_with('/')) {
+            return wrong("bucket", "a bucket, or bucket/key, is expected; * matches any run of characters");
         }
         let upstream = match settings.upstream.as_deref().map(Target::from_url) {
             Some(Err(why)) => return wrong("upstream", &why),
@@ -127,17 +199,57 @@ impl Route {
                 variant: settings.variant,
                 token: settings.token,
             },
-            host: Pattern::new(&settings.host.to_ascii_lowercase()),
+            host: settings.host.as_deref().map(|host| Pattern::new(&host.to_ascii_lowercase())),
             path: settings.path.as_deref().map(Pattern::new),
+            operation,
+            // Without a key, the whole bucket is meant.
+            bucket: settings
+                .bucket
+                .as_deref()
+                .map(|text| if text.contains('/') { Pattern::new(text) } else { Pattern::new(&format!("{text}/*")) }),
+            client: shared(&settings.client),
             upstream,
             connect: shared(&settings.connect),
             name: name.into(),
         })
     }
 
+    fn matches(&self, asked: &Asked<'_>) -> Result<bool, OnlyBodyTells> {
+        let host = match &self.host {
+            Some(pattern) => pattern.matches(asked.host),
+            None => asked.signing_name.is_some(),
+        };
+        let path = || asked.path.split('?').next().unwrap_or_default();
+        if !host
+            || self.path.as_ref().is_some_and(|pattern| !pattern.matches(path()))
+            || self.client.as_deref().is_some_and(|client| asked.client != Some(client))
+        {
+            return Ok(false);
+        }
+        if self.operation.is_none() && self.bucket.is_none() {
+            return Ok(true);
+        }
+        let Some(signing_name) = self.service.as_deref().or(asked.signing_name) else { return Ok(false) };
+        if let Some(pattern) = &self.bucket
+            && !(matches!(signing_name, "s3" | "s3express") && bucket_matches(pattern, asked.host, asked.path))
+        {
+            return Ok(false);
+        }
+        match &self.operation {
+            Some((service, name)) => asked.operation(signing_name, service, name),
+            None => Ok(true),
+        }
+    }
+
+    /// True if more than the host decides.
+    fn is_conditional(&self) -> bool {
+        self.path.is_some() || self.operation.is_some() || self.bucket.is_some() || self.client.is_some()
+    }
+
     /// Where a request to `target` goes under this rule.
     pub fn upstream(&self, target: &Target) -> Upstream {
-        let named = self.upstream.is_some() || self.connect.is_some() || self.host.is(&target.host);
+        let by_host = self.host.as_ref().is_some_and(|pattern| pattern.is(&target.host));
+        let named = self.upstream.is_some() || self.connect.is_some() || by_host;
         Upstream { target: self.upstream.as_ref().unwrap_or(target).clone(), connect: self.connect.clone(), named }
     }
 
@@ -164,6 +276,10 @@ struct Pattern(Vec<String>);
 impl Pattern {
     fn new(text: &str) -> Self {
         Self(text.split('*').map(str::to_owned).collect())
+    }
+
+    fn is_all(&self) -> bool {
+        self.0.len() > 1 && self.0.iter().all(String::is_empty)
     }
 
     fn is(&self, text: &str) -> bool {
@@ -246,6 +362,45 @@ mod tests {
         }
     }
 
+    fn router(routes: &str) -> Router {
+        Router::new(&serde_json::from_str::<Vec<RouteSettings>>(routes).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_bucket_a_listing_and_a_client_choose() {
+        let router = router(
+            r#"[{"name": "client", "client": "ci", "bucket": "logs/*"}, {"name": "prefix", "bucket": "team/a b/*"}, {"name": "whole", "bucket": "team"}]"#,
+        );
+        let s3 = "s3.eu-west-1.amazonaws.com";
+        for (host, path, client, expected) in [
+            (s3, "/team/a%20b/c", None, Some("prefix")),
+            ("team.s3.eu-west-1.amazonaws.com", "/a%20b/c?x=1", None, Some("prefix")),
+            (s3, "/team?list-type=2&prefix=a%20b%2Fc", None, Some("prefix")),
+            (s3, "/team/ab/c", None, Some("whole")),
+            (s3, "/team", None, Some("whole")),
+            (s3, "/teams", None, None),
+            (s3, "/logs/1", Some("ci"), Some("client")),
+            (s3, "/logs/1", Some("cd"), None),
+            (s3, "/logs/1", None, None),
+            (s3, "/", None, None),
+        ] {
+            let asked = Asked { host, path, signing_name: Some("s3"), client, look_up: &|_| None, body_may_tell: false };
+            let found = router.find(&asked).unwrap().map(|route| &*route.name);
+            assert_eq!(found, expected, "{host}{path} {client:?}");
+        }
+        let asked = Asked { host: s3, path: "/team/x", signing_name: Some("sqs"), client: None, look_up: &|_| None, body_may_tell: false };
+        assert!(router.find(&asked).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_passes_under_a_condition_is_looked_into() {
+        let router = router(
+            r#"[{"host": "a", "path": "/public/*", "action": "pass"}, {"host": "a", "action": "deny"}, {"host": "b", "action": "pass"},
+                {"host": "c", "path": "/x", "action": "pass"}]"#,
+        );
+        assert_eq!(["a", "b", "c", "d"].map(|host| router.intercepts(host)), [Some(true), Some(false), None, None]);
+    }
+
     #[test]
     fn local_addresses_in_all_their_dresses() {
         for text in [
@@ -275,13 +430,16 @@ mod tests {
     #[test]
     fn a_wrong_route_names_the_field() {
         let route = |edit: fn(&mut RouteSettings)| {
-            let mut settings = RouteSettings { host: "*".into(), ..RouteSettings::default() };
+            let mut settings = RouteSettings { host: Some("*".into()), ..RouteSettings::default() };
             edit(&mut settings);
             Router::new(&[settings]).unwrap_err()
         };
-        assert!(route(|it| it.host.clear()).contains("route #1: host"));
+        assert!(route(|it| it.host = Some(String::new())).contains("route #1: host"));
         assert!(route(|it| it.upstream = Some("ftp://x".into())).contains("upstream"));
         assert!(route(|it| it.connect = Some("nowhere".into())).contains("connect"));
         assert!(route(|it| it.service = Some("a b".into())).contains("service"));
+        assert!(route(|it| it.host = None).contains("host: it is missing"));
+        assert!(route(|it| it.operation = Some("GetObject".into())).contains("operation: service:Operation"));
+        assert!(route(|it| it.bucket = Some("/x".into())).contains("bucket"));
     }
 }

@@ -27,6 +27,8 @@ pub struct EngineSettings {
     pub tls: TlsSettings,
     /// Limits of a request's head.
     pub limits: Limits,
+    /// Who may ask.
+    pub clients: ClientsSettings,
     /// First match wins.
     pub routes: Vec<RouteSettings>,
 }
@@ -43,6 +45,7 @@ impl Default for EngineSettings {
             retry: RetrySettings::default(),
             tls: TlsSettings::default(),
             limits: Limits::default(),
+            clients: ClientsSettings::default(),
             routes: Vec::new(),
         }
     }
@@ -142,6 +145,36 @@ impl Default for RetrySettings {
     }
 }
 
+/// Clients with keys that sigward issued.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClientsSettings {
+    /// Nothing is served without such a key.
+    pub required: bool,
+    /// The master key that theirs are derived from: 64 hexadecimal digits.
+    pub key_file: Option<PathBuf>,
+    /// Each of them.
+    pub issued: Vec<ClientSettings>,
+}
+
+/// One client.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClientSettings {
+    /// For routes and the log.
+    pub name: String,
+    /// Counts up to void the pair before.
+    pub rotation: u32,
+    /// Whose credentials its requests get where no route says.
+    pub identity: Option<String>,
+}
+
+impl Default for ClientSettings {
+    fn default() -> Self {
+        Self { name: String::new(), rotation: 1, identity: None }
+    }
+}
+
 /// TLS to the upstream is always verified.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -182,10 +215,16 @@ impl Default for Limits {
 pub struct RouteSettings {
     /// For messages; empty: its number.
     pub name: String,
-    /// Host pattern; `*` matches any run of characters.
-    pub host: String,
+    /// Host pattern; `*` matches any run of characters. `None`: every host that is known to be AWS's.
+    pub host: Option<String>,
     /// Path pattern, likewise; `None`: every path.
     pub path: Option<String>,
+    /// Pattern of `service:Operation`.
+    pub operation: Option<String>,
+    /// Pattern of a bucket, or of `bucket/key`.
+    pub bucket: Option<String>,
+    /// The client with this issued key.
+    pub client: Option<String>,
     /// What to do.
     pub action: Action,
     /// Signing name, where the host does not tell or tells wrong.

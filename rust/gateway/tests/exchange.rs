@@ -10,10 +10,11 @@ use http::{HeaderValue, Method};
 use sigward_gateway::knowledge::Knowledge;
 use sigward_gateway::settings::EngineSettings;
 use sigward_gateway::{
-    BodyPlan, BodySize, Config, Entry, Event, Exchange, Failure, Identities, Identity, Keep, Moment, Outgoing, RequestHead, Scheme, Step,
-    Target,
+    BodyPlan, BodySize, Clients, Config, Entry, Event, Exchange, Failure, Identities, Identity, Keep, Moment, Outgoing, RequestHead,
+    Scheme, Step, Target,
 };
-use sigward_sigv4::Credentials;
+use sigward_sigv4::chunked::{ChunkSigner, Encoder};
+use sigward_sigv4::{Credentials, Options, Payload, Request, Scope, Style, Variant, sign};
 
 const HOST: &str = "sqs.us-east-1.amazonaws.com";
 const NOW: u64 = 1_440_938_160;
@@ -24,9 +25,17 @@ struct Drive {
     clock: Duration,
 }
 
+const MASTER: [u8; 32] = [7; 32];
+
+fn config(settings: &str) -> Config {
+    let settings = EngineSettings::from_json(settings).unwrap();
+    let clients = Clients::new(&settings.clients, &MASTER);
+    Config::new(settings, Knowledge::shipped().unwrap(), clients).unwrap()
+}
+
 impl Drive {
     fn new(settings: &str) -> Self {
-        let config = Config::new(EngineSettings::from_json(settings).unwrap(), Knowledge::shipped().unwrap()).unwrap();
+        let config = config(settings);
         let credentials = Credentials::new("AKID", "secret", None).unwrap();
         let identity = Identity { credentials: Some(Arc::new(credentials)), ..Identity::default() };
         Self {
@@ -416,4 +425,164 @@ fn a_wrong_signature_is_the_clocks_fault_only_if_the_clock_is_wrong() {
         let step = drive.tell(Event::Response { status: 403, headers: &error("SignatureDoesNotMatch", Some(date)) });
         assert_eq!(matches!(step, Step::Send(_)), repeated, "{date}");
     }
+}
+
+const CLIENTS: &str = r#""clients": {"required": true, "issued": [{"name": "ci", "identity": "team"}]}"#;
+
+/// The head as the client `ci` signs it.
+fn signed_by_ci(mut head: RequestHead, body: &[u8], secret: Option<&str>) -> RequestHead {
+    let (id, own) = sigward_gateway::client::issue(&MASTER, "ci", 1);
+    let credentials = Credentials::new(&id, secret.unwrap_or(&own), None).unwrap();
+    let host = HeaderValue::from_str(&head.target.host).unwrap();
+    head.headers.insert("host", host);
+    let signed = {
+        let pairs: Vec<(&[u8], &[u8])> = head.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())).collect();
+        let scope = Scope { region: "us-east-1", signing_name: "sqs", style: Style::Generic };
+        let request = Request { method: "POST", path: b"/", query: b"", headers: &pairs, payload: Payload::Bytes(body) };
+        sign(&credentials, &scope, &request, NOW).unwrap()
+    };
+    for (name, value) in signed.headers() {
+        head.headers.insert(HeaderName::from_bytes(name).unwrap(), HeaderValue::from_bytes(value).unwrap());
+    }
+    head
+}
+
+fn for_ci(settings: &str) -> Drive {
+    let mut drive = Drive::new(settings);
+    let team = Identity { credentials: Some(Arc::new(Credentials::new("TEAM", "secret", None).unwrap())), ..Identity::default() };
+    drive.identities.insert("team".into(), team);
+    drive
+}
+
+#[test]
+fn an_issued_key_is_checked_with_the_body_and_gives_way_to_its_identitys() {
+    let mut drive = for_ci(&format!("{{{CLIENTS}}}"));
+    let step = drive.tell(Event::Head(signed_by_ci(head(HOST, BodySize::Known(5)), b"hello", None)));
+    assert!(matches!(step, Step::Read { .. }));
+    let outgoing = sent(drive.tell(Event::Body { bytes: b"hello", last: true, trailers: None }));
+    assert!(outgoing.headers["authorization"].to_str().unwrap().contains("Credential=TEAM/"));
+    assert!(matches!(drive.respond(200), Step::Deliver));
+    assert_eq!(drive.exchange.record().summary(), "sign sqs us-east-1 team for ci: 200");
+}
+
+#[test]
+fn what_is_not_signed_with_an_issued_key_or_not_rightly_is_refused() {
+    let settings = format!("{{{CLIENTS}}}");
+    let slug = |given: RequestHead, body: &[u8]| {
+        let mut drive = for_ci(&settings);
+        let step = match drive.tell(Event::Head(given)) {
+            Step::Read { .. } => drive.tell(Event::Body { bytes: body, last: true, trailers: None }),
+            step => step,
+        };
+        let (status, slug) = refused(step);
+        assert_eq!(status, 403, "{slug}");
+        assert_eq!(drive.exchange.record().signatures, 0);
+        slug
+    };
+    let hello = || head(HOST, BodySize::Known(5));
+    assert_eq!(slug(hello(), b"hello"), "missing-authentication-token");
+    assert_eq!(slug(signed_by_ci(hello(), b"hello", None), b"HELLO"), "signature-does-not-match");
+    assert_eq!(slug(signed_by_ci(hello(), b"hello", Some("another")), b"hello"), "signature-does-not-match");
+    let mut foreign = signed_by_ci(hello(), b"hello", None);
+    let text = foreign.headers["authorization"].to_str().unwrap().replace("SGWD", "AKIA");
+    foreign.headers.insert("authorization", HeaderValue::from_str(&text).unwrap());
+    assert_eq!(slug(foreign, b"hello"), "invalid-access-key-id");
+    let mut cut = signed_by_ci(hello(), b"hello", None);
+    let text = cut.headers["authorization"].to_str().unwrap().replace("Signature=", "Sign=");
+    cut.headers.insert("authorization", HeaderValue::from_str(&text).unwrap());
+    assert_eq!(slug(cut, b"hello"), "incomplete-signature");
+    let mut added = signed_by_ci(hello(), b"hello", None);
+    added.headers.insert("x-amz-target", HeaderValue::from_static("AmazonSQS.DeleteQueue"));
+    assert_eq!(slug(added, b"hello"), "incomplete-signature");
+    let mut late = for_ci(&settings);
+    late.clock = Duration::from_secs(3600);
+    late.tell(Event::Head(signed_by_ci(hello(), b"hello", None)));
+    let step = late.tell(Event::Body { bytes: b"hello", last: true, trailers: None });
+    assert_eq!(refused(step).1, "request-time-too-skewed");
+}
+
+#[test]
+fn a_large_signed_body_is_spooled_and_checked_before_any_of_it_is_sent() {
+    let mut drive = for_ci(&format!(r#"{{"body": {{"hold": 4}}, "routes": [{{"host": "{HOST}", "payload": "unsigned"}}], {CLIENTS}}}"#));
+    let step = drive.tell(Event::Head(signed_by_ci(head(HOST, BodySize::Known(5)), b"hello", None)));
+    assert!(matches!(step, Step::Read { keep: Keep::Spool, .. }), "{step:?}");
+    let outgoing = sent(drive.tell(Event::Body { bytes: b"hello", last: true, trailers: None }));
+    assert_eq!(outgoing.body, BodyPlan::Kept);
+}
+
+#[test]
+fn a_form_names_the_operation_that_a_route_is_for() {
+    let settings = r#"{"routes": [{"operation": "sqs:List*", "identity": "team"}, {"host": "*", "action": "deny"}]}"#;
+    let form = |body: &'static [u8]| {
+        let mut head = head(HOST, BodySize::Known(body.len() as u64));
+        head.headers.insert("content-type", HeaderValue::from_static("application/x-www-form-urlencoded"));
+        let mut drive = for_ci(settings);
+        assert!(matches!(drive.tell(Event::Head(head)), Step::Read { keep: Keep::Memory, .. }));
+        drive.tell(Event::Body { bytes: body, last: true, trailers: None })
+    };
+    let listed = sent(form(b"Action=ListQueues&Version=2012-11-05"));
+    assert!(listed.headers["authorization"].to_str().unwrap().contains("Credential=TEAM/"));
+    assert_eq!(refused(form(b"Action=DeleteQueue&Version=2012-11-05")).1, "denied");
+}
+
+#[test]
+fn a_url_presigned_with_an_issued_key_is_signed_anew() {
+    let (id, secret) = sigward_gateway::client::issue(&MASTER, "ci", 1);
+    let credentials = Credentials::new(&id, &secret, None).unwrap();
+    let host = "s3.us-east-1.amazonaws.com";
+    let scope = Scope { region: "us-east-1", signing_name: "s3", style: Style::S3 };
+    let headers: &[(&[u8], &[u8])] = &[(b"host", host.as_bytes())];
+    let request = Request { method: "GET", path: b"/b/k", query: b"versionId=1", headers, payload: Payload::UNSIGNED };
+    let signed = sigward_sigv4::presign(&credentials, &scope, &request, NOW, 60, Options::default()).unwrap();
+    let asked = |path: String| {
+        let mut head = head(host, BodySize::Known(0));
+        (head.method, head.path) = (Method::GET, path);
+        head.headers.insert("host", HeaderValue::from_static(host));
+        head
+    };
+    let path = format!("/b/k?{}", String::from_utf8_lossy(signed.query()));
+    let outgoing = sent(for_ci(&format!("{{{CLIENTS}}}")).tell(Event::Head(asked(path.clone()))));
+    assert_eq!(outgoing.path, "/b/k?versionId=1");
+    assert!(outgoing.headers["authorization"].to_str().unwrap().contains("Credential=TEAM/"));
+    let other = refused(for_ci(&format!("{{{CLIENTS}}}")).tell(Event::Head(asked(path.replace("versionId=1", "versionId=2")))));
+    assert_eq!(other, (403, "signature-does-not-match".to_owned()));
+}
+
+#[test]
+fn chunks_that_a_client_signs_are_checked() {
+    let (id, secret) = sigward_gateway::client::issue(&MASTER, "ci", 1);
+    let credentials = Credentials::new(&id, &secret, None).unwrap();
+    let host = "b.s3.us-east-1.amazonaws.com";
+    let scope = Scope { region: "us-east-1", signing_name: "s3", style: Style::S3 };
+    let given = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD";
+    let pairs =
+        [("host", host), ("content-encoding", "aws-chunked"), ("x-amz-content-sha256", given), ("x-amz-decoded-content-length", "5")];
+    let headers: Vec<(&[u8], &[u8])> = pairs.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
+    let request = Request { method: "PUT", path: b"/k", query: b"", headers: &headers, payload: Payload::Given(given.as_bytes()) };
+    let signed = sign(&credentials, &scope, &request, NOW).unwrap();
+    let signer = ChunkSigner::new(&credentials, &scope, Variant::V4, signed.amz_date(), signed.signature()).unwrap();
+    let mut body = Vec::new();
+    let mut encoder = Encoder::signed(signer, false);
+    encoder.chunk(b"hello", &mut body).unwrap();
+    encoder.finish(&[], &mut body).unwrap();
+    let asked = || {
+        let mut head = head(host, BodySize::Known(body.len() as u64));
+        (head.method, head.path) = (Method::PUT, "/k".into());
+        for (name, value) in pairs {
+            head.headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        for (name, value) in signed.headers() {
+            head.headers.insert(HeaderName::from_bytes(name).unwrap(), HeaderValue::from_bytes(value).unwrap());
+        }
+        head
+    };
+    let reads = |body: &[u8]| {
+        let Step::Unwrap { length: Some(5), mut decoder } = for_ci(&format!("{{{CLIENTS}}}")).tell(Event::Head(asked())) else { panic!() };
+        let mut rest = body;
+        while decoder.next(&mut rest)?.is_some() {}
+        decoder.end()
+    };
+    assert_eq!(reads(&body), Ok(()));
+    let changed = String::from_utf8(body.clone()).unwrap().replace("hello", "HELLO");
+    assert!(reads(changed.as_bytes()).is_err());
 }

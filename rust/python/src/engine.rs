@@ -111,6 +111,10 @@ impl Engine {
         self.engine.intercepts(host)
     }
 
+    fn tunnels(&self) -> bool {
+        self.engine.tunnels()
+    }
+
     #[pyo3(signature = (host, address, /))]
     fn may_connect(&self, host: &str, address: &str) -> PyResult<bool> {
         // A scope (fe80::1%eth0) says only which link.
@@ -233,6 +237,11 @@ impl Report {
     #[getter]
     fn identity(&self) -> Option<&str> {
         self.record.identity.as_deref()
+    }
+
+    #[getter]
+    fn client(&self) -> Option<&str> {
+        self.record.client.as_deref()
     }
 
     #[getter]
@@ -370,6 +379,15 @@ fn legal_target(path: &[u8]) -> String {
     target
 }
 
+/// `master`: as it stands in its file.
+#[pyfunction]
+#[pyo3(signature = (master, name, rotation, /))]
+fn issue_key(master: &[u8], name: &str, rotation: u32) -> PyResult<(String, String)> {
+    let master = sigward_engine::master_key(master).map_err(PyValueError::new_err)?;
+    let (id, secret) = sigward_gateway::client::issue(&master, name, rotation);
+    Ok((id, secret.to_string()))
+}
+
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     for (name, value) in [
         ("EVENT_RESPONSE", EVENT_RESPONSE),
@@ -384,6 +402,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     ] {
         module.add(name, value)?;
     }
+    module.add_function(wrap_pyfunction!(issue_key, module)?)?;
     module.add_class::<Engine>()?;
     module.add_class::<Job>()?;
     module.add_class::<Report>()

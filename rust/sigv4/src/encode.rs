@@ -206,7 +206,7 @@ pub(crate) fn unhex_digest(digits: &[u8]) -> Option<[u8; 32]> {
 }
 
 /// Percent-decoded. A `%` that starts no pair stands for itself.
-pub(crate) fn percent_decoded(bytes: &[u8]) -> Vec<u8> {
+pub fn percent_decoded(bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes.len());
     let mut rest = bytes;
     while let [byte, after @ ..] = rest {

@@ -4,6 +4,7 @@
 //! form itself, and that is signed: whether a verifier decodes and encodes or takes it as it comes, it sees the same.
 
 use crate::Style;
+pub use crate::encode::percent_decoded;
 use crate::encode::{Keep, decoded, push_percent, push_recoded};
 
 /// `path` and `query` as sent by a client (no `?`) in the form to send on, joined by `?` if there is a query.

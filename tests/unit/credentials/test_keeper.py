@@ -7,14 +7,14 @@ from typing import Any, cast
 import pytest
 
 from sigward.credentials import Chain, Failure, Found, Keeper, Snapshot
-from sigward.credentials.keeper import ADVISORY, FIRST_RETRY, JITTER, LAST_RETRY
+from sigward.credentials.keeper import ADVISORY, EXTENSION, FIRST_RETRY, JITTER, LAST_RETRY, URGENT, URGENT_RETRY
 
 START = 1_000_000.0
 DOWN = Failure((("env", "not set"), ("iam-role", "no answer")))
 
 
-def keys(name: str, lifetime: float | None = 3600.0, at: float = START) -> Found:
-    return Found(Snapshot(name, "the-secret", "the-token", None if lifetime is None else at + lifetime, "iam-role"), ())
+def keys(name: str, lifetime: float | None = 3600.0, at: float = START, provider: str = "container-role") -> Found:
+    return Found(Snapshot(name, "the-secret", "the-token", None if lifetime is None else at + lifetime, provider), ())
 
 
 class Source:
@@ -135,12 +135,43 @@ def test_an_outage_of_ten_minutes_is_not_noticed(make: Any) -> None:
         pauses.add(round(bench.waits[-1], 3))
         bench.pass_time()
         tries += 1
-    assert 10 <= tries <= 6 + 600 / (LAST_RETRY / 2), "bounded, and not given up"
+    assert 10 <= tries <= 6 + 360 / (LAST_RETRY / 2) + 300 / (URGENT_RETRY / 2), "bounded, and not given up"
     assert len(pauses) > tries / 2, "jittered"
     bench.source.outcomes = [keys("TWO", at=bench.now)]
     bench.pass_time()
     assert bench.published == ["ONE", "TWO"]
     assert bench.keeper.snapshot.expires_at > bench.now
+
+
+def test_from_ten_minutes_on_it_is_urgent(make: Any) -> None:
+    bench = make(keys("ONE"), DOWN)
+    bench.until_idle()
+    while (left := bench.keeper.snapshot.expires_at - bench.now) > 0:
+        pause = bench.pass_time()
+        if bench.keeper.snapshot.expires_at - bench.now <= URGENT:
+            assert pause <= URGENT_RETRY, left
+    assert bench.published == ["ONE"], "what has expired is not used on"
+
+
+def test_an_instances_last_keys_are_used_on_while_metadata_is_away(make: Any, caplog: pytest.LogCaptureFixture) -> None:
+    bench = make(keys("ONE", provider="iam-role"), DOWN)
+    bench.until_idle()
+    for _ in range(3):
+        before = bench.keeper.snapshot.expires_at
+        while bench.keeper.snapshot.expires_at == before:
+            bench.pass_time()
+        assert bench.now < before, "before they run out"
+        assert EXTENSION / 2 <= bench.keeper.snapshot.expires_at - bench.now <= EXTENSION
+    assert bench.published == ["ONE"] * 4
+    assert "the last ones are used on" in caplog.text
+
+
+def test_a_session_that_only_a_person_can_renew_is_announced(make: Any, caplog: pytest.LogCaptureFixture) -> None:
+    bench = make(keys("ONE", provider="mfa-session"))
+    bench.until_idle()
+    bench.pass_time()
+    assert "the session from mfa-session expires in 1" in caplog.text
+    assert "sigward login" in caplog.text
 
 
 def test_failures_back_off_and_end(make: Any) -> None:

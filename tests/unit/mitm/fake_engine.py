@@ -109,6 +109,9 @@ class FakeEngine:
     def intercepts(self, host: str, _port: int, /) -> bool:
         return host.endswith(".amazonaws.com")
 
+    def tunnels(self) -> bool:
+        return True
+
     def may_connect(self, _host: str, _address: str, /) -> bool:
         return False
 

@@ -1,0 +1,271 @@
+//! client: who asks, as far as a key tells that sigward issued.
+//!
+//! A client with an issued key signs its requests as for AWS; whoever holds the key is that client. The signature is checked
+//! before anything is sent, then taken out, and the request is signed anew with real credentials. `SigV4` needs the secret itself
+//! to check a signature, so no hash of it would do; instead nothing is kept of a single key: id and secret are derived from one
+//! master key, the client's name and a number that counts rotations.
+
+use std::collections::HashMap;
+use std::fmt::{self, Write as _};
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, KeyInit, Mac};
+use http::header::{AUTHORIZATION, HeaderMap};
+use sha2::Sha256;
+use sigward_sigv4::verify::{Claim, Place, Rules, Verified, VerifyError};
+use sigward_sigv4::{Credentials, Payload, Request};
+use zeroize::Zeroizing;
+
+use crate::admit::{RequestHead, shown};
+use crate::recognise::style_of;
+use crate::refuse::Refusal;
+use crate::settings::ClientsSettings;
+use crate::sign::{CONTENT_SHA256, is_presigned};
+
+/// Bytes of a master key.
+pub const MASTER: usize = 32;
+
+/// The key pair of a client: access key id (20 characters, `SGWD…`) and secret access key (40 characters).
+/// `master`: [`MASTER`] random bytes. Another `rotation` gives another pair.
+pub fn issue(master: &[u8; MASTER], name: &str, rotation: u32) -> (String, Zeroizing<String>) {
+    let derive = |part: &str| -> Zeroizing<[u8; 32]> {
+        // A key of any length will do.
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(master) else { return Zeroizing::default() };
+        for piece in ["sigward issued key 1", part, name, &rotation.to_string()] {
+            mac.update(&(piece.len() as u64).to_be_bytes());
+            mac.update(piece.as_bytes());
+        }
+        Zeroizing::new(mac.finalize().into_bytes().into())
+    };
+    let mut id = String::from("SGWD");
+    for byte in derive("id").iter().take(8) {
+        // Writing to a String does not fail.
+        let _ = write!(id, "{byte:02X}");
+    }
+    let secret = derive("secret");
+    (id, Zeroizing::new(STANDARD.encode(secret.get(..30).unwrap_or_default())))
+}
+
+/// One client that has an issued key.
+#[derive(Debug)]
+pub struct Client {
+    /// As in the settings.
+    pub name: Arc<str>,
+    /// Whose credentials its requests get where no route says.
+    pub identity: Option<Arc<str>>,
+    credentials: Credentials,
+}
+
+/// All of them, by access key id.
+#[derive(Debug, Default)]
+pub struct Clients {
+    required: bool,
+    by_key: HashMap<String, Arc<Client>>,
+}
+
+impl Clients {
+    /// Derives every client's key.
+    pub fn new(settings: &ClientsSettings, master: &[u8; MASTER]) -> Self {
+        let client = |client: &crate::settings::ClientSettings| {
+            let (id, secret) = issue(master, &client.name, client.rotation);
+            // What `issue` makes is always taken.
+            let credentials = Credentials::new(&id, &secret, None).ok()?;
+            Some((
+                id,
+                Arc::new(Client { name: client.name.as_str().into(), identity: client.identity.as_deref().map(Arc::from), credentials }),
+            ))
+        };
+        Self { required: settings.required, by_key: settings.issued.iter().filter_map(client).collect() }
+    }
+
+    /// True if a request without an issued key is not served.
+    pub fn required(&self) -> bool {
+        self.required
+    }
+
+    /// True if there is nothing to look for.
+    pub(crate) fn is_off(&self) -> bool {
+        self.by_key.is_empty() && !self.required
+    }
+
+    /// What a request says of its signature, before anything is taken out of its head. `None`: it is nobody's, and that is
+    /// allowed: dummy keys, no signature, or a URL presigned for AWS itself.
+    pub(crate) fn claimed(&self, head: &RequestHead, asked: Asked) -> Result<Option<Box<Claimed>>, Refusal> {
+        let known = |id: &str| self.by_key.get(id).map(Arc::clone);
+        match asked.with(head.method.as_str(), Payload::Given(b""), Claim::of) {
+            Ok(claim) => match known(claim.access_key_id()) {
+                Some(client) => Ok(Some(Box::new(Claimed { client, claim, asked, checked: false }))),
+                None if self.required => Err(Refusal::client(
+                    403,
+                    "invalid-access-key-id",
+                    format!("the access key id {:?} is not one that this sigward has issued.", shown(claim.access_key_id())),
+                    "Sign with a key of `sigward client key NAME`; only such requests are served here (clients.required).",
+                )),
+                None => Ok(None),
+            },
+            Err(error) => match asked.key_id().and_then(known) {
+                Some(client) => Err(refusal(&client.name, &error)),
+                None if self.required => Err(unsigned()),
+                None => Ok(None),
+            },
+        }
+    }
+}
+
+/// Why nothing is served without an issued key.
+pub(crate) fn unsigned() -> Refusal {
+    Refusal::client(
+        403,
+        "missing-authentication-token",
+        "the request is not signed with a key that this sigward has issued.",
+        "Sign with a key of `sigward client key NAME`; only such requests are served here (clients.required).",
+    )
+}
+
+/// A request's head as the client signed it.
+pub(crate) struct Asked {
+    path: String,
+    headers: HeaderMap,
+}
+
+impl Asked {
+    pub(crate) fn of(head: &RequestHead) -> Self {
+        Self { path: head.path.clone(), headers: head.headers.clone() }
+    }
+
+    fn with<T>(&self, method: &str, payload: Payload<'_>, look: impl FnOnce(&Request<'_>) -> T) -> T {
+        let (path, query) = self.path.split_once('?').unwrap_or((&self.path, ""));
+        let headers: Vec<(&[u8], &[u8])> = self.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())).collect();
+        look(&Request { method, path: path.as_bytes(), query: query.as_bytes(), headers: &headers, payload })
+    }
+
+    /// The id in a signature that cannot be read.
+    fn key_id(&self) -> Option<&str> {
+        let text = match self.headers.get(AUTHORIZATION) {
+            Some(value) => value.to_str().ok()?.split_once("Credential=")?.1,
+            None if is_presigned(&self.path) => self.path.split_once("X-Amz-Credential=")?.1,
+            None => return None,
+        };
+        text.split(['/', '%', ',', ' ', '&']).next()
+    }
+}
+
+/// A request that says that it is a client's. Its signature may still have to be checked.
+pub(crate) struct Claimed {
+    pub(crate) client: Arc<Client>,
+    claim: Claim,
+    asked: Asked,
+    checked: bool,
+}
+
+impl Claimed {
+    /// The signature stands in the query.
+    pub(crate) fn in_query(&self) -> bool {
+        self.claim.place() == Place::Query
+    }
+
+    /// The signature can be checked only when the whole body is known.
+    pub(crate) fn needs_body(&self) -> bool {
+        !self.checked
+    }
+
+    /// Checks as soon as what was signed is known: at once, if the head tells the body's hash.
+    pub(crate) fn check_head(&mut self, method: &str, unix_seconds: u64) -> Result<Option<Verified>, Refusal> {
+        let s3 = style_of(self.claim.signing_name()) == sigward_sigv4::Style::S3;
+        if !(self.asked.headers.contains_key(CONTENT_SHA256) || s3) {
+            return Ok(None);
+        }
+        let verified = self.check(method, Payload::Given(b""), unix_seconds)?;
+        self.checked = true;
+        Ok(Some(verified))
+    }
+
+    /// Checks with the body: its hash, too, where the head tells one.
+    pub(crate) fn check_body(&mut self, method: &str, digest: Option<[u8; 32]>, unix_seconds: u64) -> Result<(), Refusal> {
+        match digest {
+            Some(digest) => self.check(method, Payload::Digest(digest), unix_seconds)?,
+            None if self.checked => return Ok(()),
+            None => self.check(method, Payload::Given(b""), unix_seconds)?,
+        };
+        self.checked = true;
+        Ok(())
+    }
+
+    fn check(&self, method: &str, payload: Payload<'_>, unix_seconds: u64) -> Result<Verified, Refusal> {
+        let rules = Rules::new(style_of(self.claim.signing_name()), unix_seconds);
+        let verified = self.asked.with(method, payload, |request| self.claim.verify(&self.client.credentials, request, &rules));
+        verified.map_err(|error| refusal(&self.client.name, &error))
+    }
+}
+
+impl fmt::Debug for Claimed {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.debug_struct("Claimed").field("client", &self.client.name).field("checked", &self.checked).finish_non_exhaustive()
+    }
+}
+
+/// In AWS's words, so that SDKs that mend a wrong clock do so.
+fn refusal(name: &str, error: &VerifyError) -> Refusal {
+    let (slug, hint) = match error {
+        VerifyError::Skewed(_) => ("request-time-too-skewed", "Set the client's clock right."),
+        VerifyError::Expired(_) => ("request-expired", "Presign a new URL."),
+        VerifyError::SessionToken => ("invalid-token", "An issued key has no session token: unset AWS_SESSION_TOKEN."),
+        VerifyError::Signature(_) => (
+            "signature-does-not-match",
+            "Is it the secret of `sigward client key`, of this sigward and of the same rotation? Or did something on the way change the request?",
+        ),
+        VerifyError::PayloadHash { .. } => ("content-sha256-mismatch", "Something changed the body after it was signed."),
+        _ => ("incomplete-signature", "Sign as for AWS: Signature Version 4 over host and every x-amz- header."),
+    };
+    Refusal::client(403, slug, format!("client {name:?}: {error}."), hint)
+}
+
+/// The parameters of a presigned URL's own signature taken out.
+pub(crate) fn without_signature(path: &str) -> String {
+    const OWN: &[&str] = &[
+        "X-Amz-Algorithm",
+        "X-Amz-Credential",
+        "X-Amz-Date",
+        "X-Amz-Expires",
+        "X-Amz-Region-Set",
+        "X-Amz-Security-Token",
+        "X-Amz-Signature",
+        "X-Amz-SignedHeaders",
+    ];
+    let Some((path, query)) = path.split_once('?') else { return path.to_owned() };
+    let kept: Vec<&str> = query.split('&').filter(|pair| !OWN.contains(&pair.split('=').next().unwrap_or_default())).collect();
+    if kept.is_empty() { path.to_owned() } else { format!("{path}?{}", kept.join("&")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pair_depends_on_all_three() {
+        let (id, secret) = issue(&[1; 32], "ci", 1);
+        assert_eq!((id.len(), secret.len(), id.get(..4)), (20, 40, Some("SGWD")));
+        assert_eq!(issue(&[1; 32], "ci", 1), (id.clone(), secret.clone()));
+        for (master, name, rotation) in [([2; 32], "ci", 1), ([1; 32], "ci2", 1), ([1; 32], "ci", 2), ([1; 32], "ci2", 0)] {
+            let other = issue(&master, name, rotation);
+            assert!(other.0 != id && other.1 != secret);
+        }
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let issued = vec![crate::settings::ClientSettings { name: "ci".into(), ..Default::default() }];
+        let clients = Clients::new(&ClientsSettings { required: true, issued, ..ClientsSettings::default() }, &[1; 32]);
+        let (_, secret) = issue(&[1; 32], "ci", 1);
+        assert!(!format!("{clients:?}").contains(secret.as_str()));
+    }
+
+    #[test]
+    fn a_presigned_urls_own_parameters_go() {
+        let path = "/k?versionId=3&X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=a%2Fb&X-Amz-Signature=ab&x=1";
+        assert_eq!(without_signature(path), "/k?versionId=3&x=1");
+        assert_eq!(without_signature("/k?X-Amz-Signature=ab"), "/k");
+    }
+}
