@@ -1,9 +1,17 @@
-"""What every test may use."""
+"""What every test may use; and that no secret stands in anything that sigward writes while all of them run."""
 
 import os
+import re
+import signal
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+
+from sigward.demo.child import Child
+from sigward.demo.emulator import Emulator
+from sigward.demo.gateway import Gateway
+from tests.support import SECRETS, assert_no_secret
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -27,3 +35,42 @@ def no_aws_of_the_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "aws-config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "aws-credentials"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Log lines, stdout and stderr of every test."""
+    report = yield
+    try:
+        for name, text in report.sections:
+            assert_no_secret(text, name)
+    except AssertionError as error:
+        report.outcome, report.longrepr = "failed", str(error)
+    return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def children_tell_no_secret() -> Generator[None]:
+    """What every child process wrote, and every gateway's metrics."""
+    stop, close, start = Child.stop, Gateway.close, Emulator.__enter__
+
+    def checked_stop(child: Child, number: int = signal.SIGTERM) -> int:
+        status = stop(child, number)
+        assert_no_secret(child.output(), "a child's output")
+        return status
+
+    def checked_close(gateway: Gateway) -> None:
+        if "admin" in gateway.addresses and gateway._child is not None and gateway.child.process.poll() is None:
+            assert_no_secret(gateway.admin("/metrics")[1], "/metrics")
+        close(gateway)
+
+    def started(emulator: Emulator) -> Emulator:
+        found = start(emulator)
+        SECRETS.append(re.compile(re.escape(emulator.secret_access_key)))
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Child, "stop", checked_stop)
+        patch.setattr(Gateway, "close", checked_close)
+        patch.setattr(Emulator, "__enter__", started)
+        yield

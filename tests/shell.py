@@ -7,6 +7,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support import assert_no_secret
+
 KEY, SECRET, TOKEN = "AKIDCLITESTS", "the-cli-secret", "the-cli-token"
 
 
@@ -51,6 +53,9 @@ class Shell:
             plain = re.sub(r"\x1b\[[0-9;]*m", "", ran.stderr)
             assert plain.strip().splitlines()[-1].startswith("hint: "), ran.stderr
             assert ran.stderr.count("hint: ") == 1, ran.stderr
+        # What `token` prints on stdout is made to stand for a password, with the session token in it.
+        told = ran.stderr if arguments[:1] == ("token",) else ran.stdout + ran.stderr
+        assert_no_secret(told, f"the output of sigward {arguments[0] if arguments else ''}")
         return Ran(ran.returncode, ran.stdout, ran.stderr)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:

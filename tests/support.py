@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import hmac
 import json
+import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
@@ -18,6 +19,20 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 KEY, SECRET, TOKEN = "AKIDTESTS", "a-secret-that-must-not-leak", "a-token-that-must-not-leak"
+
+
+SECRETS = [
+    re.compile(r"a-secret-that-must-not-leak|a-token-that-must-not-leak|the-cli-(secret|token)|\bthe-(secret|token)\b"),
+    re.compile(r"\b(env|imds|ecs|sso|user|assumed|process|base|config|shared|login|renewed|signin|profile)-(secret|token)\b"),
+]
+"""Every secret that tests use. A test that makes one adds it."""
+
+
+def assert_no_secret(text: str, where: str) -> None:
+    """Fails if a secret stands in what sigward wrote."""
+    for secret in SECRETS:
+        if found := secret.search(text):
+            raise AssertionError(f"{where} holds a secret: …{text[max(0, found.start() - 60) : found.start()]}[{found.re.pattern:.40}]")
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """Clients that sign with keys that sigward issued, through a proxy and to an endpoint URL: known, checked, signed anew."""
 
-import json
+import re
 import subprocess
 import sys
 import urllib.error
@@ -20,6 +20,7 @@ from sigward.demo.child import clean_environment
 from sigward.demo.emulator import Emulator
 from sigward.demo.gateway import Gateway
 from tests.e2e.conftest import SIGWARD, ask
+from tests.support import SECRETS
 
 REGION = Emulator.region
 BUCKET = "issued-keys"
@@ -65,6 +66,8 @@ def issuing(emulator: Emulator, tmp_path_factory: pytest.TempPathFactory) -> Ite
     # Its keys are the emulator's, under another name.
     team = f'{sys.executable} -c \'import json, os; print(json.dumps(dict(Version=1, AccessKeyId=os.environ["AWS_ACCESS_KEY_ID"], SecretAccessKey=os.environ["AWS_SECRET_ACCESS_KEY"])))\''  # noqa: E501
     route = [{"client": "ci", "operation": "sqs:DeleteQueue", "action": "deny"}]
+    issued = [MasterKey(directory / "clients.key").issue(name, 1).secret_access_key for name in ("ci", "team")]
+    SECRETS.append(re.compile("|".join(map(re.escape, issued))))
     with Gateway(emulator, clients=clients, identities={"team": {"process": team}}, route=route) as gateway:
         gateway.wait_ready()
         yield Issuing(emulator, gateway, directory)
@@ -170,11 +173,3 @@ def test_a_program_that_sigward_runs_signs_for_it(issuing: Issuing, tmp_path: Pa
     command = [*SIGWARD, "run", *config, "--client", "team", "--", sys.executable, "-c", program]
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert ran.stdout.startswith("arn:aws:"), ran.stderr
-
-
-def test_the_log_tells_whose_request_it_was_and_no_secret(issuing: Issuing) -> None:
-    output = issuing.gateway.child.output()
-    for name in ("ci", "team"):
-        key = issuing.key(name)
-        assert key.secret_access_key not in output
-        assert json.dumps(key.secret_access_key) not in output

@@ -20,6 +20,10 @@ from sigward.settings import DEFAULT_IDENTITY, Settings
 logger = logging.getLogger("sigward")
 
 
+FIRST_LOAD = 1.0
+"""Seconds that the listeners wait for the first credentials before they are bound."""
+
+
 def start_logging(level: str) -> None:
     """Log lines on stderr: time, level, logger, message."""
     logging.basicConfig(level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
@@ -118,6 +122,8 @@ class Service:
             addons=tuple(load_addon(path) for path in settings.addons),
         )
         self.front = Front(self.engine, options, self.refresh)
+        # Whoever connects now would only wait here instead; a source that is slow or missing holds nobody up for long.
+        await asyncio.to_thread(self.keeper.wait_loaded, FIRST_LOAD)
         await self.front.start()
         if self.vendor:
             await self.vendor.start()

@@ -103,6 +103,11 @@ class Gateway:
         finally:
             connection.close()
 
+    def in_flight(self) -> int:
+        """Requests under way."""
+        found = re.search(r"^sigward_in_flight_requests (\d+)", self.admin("/metrics")[1], re.MULTILINE)
+        return int(found[1]) if found else 0
+
     def wait_ready(self, seconds: float = START_SECONDS) -> None:
         """Returns when `/readyz` says yes. Raises `DemoError` with the reason when it never does."""
         deadline = time.monotonic() + seconds

@@ -110,8 +110,7 @@ def serving(handler: type[Handler], answer: dict[str, str]) -> Iterator[Metadata
 
 
 ANSWER = """<{0}Response xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><{0}Result><Credentials>
-<AccessKeyId>ASIAASSUMED</AccessKeyId><SecretAccessKey>assumed-secret</SecretAccessKey><SessionToken>assumed-token</SessionToken>
-<Expiration>{1}</Expiration></Credentials></{0}Result></{0}Response>"""
+<AccessKeyId>{2}</AccessKeyId><SecretAccessKey>{3}</SecretAccessKey><SessionToken>{4}</SessionToken><Expiration>{1}</Expiration></Credentials></{0}Result></{0}Response>"""
 
 DENIED = """<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code><Message>User is not authorized to perform: sts:AssumeRole
 </Message></Error></ErrorResponse>"""
@@ -126,6 +125,7 @@ class Sts(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), StsHandler)
         self.told: list[dict[str, str]] = []
         self.deny = False
+        self.keys = ("ASIAASSUMED", "assumed-secret", "assumed-token")
 
 
 class StsHandler(BaseHTTPRequestHandler):
@@ -138,7 +138,7 @@ class StsHandler(BaseHTTPRequestHandler):
         told = {name: values[0] for name, values in body.items()}
         self.server.told.append(told | {"authorization": self.headers.get("authorization", "")})
         expires = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 3600))
-        status, text = (403, DENIED) if self.server.deny else (200, ANSWER.format(told["Action"], expires))
+        status, text = (403, DENIED) if self.server.deny else (200, ANSWER.format(told["Action"], expires, *self.server.keys))
         self.send_response(status)
         self.send_header("content-type", "text/xml")
         self.send_header("content-length", str(len(text)))
