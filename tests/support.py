@@ -71,6 +71,7 @@ class Upstream:
             "*.us-east-1.amazonaws.com",
             "*.amazonaws.com",
             "*.s3.us-east-1.amazonaws.com",
+            "*.s3.eu-west-1.amazonaws.com",
             "*.geo.us-east-1.amazonaws.com",
             "localhost",
         ),

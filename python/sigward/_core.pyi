@@ -34,6 +34,7 @@ __all__ = [
     "bucket_and_key",
     "difference",
     "issue_key",
+    "retry_delay",
     "recognise",
 ]
 
@@ -277,6 +278,9 @@ class Knowledge:
     @property
     def source(self) -> str:
         """What it was made of, e.g. `botocore 1.44.5`."""
+    def judge(self, signing_name: str, service: str, operation: str, status: int, headers: _Headers, body: bytes, /) -> str:
+        """What becomes of an answer: `deliver`, `transient`, `throttling`, `expired`, `clock`, `signature` or `region`. `service`:
+        botocore's name. A repeat may still be refused: by the mode, the quota, or because the call could be made twice."""
     def recognise(self, host: str, hint: tuple[str, str] | None = None, /) -> Recognised | None:
         """As the function of this name, by this table."""
     def operation(
@@ -433,3 +437,7 @@ class Engine:
 
 def issue_key(master: bytes, name: str, rotation: int, /) -> tuple[str, str]:
     """A client's access key id and secret access key. `master`: 64 hexadecimal digits, as in its file. Raises ValueError."""
+
+def retry_delay(service: str, throttled: bool, attempt: int, random: float, asked: str | None = None, /) -> float:
+    """Seconds before the next attempt, with the settings' defaults. `attempt`: the one that failed, from 1. `random`: 0 ≤ random < 1.
+    `asked`: an `x-amz-retry-after` header, in milliseconds."""

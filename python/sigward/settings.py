@@ -135,6 +135,7 @@ Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0)]
 PositiveDuration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
 Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
 OptionalDuration = Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(or_none(parse_duration))]
+OptionalNonNegative = Annotated[Annotated[float, Field(ge=0)] | None, BeforeValidator(or_none(parse_duration))]
 OptionalSize = Annotated[Annotated[int, Field(ge=0)] | None, BeforeValidator(or_none(parse_size))]
 Listen = Annotated[str, AfterValidator(check_listen)]
 UpstreamUrl = Annotated[str, AfterValidator(check_upstream)]
@@ -175,17 +176,68 @@ class Timeouts(Group):
 
 
 class Retry(Group):
-    """Attempts, and full-jitter exponential delays between them."""
+    """Attempts, and full-jitter exponential delays between them. See "How sigward retries and paces"."""
 
-    attempts: int = Field(
-        3,
-        ge=1,
-        le=20,
-        description="Attempts in all; 1: no retry. Only 500, 502, 503, 504, throttling and connection errors are retried.",
+    mode: Literal["standard", "adaptive", "off"] = Field(
+        "standard", description="`adaptive`: throttled answers also teach how fast an operation may be called; `off`: no retry."
     )
-    base: Duration = Field(0.05, description="Scale of the delays after failures: random() · min(base · 2^(n-1), cap).")
+    attempts: int | None = Field(
+        None, ge=1, le=20, description="Attempts in all, 1: no retry; none: 3, of DynamoDB 4. Only 500, 502, 503, 504, throttling and "
+        "connection errors are retried.",
+    )  # fmt: skip
+    base: OptionalNonNegative = Field(
+        None, description="Scale of the delays after failures: random() · min(base · 2^(n-1), cap); none: 50ms, of DynamoDB 25ms."
+    )
     throttle_base: Duration = Field(1.0, description="The same after throttling.")
     cap: Duration = Field(20.0, description="Longest delay before jitter.")
+    repeat: Literal["safe", "all"] = Field(
+        "safe",
+        description="What is repeated after a failure that does not say that nothing was done: requests for which twice is as good as once "
+        "(by method, model, name or idempotency token), or `all`, as the AWS SDKs do. Throttled requests are always repeated.",
+    )
+    tokens: bool = Field(
+        True, description="Add the idempotency token that an operation takes, where the client left it out (JSON and forms)."
+    )
+    constants: Literal["current", "before-2026"] = Field(
+        "current", description="Of the AWS SDKs: what repeats cost of an endpoint's 500 tokens (14, throttled 5; before: 5, timed out 10)."
+    )
+
+
+class Pacing(Group):
+    """Limits of calls a second, kept before AWS has to: the documented ones, and `[[pace]]` rules."""
+
+    defaults: bool = Field(True, description="Keep the limits that AWS documents; `[[pace]]` rules come before them.")
+    max_wait: Duration = Field(30.0, description="A request that would wait longer for its turn is refused at once.")
+    places: int = Field(10_000, ge=1, le=10_000_000, description="Requests that may wait for one limit.")
+    shared: str | None = Field(
+        None, pattern=r"^rediss?(\+unix)?://.+|^unix://.+", repr=False,
+        description="`redis://…`, `rediss://user:password@host:port/db` (TLS): the sidecars of a fleet keep each limit together.",
+    )  # fmt: skip
+    share: float = Field(0.1, gt=0, le=1, description="What this sidecar takes of every shared limit while the store is away.")
+
+
+class Circuit(Group):
+    """Endpoints that keep failing are left alone for a while: clients get 503 at once."""
+
+    failures: int = Field(20, ge=0, le=1_000_000, description="So many failures in a row open the circuit; 0: never.")
+    pause: PositiveDuration = Field(0.5, description="Then nothing goes there for so long; doubled with every probe that fails.")
+    longest: PositiveDuration = Field(3.0, description="At most so long.")
+    concurrency: int = Field(0, ge=0, le=1_000_000, description="Requests under way to one endpoint at most; 0: any number.")
+
+
+class Pace(Group):
+    """One `[[pace]]`: how often operations may be called; the first that fits counts."""
+
+    name: str = Field("", description="For messages and metrics; empty: its operation.")
+    operation: str | None = Field(None, description="`ec2:Describe*`, `s3:*`; none: every operation.")
+    bucket: str | None = Field(None, description="An S3 bucket, or `bucket/key`; `*` matches any run of characters.")
+    rate: float = Field(ge=1e-6, le=1e9, allow_inf_nan=False, description="Calls a second.")
+    burst: float | None = Field(None, ge=1, le=1e9, allow_inf_nan=False, description="Calls at once; none: those of a second.")
+    per: list[Literal["account", "region", "operation", "bucket", "prefix", "client"]] | None = Field(
+        None, min_length=1, max_length=6, description="What shares the limit; none: account, region and operation together, or the bucket."
+    )
+    max_wait: OptionalNonNegative = Field(None, description="The longest wait; none: `pacing.max_wait`.")
+    when_full: Literal["wait", "refuse"] = Field("wait", description="Wait in line, or refuse with 503 at once.")
 
 
 class Tls(Group):
@@ -390,11 +442,14 @@ class Settings(BaseSettings):
     body: Body = Field(default_factory=Body)  # type: ignore[arg-type]
     timeouts: Timeouts = Field(default_factory=Timeouts)  # type: ignore[arg-type]
     retry: Retry = Field(default_factory=Retry)  # type: ignore[arg-type]
+    pacing: Pacing = Field(default_factory=Pacing)  # type: ignore[arg-type]
+    circuit: Circuit = Field(default_factory=Circuit)  # type: ignore[arg-type]
     tls: Tls = Field(default_factory=Tls)  # type: ignore[arg-type]
     limits: Limits = Field(default_factory=Limits)  # type: ignore[arg-type]
     clients: Clients = Field(default_factory=Clients)  # type: ignore[arg-type]
     identities: dict[str, Identity] = Field(default_factory=dict, description="Whose credentials routes may name; see below.")
     route: list[Route] = Field(default_factory=list, description="Rules for hosts; see below.")
+    pace: list[Pace] = Field(default_factory=list, description="Limits of calls a second; see below.")
 
     source: ClassVar["TomlFile | None"] = None
 
@@ -469,7 +524,8 @@ class Settings(BaseSettings):
 
     def engine_json(self, region: str) -> str:
         """What the engine takes: `EngineSettings` in rust/gateway/src/settings.rs."""
-        chosen = self.model_dump(mode="json", include={"threads", "knowledge", "body", "timeouts", "retry", "tls", "limits"})
+        chosen = self.model_dump(mode="json", include={"threads", "knowledge", "body", "timeouts", "retry", "circuit", "tls", "limits"})
+        chosen["pace"] = self.pacing.model_dump(mode="json") | {"rules": [rule.model_dump(mode="json") for rule in self.pace]}
         chosen["routes"] = [route.model_dump(mode="json") for route in self.route]
         chosen["default_region"] = region
         issued = [
@@ -642,6 +698,9 @@ def _known_keys(location: tuple[int | str, ...]) -> set[str]:
         "body": Body,
         "timeouts": Timeouts,
         "retry": Retry,
+        "pacing": Pacing,
+        "circuit": Circuit,
+        "pace": Pace,
         "tls": Tls,
         "limits": Limits,
         "route": Route,
@@ -665,7 +724,12 @@ def reference() -> str:
     for name, field in Settings.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, Group | Clients):
             tables.append((name, f"`[{name}]`", field.annotation))
-    tables += [("clients", "`[clients.NAME]`", Client), ("identities", "`[identities.NAME]`", Identity), ("route", "`[[route]]`", Route)]
+    tables += [
+        ("clients", "`[clients.NAME]`", Client),
+        ("identities", "`[identities.NAME]`", Identity),
+        ("route", "`[[route]]`", Route),
+        ("pace", "`[[pace]]`", Pace),
+    ]
     for prefix, title, model in tables:
         lines += [f"## {title}", ""]
         if prefix:

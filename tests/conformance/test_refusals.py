@@ -11,6 +11,7 @@ from tests.conformance.conftest import HOST, Proxy, Start
 from tests.conformance.test_requests import BUCKET_HOST, request
 from tests.support import Received, Upstream, assert_signed, connected, read_response
 
+LIST = "X-Amz-Target: AmazonSQS.ListQueues"
 S503 = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"
 
 
@@ -151,7 +152,7 @@ async def test_expired_credentials_are_not_used(start: Start, upstream: Upstream
 
 async def test_503_twice_then_success(proxy: Proxy) -> None:
     proxy.upstream.answers = [S503, S503]
-    assert (await proxy.ask(request("POST", "/", body=b"again"))).status == 200
+    assert (await proxy.ask(request("POST", "/", LIST, body=b"again"))).status == 200
     assert [received.body for received in proxy.upstream.received] == [b"again"] * 3
     for received in proxy.upstream.received:
         assert_signed(received, HOST)
@@ -187,7 +188,7 @@ async def test_a_connection_that_breaks_before_an_answer_is_tried_again(proxy: P
         writer.transport.abort()
 
     proxy.upstream.answers = [hang_up]
-    assert (await proxy.ask(request("POST", "/", body=b"x"))).status == 200
+    assert (await proxy.ask(request("POST", "/", LIST, body=b"x"))).status == 200
 
 
 async def test_a_silent_upstream_times_out(start: Start, upstream: Upstream) -> None:

@@ -11,10 +11,10 @@ import struct
 from collections.abc import Iterable
 
 from sigward.knowledge.hosts import endpoints, patterns
-from sigward.knowledge.models import Operation, Service, services
+from sigward.knowledge.models import TOKEN, Operation, Service, services
 
 MAGIC = b"SIGWARDK"
-VERSION = 2
+VERSION = 3
 
 
 def build(known: Iterable[Service] | None = None) -> bytes:
@@ -27,6 +27,9 @@ def build(known: Iterable[Service] | None = None) -> bytes:
     for service in known:
         parts += [_text(service.name), _text(service.signing_name), _text(service.endpoint_prefix), _text(service.target_prefix)]
         parts.append(_text(service.metadata["apiVersion"]))
+        parts.append(struct.pack("<H", len(service.errors)))
+        for code, kind in service.errors:
+            parts += [_text(code), struct.pack("<B", kind)]
         parts.append(struct.pack("<BH", service.protocols, len(service.operations)))
         parts += map(_operation, service.operations)
     rows = patterns(endpoints(known), known)
@@ -46,6 +49,8 @@ def _operation(operation: Operation) -> bytes:
         parts += [_text(name), struct.pack("<B", value is not None), _text(value or "")]
     parts.append(struct.pack("<H", len(operation.headers)))
     parts += map(_text, operation.headers)
+    if operation.flags & TOKEN:
+        parts.append(_text(operation.token))
     return b"".join(parts)
 
 

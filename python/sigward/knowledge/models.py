@@ -14,6 +14,9 @@ UNSIGNED, READ_ONLY, IDEMPOTENT, STREAMS_IN, STREAMS_OUT, TOKEN, DEPRECATED = (1
 PROTOCOLS = {"json-1.0": 1, "json-1.1": 2, "rest-json": 4, "rest-xml": 8, "query": 16, "ec2": 32, "smithy-rpc-v2-cbor": 64}
 """Bits of `Service.protocols`."""
 
+TRANSIENT, THROTTLING, FINAL = 1, 2, 3
+"""What a service's model says of an error: a repeat may help, too many calls, or a 429 that no repeat helps."""
+
 
 @dataclass(frozen=True)
 class Operation:
@@ -25,6 +28,8 @@ class Operation:
     query: tuple[tuple[str, str | None], ...]
     headers: tuple[str, ...]
     flags: int
+    token: str = ""
+    """The idempotency token's name in a JSON or form body; empty: it has none there."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,34 @@ class Service:
                 query.append((reference["locationName"], None))
             if member in required and reference.get("location") == "header":
                 headers.append(reference["locationName"].lower())
-        return Operation(name, http.get("method", "POST"), path, tuple(sorted(query)), tuple(sorted(headers)), self._flags(raw))
+        return Operation(
+            name, http.get("method", "POST"), path, tuple(sorted(query)), tuple(sorted(headers)), self._flags(raw), self._token(raw)
+        )
+
+    def _token(self, raw: dict[str, Any]) -> str:
+        shape = self.model["shapes"][raw["input"]["shape"]] if "input" in raw else {}
+        for name, reference in self._members(raw, "input")[0].items():
+            if reference.get("idempotencyToken") and "location" not in reference and "payload" not in shape:
+                named = str(reference.get("locationName", name))
+                return str(reference.get("queryName", named[:1].upper() + named[1:])) if self.protocols & PROTOCOLS["ec2"] else named
+        return ""
+
+    @cached_property
+    def errors(self) -> list[tuple[str, int]]:
+        """(code, class) of what repeats may help, and of what comes as a 429 and is final; by code."""
+        raised = {error["shape"] for raw in self.model["operations"].values() for error in raw.get("errors", ())}
+        found: dict[str, int] = {}
+        for name in sorted(raised):
+            shape = self.model["shapes"][name]
+            about = shape.get("error", {})
+            kind = 0
+            if "retryable" in shape:
+                kind = THROTTLING if shape["retryable"].get("throttling") else TRANSIENT
+            elif about.get("httpStatusCode") == 429:
+                kind = FINAL
+            if kind:
+                found[about.get("code") or name] = kind
+        return sorted(found.items())
 
     def _members(self, raw: dict[str, Any], side: str) -> tuple[dict[str, Any], set[str]]:
         if side not in raw:

@@ -50,7 +50,7 @@ fn answer(request: &Request<Incoming>, shared: &Shared) -> Response<Full<Bytes>>
             missing => plain(StatusCode::SERVICE_UNAVAILABLE, format!("not ready\n{}\n", missing.join("\n"))),
         },
         "/metrics" => {
-            let mut response = plain(StatusCode::OK, shared.metrics.text());
+            let mut response = plain(StatusCode::OK, shared.metrics_text());
             response.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
             response
         }

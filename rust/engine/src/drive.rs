@@ -80,7 +80,8 @@ pub(crate) async fn drive(shared: &Shared, client: &Client, head: RequestHead, b
     loop {
         step = match step {
             Step::Reply(response) => {
-                let (head, body) = response.into_parts();
+                let (mut head, body) = response.into_parts();
+                tell_attempts(&mut head.headers, driver.exchange.record());
                 let body = Full::new(body).map_err(|never| match never {}).boxed_unsync();
                 return Answer { response: Response::from_parts(head, body), record: driver.exchange.into_record(), upgrade: None };
             }
@@ -114,6 +115,17 @@ impl Driver<'_> {
                 tokio::time::sleep_until((self.shared.started + until).into()).await;
                 self.answer = None;
                 self.tell(Event::Elapsed)
+            }
+            Step::Pace { ticket, until } => {
+                self.answer = None;
+                self.shared.queued.notify_one();
+                let granted = if let Some(until) = self.shared.started.checked_add(until) {
+                    tokio::time::timeout_at(until.into(), ticket).await.is_ok()
+                } else {
+                    ticket.await;
+                    true
+                };
+                self.tell(Event::Paced { granted })
             }
             Step::Refresh { identity, after } => {
                 let patience = self.exchange.config().settings.timeouts.credentials;
@@ -194,6 +206,9 @@ impl Driver<'_> {
 
     async fn send(&mut self, outgoing: Outgoing) -> Step {
         let progress = Progress::new();
+        if let Some(edited) = outgoing.edited {
+            self.kept = Kept::Memory(edited);
+        }
         let body = match (outgoing.body, &self.kept) {
             (BodyPlan::Empty, _) => Outbound::empty(Arc::clone(&progress)),
             (BodyPlan::Kept, Kept::Memory(bytes)) => Outbound::held(bytes.clone(), Arc::clone(&progress)),
@@ -282,8 +297,17 @@ impl Driver<'_> {
         if upgrade.is_none() {
             sigward_gateway::admit::remove_hop_by_hop(&mut head.headers);
         }
+        tell_attempts(&mut head.headers, self.exchange.record());
         let body = answer_body(self.prefix, body, idle);
         Answer { response: Response::from_parts(head, body), record: self.exchange.into_record(), upgrade }
+    }
+}
+
+/// How often it was tried, for the client to see; nothing for what was never sent.
+fn tell_attempts(headers: &mut http::HeaderMap, record: &Record) {
+    let attempts = record.attempts.len();
+    if attempts > 0 {
+        headers.insert("x-sigward-attempts", http::HeaderValue::from(attempts));
     }
 }
 

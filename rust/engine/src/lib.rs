@@ -26,7 +26,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use sigward_gateway::client::MASTER;
 use sigward_gateway::knowledge::Knowledge;
 use sigward_gateway::settings::{ClientsSettings, EngineSettings, TlsSettings};
-use sigward_gateway::{Clients, Config, RequestHead};
+use sigward_gateway::{Clients, Config, Live, RequestHead};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
@@ -55,7 +55,7 @@ struct Worker {
 }
 
 /// Checks the settings, with the table that they name.
-fn config(settings: EngineSettings) -> Result<Config, String> {
+fn config(settings: EngineSettings, live: Arc<Live>) -> Result<Config, String> {
     let knowledge = match &settings.knowledge {
         None => Knowledge::shipped()?,
         Some(path) => {
@@ -65,7 +65,7 @@ fn config(settings: EngineSettings) -> Result<Config, String> {
         }
     };
     let clients = clients(&settings.clients)?;
-    Config::new(settings, knowledge, clients)
+    Config::new(settings, knowledge, clients, live)
 }
 
 /// Derives the issued keys from the master key in its file.
@@ -101,7 +101,8 @@ impl Engine {
         let settings = EngineSettings::from_json(settings)?;
         let threads = settings.threads;
         let tls = tls::client_config(&settings.tls)?;
-        let shared = Arc::new(Shared::new(config(settings)?).map_err(|error| format!("no descriptor for the engine: {error}"))?);
+        let shared =
+            Arc::new(Shared::new(config(settings, Arc::default())?).map_err(|error| format!("no descriptor for the engine: {error}"))?);
         let (stop, _) = watch::channel(false);
         let mut workers = Vec::with_capacity(threads);
         let mut handles = Vec::with_capacity(threads);
@@ -117,6 +118,9 @@ impl Engine {
                 client: arc_swap::ArcSwap::from_pointee(client(&tls, &config.settings)),
             });
             let mut stopped = stop.subscribe();
+            if number == 0 {
+                runtime.spawn(shared::pace(Arc::clone(&shared)));
+            }
             let thread = std::thread::Builder::new()
                 .name(format!("sigward-{number}"))
                 .spawn(move || {
@@ -136,7 +140,7 @@ impl Engine {
         let settings = EngineSettings::from_json(settings)?;
         let tls: &TlsSettings = &settings.tls;
         let tls = tls::client_config(tls)?;
-        let config = config(settings)?;
+        let config = config(settings, Arc::clone(&self.shared.config.load().live))?;
         for worker in &self.workers {
             worker.client.store(Arc::new(client(&tls, &config.settings)));
         }
@@ -215,7 +219,7 @@ impl Engine {
 
     /// Prometheus's text format 0.0.4.
     pub fn metrics(&self) -> String {
-        self.shared.metrics.text()
+        self.shared.metrics_text()
     }
 
     /// Requests under way.

@@ -5,10 +5,15 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
-use sigward_gateway::{Disposition, Record};
+use sigward_gateway::circuit::State;
+use sigward_gateway::quota::CAPACITY;
+use sigward_gateway::{Disposition, Live, Record};
 
 /// More services than AWS has; beyond it a client is making names up, and they are counted together.
 const MOST_SERVICES: usize = 600;
+
+/// Endpoints in trouble that are told of.
+const MOST_ENDPOINTS: usize = 100;
 
 /// All of them.
 #[derive(Debug)]
@@ -19,6 +24,14 @@ pub(crate) struct Metrics {
     signatures: IntCounterVec,
     retries: IntCounterVec,
     expiry: GaugeVec,
+    backoff: HistogramVec,
+    pace_wait: HistogramVec,
+    pace_refused: IntCounterVec,
+    quota_empty: IntCounterVec,
+    quota: GaugeVec,
+    circuit: GaugeVec,
+    buckets: IntGauge,
+    waiting: IntGauge,
     pub(crate) in_flight: IntGauge,
     services: Mutex<HashSet<String>>,
 }
@@ -30,18 +43,19 @@ impl Metrics {
         let counter = |name: &str, help: &str, labels: &[&str]| {
             IntCounterVec::new(Opts::new(name, help), labels).expect("the metric's name and labels are well-formed")
         };
+        let gauge =
+            |name: &str, help: &str, labels: &[&str]| GaugeVec::new(Opts::new(name, help), labels).expect("the gauge is well-formed");
         let buckets = vec![0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+        let histogram = |name: &str, help: &str, labels: &[&str]| {
+            HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.clone()), labels).expect("the histogram is well-formed")
+        };
         let metrics = Self {
             requests: counter(
                 "sigward_requests_total",
                 "Requests answered, by what the client got.",
                 &["service", "operation", "region", "identity", "action", "code"],
             ),
-            duration: HistogramVec::new(
-                HistogramOpts::new("sigward_request_duration_seconds", "From a request's head to its answer's head.").buckets(buckets),
-                &["service"],
-            )
-            .expect("the histogram is well-formed"),
+            duration: histogram("sigward_request_duration_seconds", "From a request's head to its answer's head.", &["service"]),
             signatures: counter("sigward_signatures_total", "Signatures made.", &["service", "region", "identity"]),
             retries: counter("sigward_retries_total", "Attempts after the first.", &["service", "cause"]),
             expiry: GaugeVec::new(
@@ -49,6 +63,15 @@ impl Metrics {
                 &["identity"],
             )
             .expect("the gauge is well-formed"),
+            backoff: histogram("sigward_backoff_seconds", "Waited between attempts of one request.", &["service"]),
+            pace_wait: histogram("sigward_pace_wait_seconds", "Waited for its turn.", &["rule"]),
+            pace_refused: counter("sigward_pace_refused_total", "Refused because its turn would come too late.", &["rule"]),
+            quota_empty: counter("sigward_retry_quota_empty_total", "Repeats not made: the endpoint's quota was used up.", &["service"]),
+            quota: gauge("sigward_retry_quota_tokens", "Tokens for repeats, of 500; the endpoints with fewest.", &["endpoint"]),
+            circuit: gauge("sigward_circuit_state", "0: closed, 1: half open, 2: open; endpoints that are not closed.", &["endpoint"]),
+            buckets: IntGauge::new("sigward_pace_buckets", "Token buckets in use.").expect("the gauge is well-formed"),
+            waiting: IntGauge::new("sigward_pace_waiting_requests", "Requests that wait for their turn.")
+                .expect("the gauge is well-formed"),
             in_flight: IntGauge::new("sigward_in_flight_requests", "Requests under way.").expect("the gauge is well-formed"),
             services: Mutex::default(),
             registry,
@@ -62,6 +85,14 @@ impl Metrics {
             Box::new(metrics.signatures.clone()),
             Box::new(metrics.retries.clone()),
             Box::new(metrics.expiry.clone()),
+            Box::new(metrics.backoff.clone()),
+            Box::new(metrics.pace_wait.clone()),
+            Box::new(metrics.pace_refused.clone()),
+            Box::new(metrics.quota_empty.clone()),
+            Box::new(metrics.quota.clone()),
+            Box::new(metrics.circuit.clone()),
+            Box::new(metrics.buckets.clone()),
+            Box::new(metrics.waiting.clone()),
             Box::new(metrics.in_flight.clone()),
             Box::new(build),
         ] {
@@ -88,6 +119,21 @@ impl Metrics {
         if record.disposition == Disposition::Sign && record.signatures > 0 {
             self.signatures.with_label_values(&[service.as_str(), region, identity]).inc_by(u64::from(record.signatures));
         }
+        let backoff: Duration = record.attempts.iter().map(|attempt| attempt.waited).sum();
+        if !backoff.is_zero() {
+            self.backoff.with_label_values(&[service.as_str()]).observe(backoff.as_secs_f64());
+        }
+        // The rules' names are the operator's or the table's.
+        if let Some(rule) = &record.pace_rule {
+            if record.error == Some("slow-down") {
+                self.pace_refused.with_label_values(&[&**rule]).inc();
+            } else {
+                self.pace_wait.with_label_values(&[&**rule]).observe(record.paced.as_secs_f64());
+            }
+        }
+        if record.quota_empty {
+            self.quota_empty.with_label_values(&[service.as_str()]).inc();
+        }
         let retried = record.attempts.len().saturating_sub(1);
         for attempt in record.attempts.iter().take(retried) {
             self.retries.with_label_values(&[service.as_str(), attempt.outcome.as_str()]).inc();
@@ -106,7 +152,26 @@ impl Metrics {
         service.to_owned()
     }
 
-    pub(crate) fn text(&self) -> String {
+    /// All of them as text. `now`: of the clock that never goes back.
+    pub(crate) fn text(&self, live: &Live, now: Duration) -> String {
+        let (buckets, waiting) = live.pacer.size();
+        self.buckets.set(i64::try_from(buckets).unwrap_or(i64::MAX));
+        self.waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
+        // Endpoints have buckets' names in them, which are any number: those in trouble are shown, and not too many.
+        self.quota.reset();
+        self.circuit.reset();
+        let mut troubled = live.endpoints();
+        troubled.retain(|endpoint| endpoint.quota.left() < CAPACITY || endpoint.circuit.state(now) != State::Closed);
+        troubled.sort_by_key(|endpoint| endpoint.quota.left());
+        for endpoint in troubled.iter().take(MOST_ENDPOINTS) {
+            self.quota.with_label_values(&[&*endpoint.name]).set(f64::from(endpoint.quota.left()));
+            let state = match endpoint.circuit.state(now) {
+                State::Closed => continue,
+                State::HalfOpen => 1.0,
+                State::Open => 2.0,
+            };
+            self.circuit.with_label_values(&[&*endpoint.name]).set(state);
+        }
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
     }
 }
@@ -122,7 +187,7 @@ mod tests {
             let record = Record { service: Some(format!("made-up-{number}").into()), ..Record::default() };
             metrics.count(&record, "403", Duration::ZERO);
         }
-        let text = metrics.text();
+        let text = metrics.text(&Live::default(), Duration::ZERO);
         let series = text.lines().filter(|line| line.starts_with("sigward_requests_total{")).count();
         assert_eq!(series, MOST_SERVICES + 1);
         assert!(text.contains(&format!("sigward_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"))));

@@ -1,6 +1,7 @@
 //! What all threads of the engine share: snapshots that are swapped whole, readiness, metrics.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use sigward_gateway::{Config, Identities, Identity};
 use sigward_sigv4::{Credentials, SignError};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::metrics::Metrics;
 use crate::outbox::{Outbox, OutboxEvent};
@@ -23,13 +24,16 @@ pub(crate) struct Shared {
     pub(crate) started: Instant,
     pub(crate) metrics: Metrics,
     pub(crate) outbox: Outbox,
+    /// A line has become longer.
+    pub(crate) queued: Notify,
     seed: AtomicU64,
     parts: Mutex<BTreeMap<String, (bool, String)>>,
 }
 
 impl Shared {
     pub(crate) fn new(config: Config) -> std::io::Result<Self> {
-        let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |since| since.as_nanos() as u64);
+        // Of the system's randomness: idempotency tokens are made of it.
+        let seed = RandomState::new().hash_one(std::process::id());
         Ok(Self {
             config: ArcSwap::from_pointee(config),
             identities: ArcSwap::from_pointee(Identities::default()),
@@ -37,9 +41,14 @@ impl Shared {
             started: Instant::now(),
             metrics: Metrics::new(),
             outbox: Outbox::new()?,
+            queued: Notify::new(),
             seed: AtomicU64::new(seed),
             parts: Mutex::default(),
         })
+    }
+
+    pub(crate) fn metrics_text(&self) -> String {
+        self.metrics.text(&self.config.load().live, self.started.elapsed())
     }
 
     pub(crate) fn next_seed(&self) -> u64 {
@@ -50,6 +59,7 @@ impl Shared {
     pub(crate) fn publish(&self, name: &str, credentials: Credentials, expires_at: Option<f64>, provider: &str) {
         self.metrics.credentials_expire(name, expires_at);
         self.update(name, |identity| {
+            identity.account = sigward_gateway::pace::account_of(credentials.access_key_id()).map(Arc::from);
             identity.credentials = Some(Arc::new(credentials));
             identity.expires_at = expires_at;
             identity.provider = provider.into();
@@ -108,6 +118,22 @@ impl Shared {
             missing.push(format!("credentials: identity {name:?} has none"));
         }
         missing
+    }
+}
+
+/// Grants who waits in line their turn, for as long as the engine runs.
+pub(crate) async fn pace(shared: Arc<Shared>) {
+    loop {
+        let next = shared.config.load().live.pacer.advance(shared.started.elapsed());
+        let queued = shared.queued.notified();
+        match next {
+            // The timer's grain is a millisecond; who is due within it goes a little early rather than late.
+            Some(due) => tokio::select! {
+                () = tokio::time::sleep_until((shared.started + due).into()) => {}
+                () = queued => {}
+            },
+            None => queued.await,
+        }
     }
 }
 

@@ -14,7 +14,7 @@
 //! the driver's mistake and refuses the request; nothing panics.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -27,16 +27,21 @@ use sigward_sigv4::{Credentials, Options, Scope, SignError, Style};
 
 use crate::admit::{self, BodySize, Entry, RequestHead, Scheme, Target};
 use crate::body::{self, Facts, Form, Wrap};
+use crate::circuit::Pass;
 use crate::client::{self, Asked, Claimed, Clients};
 use crate::identity::{Identities, Identity};
 use crate::judge::{self, CODE_PREFIX, RetryClass, Verdict};
 use crate::knowledge::{Call, Knowledge, Operation};
-use crate::recognise::{Hint, Recognised, Variant, recognise};
+use crate::live::{Endpoint, Live, UnderWay};
+use crate::pace::{Asked as PaceAsked, Paced, Paces, Patience, Subject, Ticket};
+use crate::quota;
+use crate::recognise::{self, Hint, Recognised, Variant, recognise};
 use crate::record::{Attempt, Disposition, Record, redacted};
 use crate::refuse::{Refusal, Shape, is_form};
 use crate::route::{self, OnlyBodyTells, Router, Upstream, is_forbidden, over_tls};
-use crate::settings::{Action, EngineSettings, PayloadMode, SignatureVariant};
+use crate::settings::{Action, EngineSettings, PayloadMode, Repeat, RetryMode, SignatureVariant};
 use crate::sign::{self, BodyHash, Terms};
+use crate::token::{self, Token};
 
 /// Settings, checked: an immutable snapshot.
 #[derive(Debug)]
@@ -49,15 +54,19 @@ pub struct Config {
     pub knowledge: Arc<Knowledge>,
     /// Who may ask.
     pub clients: Clients,
-    /// Seconds that AWS's clock is ahead of ours, as its answers taught. Signatures follow it, the system's clock does not.
-    pub skew: AtomicI64,
+    /// Which calls wait for which bucket.
+    pub paces: Paces,
+    /// What is learnt on the way.
+    pub live: Arc<Live>,
 }
 
 impl Config {
-    /// Checks the settings. `knowledge`, `clients`: what was made of the files that they name. The error names the field and the mend.
-    pub fn new(settings: EngineSettings, knowledge: Arc<Knowledge>, clients: Clients) -> Result<Self, String> {
+    /// Checks the settings. `knowledge`, `clients`: what was made of the files that they name; `live`: what was learnt until now. The
+    /// error names the field and the mend.
+    pub fn new(settings: EngineSettings, knowledge: Arc<Knowledge>, clients: Clients, live: Arc<Live>) -> Result<Self, String> {
         let router = Router::new(&settings.routes)?;
-        Ok(Self { settings, router, knowledge, clients, skew: AtomicI64::new(0) })
+        let paces = Paces::new(&settings.pace, settings.retry.mode == RetryMode::Adaptive)?;
+        Ok(Self { settings, router, knowledge, clients, paces, live })
     }
 
     /// True if TLS to this host is to be intercepted.
@@ -99,6 +108,11 @@ pub enum Event<'a> {
     Unwrapped,
     /// The wait is over.
     Elapsed,
+    /// The ticket was granted, or not in time.
+    Paced {
+        /// Its turn has come.
+        granted: bool,
+    },
     /// The identity was published anew, or the time for it ran out.
     Refreshed,
     /// The head of the answer.
@@ -169,6 +183,8 @@ pub struct Outgoing {
     pub upstream: Upstream,
     /// The body.
     pub body: BodyPlan,
+    /// Sent in place of what was read.
+    pub edited: Option<Bytes>,
     /// What the body is wrapped in on its way out.
     pub wrap: Option<Wrap>,
     /// The protocol the client wants to change to, for `Upgrade`.
@@ -194,6 +210,13 @@ pub enum Step {
     },
     /// Tell `Elapsed` at this time of the clock that never goes back.
     Wait {
+        /// Since the start.
+        until: Duration,
+    },
+    /// Wait for the ticket, at most until this time of the clock that never goes back; tell `Paced`.
+    Pace {
+        /// The place in the line.
+        ticket: Ticket,
         /// Since the start.
         until: Duration,
     },
@@ -225,6 +248,7 @@ enum State {
     Deciding,
     Reading(Keep),
     AwaitingCredentials,
+    Pacing,
     Sending,
     ReadingCode {
         status: u16,
@@ -246,6 +270,7 @@ struct Signing {
 
 /// One request's life.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own about the request")]
 pub struct Exchange {
     config: Arc<Config>,
     state: State,
@@ -278,8 +303,28 @@ pub struct Exchange {
     /// Expired credentials and wrong clocks are mended once each.
     refreshed: bool,
     corrected: bool,
+    redirected: bool,
+    /// The head of the answer whose body is read.
+    answered: HeaderMap,
     /// The version of the identity that signed last.
     signed_with: u64,
+    /// When all must be over, if the client says.
+    own_deadline: Option<Duration>,
+    endpoint: Option<Arc<Endpoint>>,
+    under_way: Option<UnderWay>,
+    /// The bucket that this attempt has drawn from, or waits for.
+    paced: Option<Paced>,
+    admitted: bool,
+    paced_from: Duration,
+    /// What the last repeat cost.
+    cost: i32,
+    /// What AWS asked to wait.
+    asked_for: Option<Duration>,
+    /// It bears an idempotency token.
+    token_there: bool,
+    body_checked: bool,
+    timed_out: bool,
+    edited: Option<Bytes>,
     record: Record,
 }
 
@@ -312,7 +357,21 @@ impl Exchange {
             ahead: None,
             refreshed: false,
             corrected: false,
+            redirected: false,
+            answered: HeaderMap::new(),
             signed_with: 0,
+            own_deadline: None,
+            endpoint: None,
+            under_way: None,
+            paced: None,
+            admitted: false,
+            paced_from: Duration::ZERO,
+            cost: 0,
+            asked_for: None,
+            token_there: false,
+            body_checked: false,
+            timed_out: false,
+            edited: None,
             record: Record::default(),
         }
     }
@@ -334,7 +393,8 @@ impl Exchange {
 
     /// When the whole exchange must have its answer, on the clock that never goes back.
     pub fn deadline(&self) -> Option<Duration> {
-        self.config.settings.timeouts.total.map(|total| self.started + total)
+        let total = self.config.settings.timeouts.total.map(|total| self.started + total);
+        [total, self.own_deadline].into_iter().flatten().min()
     }
 
     /// One event, one step.
@@ -354,10 +414,25 @@ impl Exchange {
             },
             (State::AwaitingCredentials, Event::Refreshed) => self.attempt(at, false),
             (State::Sending, Event::Response { status, headers }) => self.response(status, headers, at),
-            (State::ReadingCode { status }, Event::ResponseBody { prefix }) => match judge::judge_body(status, prefix) {
-                Verdict::Retry(class) => self.repeat(class, status, at),
-                _ => self.deliver(status, at),
-            },
+            (State::ReadingCode { status }, Event::ResponseBody { prefix }) => {
+                let headers = std::mem::take(&mut self.answered);
+                let verdict = judge::judge_body(&self.answer(status, &headers), prefix);
+                match verdict {
+                    Verdict::Retry(class) => {
+                        let region = judge::region_of(&headers, prefix).map(str::to_owned);
+                        self.repeat(class, status, region.as_deref(), at)
+                    }
+                    _ => self.deliver(status, at),
+                }
+            }
+            (State::Pacing, Event::Paced { granted }) => {
+                self.record.paced += at.since_start.saturating_sub(self.paced_from);
+                if granted {
+                    return self.attempt(at, true);
+                }
+                let rule = self.paced.take().map(|paced| paced.rule);
+                self.too_fast(rule.as_deref().unwrap_or_default(), Duration::from_secs(1))
+            }
             (State::Waiting, Event::Elapsed) => self.attempt(at, true),
             (State::Sending | State::Deciding | State::Reading(_), Event::Failed(failure)) => self.failed(&failure, at),
             (state, event) => {
@@ -385,6 +460,10 @@ impl Exchange {
         let head = self.head.insert(head);
         match admitted {
             Ok(upgrade) => self.upgrade = upgrade,
+            Err(refusal) => return self.refuse(&refusal),
+        }
+        match deadline_of(&mut head.headers) {
+            Ok(seconds) => self.own_deadline = seconds.map(|seconds| at.since_start + seconds),
             Err(refusal) => return self.refuse(&refusal),
         }
         if let Some(asked) = asked {
@@ -539,9 +618,36 @@ impl Exchange {
             self.record.region = Some(Arc::clone(&signing.region));
             self.record.identity = Some(Arc::clone(&signing.identity));
         }
-        self.record.upstream = Some(upstream.target.to_string());
-        self.upstream = Some(upstream);
+        // A bucket that S3 has said to be elsewhere is asked for there at once.
+        let settled = route.is_some_and(|route| route.region.is_some() || route.rewrites());
+        let learnt = if settled { None } else { self.bucket().and_then(|bucket| config.live.region_of(bucket)) };
+        self.settle(upstream, learnt.as_deref());
         Ok(())
+    }
+
+    /// The S3 bucket that the request is for.
+    fn bucket(&self) -> Option<&str> {
+        let (head, signing) = (self.head.as_ref()?, self.signing.as_ref()?);
+        (*signing.service == *"s3").then(|| recognise::bucket_and_key(&head.target.host, &head.path)).flatten().map(|(bucket, _)| bucket)
+    }
+
+    /// Where it goes; `region`: not where the host says, but where the bucket is.
+    fn settle(&mut self, mut upstream: Upstream, region: Option<&str>) {
+        if let (Some(region), Some(signing)) = (region, self.signing.as_mut())
+            && *signing.region != *region
+        {
+            if let Some(host) = recognise::s3_host_in(&upstream.target.host, &signing.region, region) {
+                upstream.target.host = host;
+            }
+            signing.region = region.into();
+            self.record.region = Some(Arc::clone(&signing.region));
+            if let Some(head) = self.head.as_mut() {
+                sign::address(&mut head.headers, &upstream.target);
+            }
+        }
+        self.record.upstream = Some(upstream.target.to_string());
+        self.endpoint = Some(self.config.live.endpoint(&upstream.target.authority()));
+        self.upstream = Some(upstream);
     }
 
     /// What goes out, and whether what comes in is taken out of its chunks first.
@@ -639,6 +745,17 @@ impl Exchange {
         if self.read > max {
             return self.too_large(max);
         }
+        if last && keep == Keep::Memory {
+            self.name_operation(bytes);
+            if let Err(refusal) = self.add_token(bytes, at) {
+                return self.refuse(&refusal);
+            }
+        }
+        let edited = self.edited.clone();
+        let bytes = edited.as_deref().unwrap_or(bytes);
+        if edited.is_some() {
+            self.read = bytes.len() as u64;
+        }
         let hashing = (self.signing.is_some() && self.form == Form::Hash) || self.signed_over_body();
         if last && self.hasher.is_none() && hashing {
             self.digest = Some(Sha256::digest(bytes).into());
@@ -658,18 +775,46 @@ impl Exchange {
         if let Some(hasher) = self.hasher.take() {
             self.digest = Some(hasher.finalize().into());
         }
-        // A form names its action in the body.
+        if let Some(head) = self.head.as_mut() {
+            head.body = BodySize::Known(self.read);
+        }
+        self.attempt(at, true)
+    }
+
+    /// A form names its action in the body.
+    fn name_operation(&mut self, bytes: &[u8]) {
         if self.record.operation.is_none()
-            && keep == Keep::Memory
             && let (Some(head), Some(signing)) = (&self.head, &self.signing)
             && is_form(&head.headers)
         {
             self.record.operation = operation(&self.config, head, &signing.service, bytes.get(..FORM_PREFIX.min(bytes.len())));
         }
-        if let Some(head) = self.head.as_mut() {
-            head.body = BodySize::Known(self.read);
+    }
+
+    /// Looks for the idempotency token, and adds one where there is none: then a repeat does no harm.
+    fn add_token(&mut self, bytes: &[u8], at: &Moment<'_>) -> Result<(), Refusal> {
+        let retry = &self.config.settings.retry;
+        let (add, off) = (retry.tokens, retry.mode == RetryMode::Off);
+        let (Some(operation), Some(head), true) = (&self.record.operation, &self.head, self.form == Form::Hash && self.signing.is_some())
+        else {
+            return Ok(());
+        };
+        let Some(name) = operation.token() else { return Ok(()) };
+        let random = (u128::from(mix(self.random)) << 64) | u128::from(mix(self.random ^ 0x5851_f42d_4c95_7f2d));
+        match token::ensure(&head.headers, bytes, name, || (add && !off).then(|| token::uuid(random))) {
+            Token::There => self.token_there = true,
+            Token::Unknown => {}
+            Token::Added(body) => {
+                // What the client signed is checked before it is changed.
+                if let Some(claimed) = &mut self.claimed {
+                    claimed.check_body(head.method.as_str(), Some(Sha256::digest(bytes).into()), at.unix_seconds)?;
+                    self.body_checked = true;
+                }
+                self.token_there = true;
+                self.edited = Some(body);
+            }
         }
-        self.attempt(at, true)
+        Ok(())
     }
 
     /// Routes a request whose form names its operation. Such bodies are hashed, never in chunks.
@@ -704,10 +849,17 @@ impl Exchange {
     /// Signs and sends. `may_refresh`: ask for credentials if there are none.
     fn attempt(&mut self, at: &Moment<'_>, may_refresh: bool) -> Step {
         // Nothing that a client signed goes out before the signature is found to be right.
-        if let (Some(claimed), Some(head)) = (&mut self.claimed, &self.head)
+        if let (Some(claimed), Some(head), false) = (&mut self.claimed, &self.head, self.body_checked)
             && let Err(refusal) = claimed.check_body(head.method.as_str(), self.digest.filter(|_| !self.unwrapped), at.unix_seconds)
         {
             return self.refuse(&refusal);
+        }
+        self.body_checked = true;
+        if !self.admitted {
+            if let Some(step) = self.may_go(at) {
+                return step;
+            }
+            self.admitted = true;
         }
         let (Some(head), Some(upstream)) = (self.head.as_ref(), self.upstream.as_ref()) else { return Step::Deliver };
         let mut headers = head.headers.clone();
@@ -736,7 +888,7 @@ impl Exchange {
                 credentials,
                 scope: Scope { region: &signing.region, signing_name: &signing.service, style: signing.style },
                 options: Options { content_sha256, ..signing.options },
-                unix_seconds: at.unix_seconds.saturating_add_signed(self.config.skew.load(Ordering::Relaxed)),
+                unix_seconds: at.unix_seconds.saturating_add_signed(self.config.live.skew.load(Ordering::Relaxed)),
             };
             match self.signed(head, &terms, signing.in_query, credentials, &mut headers) {
                 Ok((presigned, wrapped)) => {
@@ -760,6 +912,7 @@ impl Exchange {
             headers,
             upstream: upstream.clone(),
             body: self.body,
+            edited: self.edited.clone(),
             wrap,
             upgrade: self.upgrade.clone(),
         };
@@ -828,25 +981,42 @@ impl Exchange {
         let date = headers.get(DATE).and_then(|value| httpdate::parse_http_date(value.to_str().ok()?).ok());
         let theirs = date.and_then(|date| date.duration_since(UNIX_EPOCH).ok()).map(|since| since.as_secs());
         self.ahead = theirs.map(|theirs| theirs.cast_signed().saturating_sub(at.unix_seconds.cast_signed()));
-        if !(self.may_repeat(at) || self.may_mend(at)) {
-            return self.deliver(status, at);
+        self.asked_for = judge::asked_for(headers, at.unix_seconds);
+        let mut verdict = judge::judge_head(&self.answer(status, headers));
+        // Where no other attempt can follow, the status tells enough to learn from.
+        let last = !(self.may_repeat(true, at) || self.may_mend(at)) && self.config.settings.retry.mode != RetryMode::Adaptive;
+        if last && verdict == Verdict::ReadCode {
+            verdict = judge::judge_status(&self.answer(status, headers));
         }
-        match judge::judge_head(status, headers) {
+        match verdict {
             Verdict::Deliver => self.deliver(status, at),
-            Verdict::Retry(class) => self.repeat(class, status, at),
+            Verdict::Retry(class) => {
+                let region = judge::region_of(headers, b"").map(str::to_owned);
+                self.repeat(class, status, region.as_deref(), at)
+            }
             Verdict::ReadCode => {
+                self.answered.clone_from(headers);
                 self.state = State::ReadingCode { status };
                 Step::ReadCode { limit: CODE_PREFIX }
             }
         }
     }
 
-    /// An answer that another attempt may better: at once with other credentials or another time, else after a wait.
-    fn repeat(&mut self, class: RetryClass, status: u16, at: &Moment<'_>) -> Step {
-        let skew = self.config.skew.load(Ordering::Relaxed);
+    fn answer<'a>(&'a self, status: u16, headers: &'a HeaderMap) -> judge::Answer<'a> {
+        let method = self.head.as_ref().map_or(&Method::GET, |head| &head.method);
+        let s3 = self.signing.as_ref().is_some_and(|signing| signing.style == Style::S3);
+        judge::Answer { status, headers, operation: self.record.operation.as_deref(), s3, method }
+    }
+
+    /// An answer that another attempt may better: at once with other credentials, another time or region, else after a wait.
+    fn repeat(&mut self, class: RetryClass, status: u16, region: Option<&str>, at: &Moment<'_>) -> Step {
+        self.learn(Some(class), status, at);
+        let skew = self.config.live.skew.load(Ordering::Relaxed);
         let ahead = self.ahead.filter(|ahead| class == RetryClass::Skew || ahead.abs_diff(skew) > judge::SKEW_LIMIT);
         match (class, &self.signing) {
-            (RetryClass::Transient | RetryClass::Throttling, _) if self.may_repeat(at) => self.again(class, status.to_string(), at),
+            (RetryClass::Transient | RetryClass::Throttling, _) if self.may_repeat(class == RetryClass::Throttling, at) => {
+                self.again(class, status.to_string(), at).unwrap_or_else(|| self.hand_over(status, at))
+            }
             (RetryClass::Expired, Some(signing)) if self.may_mend(at) && !self.refreshed => {
                 let identity = Arc::clone(&signing.identity);
                 self.refreshed = true;
@@ -856,21 +1026,128 @@ impl Exchange {
             }
             (RetryClass::Skew | RetryClass::Signature, Some(_)) if self.may_mend(at) && !self.corrected => match ahead {
                 Some(ahead) => {
-                    self.config.skew.store(ahead, Ordering::Relaxed);
+                    self.config.live.skew.store(ahead, Ordering::Relaxed);
                     self.corrected = true;
                     self.tell(format!("{status} clock"), at);
                     self.attempt(at, true)
                 }
-                None => self.deliver(status, at),
+                None => self.hand_over(status, at),
             },
-            _ => self.deliver(status, at),
+            (RetryClass::Region, Some(signing)) if self.may_mend(at) && !self.redirected => match region {
+                Some(region) if *signing.region != *region => {
+                    if let Some(bucket) = self.bucket() {
+                        self.config.live.learn_region(bucket, region);
+                    }
+                    self.redirected = true;
+                    self.tell(format!("{status} region"), at);
+                    if let Some(upstream) = self.upstream.clone() {
+                        self.settle(upstream, Some(region));
+                    }
+                    self.attempt(at, true)
+                }
+                _ => self.hand_over(status, at),
+            },
+            _ => self.hand_over(status, at),
         }
+    }
+
+    /// What an answer says of its endpoint, and of the rate that calls may have.
+    fn learn(&mut self, class: Option<RetryClass>, status: u16, at: &Moment<'_>) {
+        self.under_way = None;
+        let random = self.next_random();
+        let Some(endpoint) = &self.endpoint else { return };
+        if class == Some(RetryClass::Transient) && status >= 500 {
+            endpoint.circuit.failed(&self.config.settings.circuit, at.since_start, random);
+        } else {
+            endpoint.circuit.succeeded();
+        }
+        if (200..300).contains(&status) && class.is_none() {
+            endpoint.quota.give(self.cost.max(1));
+        }
+        let throttled = class == Some(RetryClass::Throttling);
+        if let Some(paced) = self.paced.as_ref().filter(|_| self.config.settings.retry.mode == RetryMode::Adaptive) {
+            self.config.live.pacer.teach(paced.key, paced.limit, at.since_start, throttled);
+        }
+    }
+
+    /// Asks the endpoint's circuit and the call's bucket. A step: not yet, or not at all.
+    fn may_go(&mut self, at: &Moment<'_>) -> Option<Step> {
+        let config = Arc::clone(&self.config);
+        if self.under_way.is_none()
+            && let Some(endpoint) = &self.endpoint
+        {
+            if let Pass::Refused(after) = endpoint.circuit.ask(at.since_start) {
+                let name = endpoint.name.clone();
+                return Some(self.refuse(&circuit_open(&name, after)));
+            }
+            self.under_way = UnderWay::begin(endpoint, config.settings.circuit.concurrency);
+            if self.under_way.is_none() {
+                let refusal = Refusal::upstream(
+                    503,
+                    "too-many-requests",
+                    format!("{} requests are under way to {}.", config.settings.circuit.concurrency, endpoint.name),
+                    "Try again, or raise circuit.concurrency.",
+                );
+                return Some(self.refuse(&refusal.after(Duration::from_secs(1))));
+            }
+        }
+        if self.state == State::Pacing {
+            return None;
+        }
+        let (head, signing) = (self.head.as_ref()?, self.signing.as_ref()?);
+        let identity = at.identities.get(&*signing.identity);
+        let client = self.claimed.as_ref().map_or(&*head.client, |claimed| &*claimed.client.name);
+        let subject = Subject {
+            signing_name: &signing.service,
+            operation: self.record.operation.as_deref(),
+            region: &signing.region,
+            account: identity.and_then(|identity| identity.account.as_deref()).unwrap_or(&signing.identity),
+            method: head.method.as_str(),
+            host: &head.target.host,
+            path: &head.path,
+            client,
+        };
+        let pacer = &config.live.pacer;
+        let paced = config.paces.find(pacer, &subject)?;
+        let left = self.deadline().map_or(Duration::MAX, |deadline| deadline.saturating_sub(at.since_start));
+        let patience = Patience { wait: paced.patience.wait.min(left), ..paced.patience };
+        let asked = pacer.ask(paced.key, paced.limit, pacer.key(client) as u64, at.since_start, patience);
+        let rule = Arc::clone(&paced.rule);
+        self.paced = Some(paced);
+        match asked {
+            PaceAsked::Go => None,
+            PaceAsked::Wait(ticket) => {
+                self.record.pace_rule = Some(rule);
+                self.paced_from = at.since_start;
+                self.state = State::Pacing;
+                // The line's own estimate has let it in; what is beyond is the client's deadline.
+                let until = self.deadline().unwrap_or(Duration::MAX).min(at.since_start + patience.wait.saturating_mul(2));
+                Some(Step::Pace { ticket, until })
+            }
+            PaceAsked::Full(after) => {
+                self.record.pace_rule = Some(Arc::clone(&rule));
+                Some(self.too_fast(&rule, after))
+            }
+        }
+    }
+
+    fn too_fast(&mut self, rule: &str, after: Duration) -> Step {
+        let refusal = Refusal::sigward(
+            503,
+            "slow-down",
+            format!(
+                "the calls of {rule:?} have reached their limit, and it would take {:.1} s until this one's turn.",
+                after.as_secs_f64()
+            ),
+            "Call less often, raise max_wait of the [[pace]] rule, or, if AWS has granted more, its rate: see `sigward quotas`.",
+        );
+        self.refuse(&refusal.after(after))
     }
 
     /// What was signed can be signed and sent again.
     fn may_mend(&self, at: &Moment<'_>) -> bool {
         self.record.disposition == Disposition::Sign
-            && !(self.refreshed && self.corrected)
+            && !(self.refreshed && self.corrected && self.redirected)
             && self.replayable()
             && self.deadline().is_none_or(|deadline| at.since_start < deadline)
     }
@@ -934,39 +1211,93 @@ impl Exchange {
                 Refusal::sigward(500, "internal", format!("{why}."), "See sigward's log; body.spool_dir needs room for large bodies."),
             ),
         };
-        if repeatable && self.may_repeat(at) {
-            return self.again(RetryClass::Transient, outcome.to_owned(), at);
+        self.timed_out = matches!(failure, Failure::HeadTimeout);
+        self.asked_for = None;
+        let theirs = matches!(failure, Failure::Connect(_) | Failure::Broken(_) | Failure::HeadTimeout);
+        let random = self.next_random();
+        self.under_way = None;
+        if let Some(endpoint) = self.endpoint.as_ref().filter(|_| theirs && self.state == State::Sending) {
+            endpoint.circuit.failed(&self.config.settings.circuit, at.since_start, random);
+        }
+        // Without a connection nothing was done.
+        let nothing_sent = matches!(failure, Failure::Connect(_));
+        if repeatable
+            && self.may_repeat(nothing_sent, at)
+            && let Some(step) = self.again(RetryClass::Transient, outcome.to_owned(), at)
+        {
+            return step;
         }
         self.tell(outcome.to_owned(), at);
         self.refuse(&refusal)
     }
 
-    /// Attempts are left, and what was sent can be sent again.
-    fn may_repeat(&self, at: &Moment<'_>) -> bool {
-        let attempts_left = (self.record.attempts.len() as u32) + 1 < self.config.settings.retry.attempts;
-        self.replayable() && attempts_left && self.deadline().is_none_or(|deadline| at.since_start < deadline)
+    /// Attempts are left, and what was sent can be sent again without harm. `harmless`: it is known that nothing was done.
+    fn may_repeat(&self, harmless: bool, at: &Moment<'_>) -> bool {
+        let retry = &self.config.settings.retry;
+        let attempts_left = (self.record.attempts.len() as u32) + 1 < judge::attempts(retry, self.service()) + self.mended();
+        retry.mode != RetryMode::Off
+            && self.replayable()
+            && attempts_left
+            && (harmless || retry.repeat == Repeat::All || self.is_safe())
+            && self.deadline().is_none_or(|deadline| at.since_start < deadline)
     }
 
-    fn again(&mut self, class: RetryClass, mut outcome: String, at: &Moment<'_>) -> Step {
+    fn service(&self) -> Option<&str> {
+        self.record.operation.as_ref().map(|operation| &*operation.service)
+    }
+
+    /// Attempts that mended what was wrong do not count.
+    fn mended(&self) -> u32 {
+        u32::from(self.refreshed) + u32::from(self.corrected) + u32::from(self.redirected)
+    }
+
+    /// Twice is as good as once: by HTTP, by the model, by the operation's name, or for its token.
+    fn is_safe(&self) -> bool {
+        let Some(head) = &self.head else { return false };
+        let action_in_query = head.path.split_once('?').is_some_and(|(_, query)| query.split('&').any(|pair| pair.starts_with("Action=")));
+        let by_method = matches!(head.method.as_str(), "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE") && !action_in_query;
+        let by_model = |operation: &Operation| operation.read_only() || operation.idempotent() || reads(&operation.name);
+        by_method || self.token_there || self.record.operation.as_deref().is_some_and(by_model)
+    }
+
+    /// Waits for the next attempt. `None`: it may not be, for the quota or the deadline.
+    fn again(&mut self, class: RetryClass, mut outcome: String, at: &Moment<'_>) -> Option<Step> {
+        let config = Arc::clone(&self.config);
+        let retry = &config.settings.retry;
+        let n = self.record.attempts.len() as u32 + 1 - self.mended();
+        let random = self.next_random();
+        let wait = judge::delay(retry, self.service(), class, n, random, self.asked_for);
+        let until = at.since_start + wait;
+        if self.deadline().is_some_and(|deadline| until >= deadline) {
+            return None;
+        }
+        let cost = quota::cost(retry.constants, class, self.timed_out);
+        if !self.endpoint.as_ref().is_some_and(|endpoint| endpoint.quota.take(cost)) {
+            self.record.quota_empty = true;
+            return None;
+        }
+        self.cost = cost;
         if class == RetryClass::Throttling {
             outcome.push_str(" throttled");
         }
         self.tell(outcome, at);
-        let n = self.record.attempts.len() as u32;
-        let random = self.next_random();
-        let wait = judge::delay(&self.config.settings.retry, class, n, random);
         self.waited = wait;
         self.state = State::Waiting;
-        let until = at.since_start + wait;
-        Step::Wait { until: self.deadline().map_or(until, |deadline| until.min(deadline)) }
+        Some(Step::Wait { until })
     }
 
     fn tell(&mut self, outcome: String, at: &Moment<'_>) {
         let took = at.since_start.saturating_sub(self.attempt_began);
         self.record.attempts.push(Attempt { outcome, took, waited: std::mem::take(&mut self.waited) });
+        self.admitted = false;
     }
 
     fn deliver(&mut self, status: u16, at: &Moment<'_>) -> Step {
+        self.learn(None, status, at);
+        self.hand_over(status, at)
+    }
+
+    fn hand_over(&mut self, status: u16, at: &Moment<'_>) -> Step {
         self.tell(status.to_string(), at);
         self.record.status = status;
         self.state = State::Done;
@@ -997,12 +1328,56 @@ impl Exchange {
     /// SplitMix64 (Steele, Lea, Flood 2014): jitter needs spread, not secrecy.
     fn next_random(&mut self) -> f64 {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.random;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^= mixed >> 31;
-        (mixed >> 11) as f64 / (1_u64 << 53) as f64
+        (mix(self.random) >> 11) as f64 / (1_u64 << 53) as f64
     }
+}
+
+fn mix(random: u64) -> u64 {
+    let mut mixed = random;
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+/// True if an operation's name says that it only reads. The models mark a part of them alone.
+fn reads(name: &str) -> bool {
+    const READING: &[&str] = &["BatchGet", "Describe", "Get", "Head", "List", "Lookup", "Query", "Scan", "Search", "Select"];
+    // They take what they get.
+    const TAKING: &[&str] = &["GetActivityTask", "GetJob", "GetSessionToken"];
+    READING.iter().any(|word| name.starts_with(word)) && !TAKING.contains(&name)
+}
+
+/// How long the client gives: `x-sigward-deadline` in seconds, or with a unit (`500ms`, `2s`, `1m`). It is for sigward alone.
+fn deadline_of(headers: &mut HeaderMap) -> Result<Option<Duration>, Refusal> {
+    let Some(value) = headers.remove("x-sigward-deadline") else { return Ok(None) };
+    let text = value.to_str().unwrap_or_default().trim();
+    let (number, unit) = text.split_at(text.find(|letter: char| letter.is_ascii_alphabetic()).unwrap_or(text.len()));
+    let scale = match unit {
+        "" | "s" => 1.0,
+        "ms" => 0.001,
+        "m" => 60.0,
+        _ => f64::NAN,
+    };
+    let seconds = number.parse::<f64>().map_or(f64::NAN, |number| number * scale);
+    if !(seconds > 0.0 && seconds <= 86_400.0) {
+        return Err(Refusal::client(
+            400,
+            "bad-deadline",
+            format!("x-sigward-deadline is {:?}.", admit::shown(text)),
+            "Give seconds, or a number with ms, s or m, up to a day: 2.5, 500ms.",
+        ));
+    }
+    Ok(Some(Duration::from_secs_f64(seconds)))
+}
+
+fn circuit_open(name: &str, after: Duration) -> Refusal {
+    Refusal::upstream(
+        503,
+        "circuit-open",
+        format!("{name} has failed many times in a row; the next try is in {:.1} s.", after.as_secs_f64()),
+        "Try again then. See circuit.failures.",
+    )
+    .after(after)
 }
 
 /// Of a form's body so much is looked through for its `Action`.

@@ -11,6 +11,8 @@ use sigward_sigv4::Credentials;
 pub struct Identity {
     /// The keys, if the chain has found any.
     pub credentials: Option<Arc<Credentials>>,
+    /// The account that the key belongs to, as far as its id tells.
+    pub account: Option<Arc<str>>,
     /// Unix seconds; `None`: they do not expire.
     pub expires_at: Option<f64>,
     /// The provider that gave them, as botocore calls it.

@@ -17,7 +17,8 @@ use crate::recognise::{Variant, bucket_in_host};
 use crate::refuse::Shape;
 
 const MAGIC: &[u8] = b"SIGWARDK";
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
+const TOKEN: u8 = 32;
 const SHIPPED: &[u8] = include_bytes!("../data/knowledge.bin");
 
 const REST: u8 = 4 | 8;
@@ -37,6 +38,28 @@ pub struct Operation {
     flags: u8,
     query: Box<[Required]>,
     headers: Box<[Box<str>]>,
+    token: Option<Box<str>>,
+    errors: Errors,
+}
+
+/// A service's errors by code, sorted, as far as repeats are concerned.
+type Errors = Arc<[(Box<str>, ErrorKind)]>;
+
+/// What a service's model says of an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// A repeat may help.
+    Transient,
+    /// Too many calls.
+    Throttling,
+    /// It comes as a 429, and no repeat helps.
+    Final,
+}
+
+impl ErrorKind {
+    fn of(byte: u8) -> Option<Self> {
+        [Self::Transient, Self::Throttling, Self::Final].get(usize::from(byte.checked_sub(1)?)).copied()
+    }
 }
 
 /// A parameter that must be there, and its value where that must be this.
@@ -65,7 +88,18 @@ impl Operation {
 
     /// It has a member for an idempotency token.
     pub fn takes_token(&self) -> bool {
-        self.flags & 32 != 0
+        self.flags & TOKEN != 0
+    }
+
+    /// The idempotency token's name in a JSON or form body.
+    pub fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
+    /// What the service's model says of an error.
+    pub fn error(&self, code: &str) -> Option<ErrorKind> {
+        let at = self.errors.binary_search_by(|(known, _)| (**known).cmp(code)).ok()?;
+        self.errors.get(at).map(|(_, kind)| *kind)
     }
 
     fn deprecated(&self) -> bool {
@@ -197,6 +231,11 @@ impl Knowledge {
             let name: Arc<str> = from.text()?.into();
             let group = groups.entry(from.text()?.into()).or_default();
             let (endpoint_prefix, target_prefix, api_version) = (from.text()?.into(), from.text()?.into(), from.text()?.into());
+            let mut errors = Vec::new();
+            for _ in 0..from.u16()? {
+                errors.push((from.text()?.into(), ErrorKind::of(from.u8()?)?));
+            }
+            let errors: Errors = errors.into();
             let (protocols, count) = (from.u8()?, from.u16()?);
             let at = group.services.len() as u32;
             let mut operations = Vec::with_capacity(count.into());
@@ -211,8 +250,10 @@ impl Knowledge {
                 for _ in 0..from.u16()? {
                     headers.push(from.text()?.into());
                 }
-                let (service, query, headers) = (Arc::clone(&name), query.into(), headers.into());
-                operations.push(Arc::new(Operation { service, name: operation, flags, query, headers }));
+                let token = if flags & TOKEN == 0 { "" } else { from.text()? };
+                let token = (!token.is_empty()).then(|| token.into());
+                let (service, query, headers, errors) = (Arc::clone(&name), query.into(), headers.into(), Arc::clone(&errors));
+                operations.push(Arc::new(Operation { service, name: operation, flags, query, headers, token, errors }));
                 if protocols & REST != 0 {
                     group.insert(method, path, (at, number))?;
                 }
@@ -252,6 +293,12 @@ impl Knowledge {
             let exact = group.named(action, call.host, |service| speaks(service) && service.api_version.as_bytes() == version);
             exact.or_else(|| group.named(action, call.host, speaks))
         })
+    }
+
+    /// An operation by its names; `service`: botocore's.
+    pub fn named(&self, signing_name: &str, service: &str, name: &str) -> Option<&Arc<Operation>> {
+        let services = &self.groups.get(signing_name)?.services;
+        services.iter().filter_map(|known| known.named(name)).find(|found| *found.service == *service)
     }
 
     /// The shape of errors, where all services of a signing name speak one protocol.
@@ -451,7 +498,7 @@ impl<'a> Search<'a, '_> {
 }
 
 /// The raw value of a parameter of a query or a form; of a key alone, nothing.
-fn parameter<'a>(pairs: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+pub(crate) fn parameter<'a>(pairs: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     pairs.split(|byte| *byte == b'&').find_map(|pair| match pair.strip_prefix(name)? {
         [] => Some(&b""[..]),
         [b'=', value @ ..] => Some(value),
@@ -568,7 +615,7 @@ mod tests {
             Knowledge::load(&table).unwrap_err()
         };
         assert!(change(0).contains("not a table"));
-        assert!(change(8).contains("version 3"));
+        assert!(change(8).contains("version 2"));
         for at in [10, 20, 500, SHIPPED.len() - 1] {
             assert!(change(at).contains("damaged"), "{at}");
         }

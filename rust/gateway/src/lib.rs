@@ -7,23 +7,29 @@
 
 pub mod admit;
 pub mod body;
+pub mod circuit;
 pub mod client;
 pub mod exchange;
 pub mod identity;
 pub mod judge;
 pub mod knowledge;
+pub mod live;
+pub mod pace;
+pub mod quota;
 pub mod recognise;
 pub mod record;
 pub mod refuse;
 pub mod route;
 pub mod settings;
 pub mod sign;
+mod token;
 
 pub use admit::{BodySize, Entry, RequestHead, Scheme, Target};
 pub use body::Wrap;
 pub use client::Clients;
 pub use exchange::{BodyPlan, Config, Event, Exchange, Failure, Keep, Moment, Outgoing, Step};
 pub use identity::{Identities, Identity};
+pub use live::Live;
 pub use record::{Attempt, Disposition, Record};
 pub use refuse::{Fault, Refusal, Shape};
 pub use route::{Upstream, is_forbidden};

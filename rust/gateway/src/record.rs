@@ -64,6 +64,12 @@ pub struct Record {
     pub upstream: Option<String>,
     /// In order.
     pub attempts: Vec<Attempt>,
+    /// Waited for its turn, all attempts together.
+    pub paced: Duration,
+    /// The rule that it waited for, or that refused it.
+    pub pace_rule: Option<Arc<str>>,
+    /// A repeat was not made because the endpoint's retry quota is used up.
+    pub quota_empty: bool,
     /// How many signatures were made.
     pub signatures: u32,
     /// Status that the client got; 0: none.

@@ -3,8 +3,10 @@
 //! Every refusal names a slug (`x-sigward-error`), the side at fault, the cause and the mend.
 //! Shapes: "Smithy protocols" (awsJson, restJson1, restXml, awsQuery, ec2Query, rpcv2Cbor), error serialization.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderMap};
+use http::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use http::{HeaderValue, Method, Response, StatusCode};
 use sigward_sigv4::Style;
 
@@ -34,12 +36,14 @@ pub struct Refusal {
     pub message: String,
     /// The mend.
     pub hint: String,
+    /// When to try again.
+    pub retry_after: Option<Duration>,
 }
 
 impl Refusal {
     /// The client's fault.
     pub fn client(status: u16, slug: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { status, slug, fault: Fault::Client, message: message.into(), hint: hint.into() }
+        Self { status, slug, fault: Fault::Client, message: message.into(), hint: hint.into(), retry_after: None }
     }
 
     /// Sigward's or its operator's fault.
@@ -50,6 +54,12 @@ impl Refusal {
     /// The upstream's fault.
     pub fn upstream(status: u16, slug: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { fault: Fault::Upstream, ..Self::client(status, slug, message, hint) }
+    }
+
+    /// Tells the client when to try again.
+    #[must_use]
+    pub fn after(self, after: Duration) -> Self {
+        Self { retry_after: Some(after), ..self }
     }
 
     /// `no-credentials` → `NoCredentials`, where protocols want an error code.
@@ -73,6 +83,11 @@ impl Refusal {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         headers.insert("x-sigward-error", HeaderValue::from_static(self.slug));
+        if let Some(after) = self.retry_after {
+            // Whole seconds, at least one; AWS's own header has milliseconds.
+            headers.insert(RETRY_AFTER, HeaderValue::from(after.as_millis().div_ceil(1000).clamp(1, 86_400) as u64));
+            headers.insert("x-amz-retry-after", HeaderValue::from(u64::try_from(after.as_millis()).unwrap_or(u64::MAX)));
+        }
         if matches!(shape, Shape::RestJson | Shape::Json10 | Shape::Json11)
             && let Ok(code) = HeaderValue::from_str(&code)
         {

@@ -271,22 +271,30 @@ impl Route {
 
 /// Literal text with `*` for any run of characters.
 #[derive(Debug)]
-struct Pattern(Vec<String>);
+pub(crate) struct Pattern(Vec<String>);
 
 impl Pattern {
-    fn new(text: &str) -> Self {
+    pub(crate) fn new(text: &str) -> Self {
         Self(text.split('*').map(str::to_owned).collect())
     }
 
-    fn is_all(&self) -> bool {
+    /// The text, if it has no `*`.
+    pub(crate) fn literal(&self) -> Option<&str> {
+        match self.0.as_slice() {
+            [only] => Some(only),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn is_all(&self) -> bool {
         self.0.len() > 1 && self.0.iter().all(String::is_empty)
     }
 
     fn is(&self, text: &str) -> bool {
-        matches!(self.0.as_slice(), [only] if only == text)
+        self.literal() == Some(text)
     }
 
-    fn matches(&self, text: &str) -> bool {
+    pub(crate) fn matches(&self, text: &str) -> bool {
         let (first, rest) = match self.0.split_first() {
             Some((first, [])) => return first == text,
             Some((first, rest)) => (first, rest),

@@ -23,6 +23,10 @@ pub struct EngineSettings {
     pub timeouts: Timeouts,
     /// Attempts and delays.
     pub retry: RetrySettings,
+    /// Calls a second.
+    pub pace: PaceSettings,
+    /// Endpoints that fail.
+    pub circuit: CircuitSettings,
     /// Whom to trust upstream.
     pub tls: TlsSettings,
     /// Limits of a request's head.
@@ -43,6 +47,8 @@ impl Default for EngineSettings {
             body: BodySettings::default(),
             timeouts: Timeouts::default(),
             retry: RetrySettings::default(),
+            pace: PaceSettings::default(),
+            circuit: CircuitSettings::default(),
             tls: TlsSettings::default(),
             limits: Limits::default(),
             clients: ClientsSettings::default(),
@@ -58,7 +64,7 @@ impl EngineSettings {
         if settings.threads == 0 {
             return Err("threads: at least 1".into());
         }
-        if settings.retry.attempts == 0 {
+        if settings.retry.attempts == Some(0) {
             return Err("retry.attempts: at least 1 (1 means no retry)".into());
         }
         Ok(settings)
@@ -126,22 +132,174 @@ impl Default for Timeouts {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RetrySettings {
-    /// Attempts in all, ≥ 1.
-    pub attempts: u32,
-    /// Scale for 5xx and connection errors.
-    #[serde(deserialize_with = "seconds")]
-    pub base: Duration,
+    /// Whether, and with a rate that is learnt.
+    pub mode: RetryMode,
+    /// Attempts in all, ≥ 1; `None`: 3, of DynamoDB 4.
+    pub attempts: Option<u32>,
+    /// Scale for 5xx and connection errors; `None`: 50 ms, of DynamoDB 25 ms.
+    #[serde(deserialize_with = "optional_seconds")]
+    pub base: Option<Duration>,
     /// Scale for throttling.
     #[serde(deserialize_with = "seconds")]
     pub throttle_base: Duration,
     /// Longest delay before jitter.
     #[serde(deserialize_with = "seconds")]
     pub cap: Duration,
+    /// What repeats cost.
+    pub constants: Constants,
+    /// Which requests are repeated after a failure that does not say that nothing was done.
+    pub repeat: Repeat,
+    /// Add the idempotency token that an operation takes, where the client left it out.
+    pub tokens: bool,
 }
 
 impl Default for RetrySettings {
     fn default() -> Self {
-        Self { attempts: 3, base: Duration::from_millis(50), throttle_base: Duration::from_secs(1), cap: Duration::from_secs(20) }
+        Self {
+            mode: RetryMode::Standard,
+            attempts: None,
+            base: None,
+            throttle_base: Duration::from_secs(1),
+            cap: Duration::from_secs(20),
+            constants: Constants::Current,
+            repeat: Repeat::Safe,
+            tokens: true,
+        }
+    }
+}
+
+/// The AWS SDKs' modes.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum RetryMode {
+    /// Backoff and a quota.
+    #[default]
+    Standard,
+    /// And a rate that throttled answers teach.
+    Adaptive,
+    /// Never, but for expired credentials, wrong clocks and S3's redirects.
+    Off,
+}
+
+/// The SDKs' constants.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+pub enum Constants {
+    /// Of botocore 1.44: a repeat costs 14 tokens, a throttled one 5.
+    #[default]
+    #[serde(rename = "current")]
+    Current,
+    /// Those before: 5, after a time-out 10; every delay's scale is a second.
+    #[serde(rename = "before-2026")]
+    Before2026,
+}
+
+/// Which requests are repeated after an answer or a failure that does not say that nothing was done.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Repeat {
+    /// Those for which twice is as good as once.
+    #[default]
+    Safe,
+    /// All, as the AWS SDKs do.
+    All,
+}
+
+/// Limits of calls a second, kept before AWS has to.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PaceSettings {
+    /// The limits that AWS documents.
+    pub defaults: bool,
+    /// The longest wait, where a rule says no other.
+    #[serde(deserialize_with = "seconds")]
+    pub max_wait: Duration,
+    /// Places in a line.
+    pub places: usize,
+    /// First match wins.
+    pub rules: Vec<PaceRule>,
+    /// `redis://…`: one limit for a fleet.
+    pub shared: Option<String>,
+    /// What this one takes of every limit while the store is away, 0 to 1.
+    pub share: f64,
+}
+
+impl Default for PaceSettings {
+    fn default() -> Self {
+        Self { defaults: true, max_wait: Duration::from_secs(30), places: 10_000, rules: Vec::new(), shared: None, share: 0.1 }
+    }
+}
+
+/// One `[[pace]]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PaceRule {
+    /// For messages and metrics; empty: its operation.
+    pub name: String,
+    /// Pattern of `service:Operation`; `None`: every one.
+    pub operation: Option<String>,
+    /// Pattern of a bucket, or of `bucket/key`.
+    pub bucket: Option<String>,
+    /// Calls a second.
+    pub rate: f64,
+    /// Calls at once; `None`: those of a second.
+    pub burst: Option<f64>,
+    /// What shares the limit; `None`: account, region and operation, or the bucket.
+    pub per: Option<Vec<Per>>,
+    /// The longest wait.
+    #[serde(deserialize_with = "optional_seconds")]
+    pub max_wait: Option<Duration>,
+    /// Wait, or refuse at once.
+    pub when_full: WhenFull,
+}
+
+/// What shares a limit.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Per {
+    /// The account that signs.
+    Account,
+    /// The region.
+    Region,
+    /// The operation.
+    Operation,
+    /// The S3 bucket.
+    Bucket,
+    /// What the key holds up to its last slash.
+    Prefix,
+    /// Who asks: an issued key's name, or an address.
+    Client,
+}
+
+/// Wait, or refuse at once.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum WhenFull {
+    /// In line.
+    #[default]
+    Wait,
+    /// With 503.
+    Refuse,
+}
+
+/// When an endpoint counts as failing.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CircuitSettings {
+    /// Failures in a row; 0: it never does.
+    pub failures: u32,
+    /// Nothing goes there for so long; then doubled.
+    #[serde(deserialize_with = "seconds")]
+    pub pause: Duration,
+    /// At most so long.
+    #[serde(deserialize_with = "seconds")]
+    pub longest: Duration,
+    /// Requests at once to one endpoint; 0: any number.
+    pub concurrency: u32,
+}
+
+impl Default for CircuitSettings {
+    fn default() -> Self {
+        Self { failures: 20, pause: Duration::from_millis(500), longest: Duration::from_secs(3), concurrency: 0 }
     }
 }
 
@@ -345,7 +503,7 @@ mod tests {
     #[test]
     fn an_empty_object_gives_the_defaults() {
         let settings = EngineSettings::from_json("{}").unwrap();
-        assert_eq!(settings.retry.attempts, 3);
+        assert_eq!(settings.retry.attempts, None);
         assert_eq!(settings.body.hold, 1 << 20);
     }
 

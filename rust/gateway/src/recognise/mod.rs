@@ -358,6 +358,31 @@ pub fn bucket_in_host(host: &str) -> Option<&str> {
     }
 }
 
+/// An S3 host of one region as the host of another. `None`: its name tells no region, and serves all.
+pub fn s3_host_in(host: &str, from: &str, to: &str) -> Option<String> {
+    // The last such label is S3's own: a bucket's name may hold another.
+    let labels: Vec<&str> = host.split('.').collect();
+    let at = labels.iter().rposition(|label| *label == "s3" || *label == "s3-fips" || label.strip_prefix("s3-").is_some_and(is_region))?;
+    let (front, own) = labels.split_at(at);
+    let (name, rest) = own.split_first()?;
+    let mut moved: Vec<&str> = front.to_vec();
+    match rest.iter().position(|label| *label == from) {
+        Some(place) => {
+            moved.push(name);
+            moved.extend(rest.get(..place)?);
+            moved.push(to);
+            moved.extend(rest.get(place + 1..)?);
+        }
+        // s3.amazonaws.com and s3-eu-west-1.amazonaws.com
+        None if rest.first() == Some(&"amazonaws") => {
+            moved.extend(["s3", to]);
+            moved.extend(rest);
+        }
+        None => return None,
+    }
+    Some(moved.join("."))
+}
+
 /// The bucket and the key (empty: the bucket itself) that a request to S3 is for; the key as in the path, still encoded.
 pub fn bucket_and_key<'a>(host: &'a str, path: &'a str) -> Option<(&'a str, &'a str)> {
     let path = path.split('?').next().unwrap_or_default();
@@ -419,6 +444,26 @@ fn single(prefix: &str) -> Option<&str> {
 fn without_fips(label: &str) -> &str {
     let label = label.strip_prefix("fips.").or_else(|| label.strip_prefix("fips-")).unwrap_or(label);
     label.strip_suffix("-fips").unwrap_or(label)
+}
+
+#[cfg(test)]
+mod s3_hosts {
+    #[test]
+    fn hosts_of_another_region() {
+        for (host, expected) in [
+            ("s3.us-east-1.amazonaws.com", Some("s3.eu-west-1.amazonaws.com")),
+            ("b.s3.us-east-1.amazonaws.com", Some("b.s3.eu-west-1.amazonaws.com")),
+            ("us-east-1.s3.us-east-1.amazonaws.com", Some("us-east-1.s3.eu-west-1.amazonaws.com")),
+            ("b.s3.dualstack.us-east-1.amazonaws.com", Some("b.s3.dualstack.eu-west-1.amazonaws.com")),
+            ("b.s3-fips.us-east-1.amazonaws.com", Some("b.s3-fips.eu-west-1.amazonaws.com")),
+            ("a.b.s3.amazonaws.com", Some("a.b.s3.eu-west-1.amazonaws.com")),
+            ("s3-us-east-1.amazonaws.com", Some("s3.eu-west-1.amazonaws.com")),
+            ("b.s3-accelerate.amazonaws.com", None),
+            ("minio.internal", None),
+        ] {
+            assert_eq!(super::s3_host_in(host, "us-east-1", "eu-west-1").as_deref(), expected, "{host}");
+        }
+    }
 }
 
 #[cfg(test)]
