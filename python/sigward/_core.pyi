@@ -12,6 +12,7 @@ __all__ = [
     "ENTRY_REVERSE",
     "EVENT_DATA",
     "EVENT_FAILED",
+    "EVENT_LOG",
     "EVENT_REFRESH",
     "EVENT_RESPONSE",
     "EVENT_TRAILERS",
@@ -359,6 +360,8 @@ EVENT_WRITABLE: Final = 4
 """(4, job): the upload queue is below its low-water mark again."""
 EVENT_REFRESH: Final = 5
 """(5, identity: str): a request waits for this identity's credentials. Answer with set_credentials or set_credentials_failed."""
+EVENT_LOG: Final = 6
+"""(6, warning: bool, text: str): a line for the log."""
 
 ENTRY_FORWARD: Final = 0
 """The target is from an absolute-form request (http://host/…); the Host header must agree with it."""

@@ -166,6 +166,9 @@ class Bridge:
 
     def _dispatch(self, event: tuple[Any, ...]) -> None:
         kind, number = event[0], event[1]
+        if kind == _core.EVENT_LOG:
+            logger.log(logging.WARNING if number else logging.INFO, "%s", event[2])
+            return
         if kind == _core.EVENT_REFRESH:
             self.on_refresh(number)
             return

@@ -119,6 +119,9 @@ impl Driver<'_> {
             Step::Pace { ticket, until } => {
                 self.answer = None;
                 self.shared.queued.notify_one();
+                if ticket.is_unleased() {
+                    self.shared.unleased.notify_one();
+                }
                 let granted = if let Some(until) = self.shared.started.checked_add(until) {
                     tokio::time::timeout_at(until.into(), ticket).await.is_ok()
                 } else {

@@ -8,6 +8,7 @@ mod admin;
 pub mod body;
 mod connect;
 pub mod drive;
+mod fleet;
 pub mod job;
 mod metrics;
 pub mod outbox;
@@ -65,6 +66,7 @@ fn config(settings: EngineSettings, live: Arc<Live>) -> Result<Config, String> {
         }
     };
     let clients = clients(&settings.clients)?;
+    fleet::client(&settings)?;
     Config::new(settings, knowledge, clients, live)
 }
 
@@ -120,6 +122,7 @@ impl Engine {
             let mut stopped = stop.subscribe();
             if number == 0 {
                 runtime.spawn(shared::pace(Arc::clone(&shared)));
+                runtime.spawn(fleet::keep(Arc::clone(&shared)));
             }
             let thread = std::thread::Builder::new()
                 .name(format!("sigward-{number}"))

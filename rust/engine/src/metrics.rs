@@ -32,6 +32,8 @@ pub(crate) struct Metrics {
     circuit: GaugeVec,
     buckets: IntGauge,
     waiting: IntGauge,
+    pub(crate) store_up: IntGauge,
+    pub(crate) store_errors: prometheus::IntCounter,
     pub(crate) in_flight: IntGauge,
     services: Mutex<HashSet<String>>,
 }
@@ -72,6 +74,9 @@ impl Metrics {
             buckets: IntGauge::new("sigward_pace_buckets", "Token buckets in use.").expect("the gauge is well-formed"),
             waiting: IntGauge::new("sigward_pace_waiting_requests", "Requests that wait for their turn.")
                 .expect("the gauge is well-formed"),
+            store_up: IntGauge::new("sigward_pace_store_up", "1: the store of shared limits answers.").expect("the gauge is well-formed"),
+            store_errors: prometheus::IntCounter::new("sigward_pace_store_errors_total", "Failures of the store of shared limits.")
+                .expect("the counter is well-formed"),
             in_flight: IntGauge::new("sigward_in_flight_requests", "Requests under way.").expect("the gauge is well-formed"),
             services: Mutex::default(),
             registry,
@@ -93,6 +98,8 @@ impl Metrics {
             Box::new(metrics.circuit.clone()),
             Box::new(metrics.buckets.clone()),
             Box::new(metrics.waiting.clone()),
+            Box::new(metrics.store_up.clone()),
+            Box::new(metrics.store_errors.clone()),
             Box::new(metrics.in_flight.clone()),
             Box::new(build),
         ] {

@@ -57,6 +57,13 @@ pub enum OutboxEvent {
         /// Whose.
         job: u64,
     },
+    /// A line for the log.
+    Log {
+        /// Somebody should look.
+        warning: bool,
+        /// Without a secret.
+        text: String,
+    },
     /// A request waits for credentials.
     Refresh {
         /// Of this identity.

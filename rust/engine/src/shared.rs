@@ -26,6 +26,8 @@ pub(crate) struct Shared {
     pub(crate) outbox: Outbox,
     /// A line has become longer.
     pub(crate) queued: Notify,
+    /// A limit that a fleet shares is used for the first time.
+    pub(crate) unleased: Notify,
     seed: AtomicU64,
     parts: Mutex<BTreeMap<String, (bool, String)>>,
 }
@@ -42,6 +44,7 @@ impl Shared {
             metrics: Metrics::new(),
             outbox: Outbox::new()?,
             queued: Notify::new(),
+            unleased: Notify::new(),
             seed: AtomicU64::new(seed),
             parts: Mutex::default(),
         })

@@ -19,6 +19,7 @@ const EVENT_TRAILERS: u8 = 2;
 const EVENT_FAILED: u8 = 3;
 const EVENT_WRITABLE: u8 = 4;
 const EVENT_REFRESH: u8 = 5;
+const EVENT_LOG: u8 = 6;
 
 const ENTRY_FORWARD: u8 = 0;
 const ENTRY_CONNECT: u8 = 1;
@@ -301,6 +302,7 @@ fn tuple(python: Python<'_>, event: OutboxEvent) -> PyResult<Bound<'_, PyTuple>>
         OutboxEvent::Trailers { job, trailers } => (EVENT_TRAILERS, job, pairs(python, &trailers)?).into_pyobject(python),
         OutboxEvent::Failed { job, message } => (EVENT_FAILED, job, message).into_pyobject(python),
         OutboxEvent::Writable { job } => (EVENT_WRITABLE, job).into_pyobject(python),
+        OutboxEvent::Log { warning, text } => (EVENT_LOG, warning, text).into_pyobject(python),
         OutboxEvent::Refresh { identity } => (EVENT_REFRESH, identity).into_pyobject(python),
     }
 }
@@ -396,6 +398,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         ("EVENT_FAILED", EVENT_FAILED),
         ("EVENT_WRITABLE", EVENT_WRITABLE),
         ("EVENT_REFRESH", EVENT_REFRESH),
+        ("EVENT_LOG", EVENT_LOG),
         ("ENTRY_FORWARD", ENTRY_FORWARD),
         ("ENTRY_CONNECT", ENTRY_CONNECT),
         ("ENTRY_REVERSE", ENTRY_REVERSE),

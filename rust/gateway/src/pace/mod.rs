@@ -88,9 +88,60 @@ struct Bucket {
 struct More {
     /// What its own limit is, without what was learnt.
     tolerance: u64,
+    lease: Option<Box<Lease>>,
     adaptive: Option<Adaptive>,
     line: VecDeque<(u64, VecDeque<Arc<Waiter>>)>,
     waiting: usize,
+}
+
+/// This one's part of a limit that a fleet shares.
+#[derive(Debug)]
+struct Lease {
+    name: Arc<str>,
+    limit: Limit,
+    /// Calls a second; `None`: the store has not said yet.
+    rate: Option<f64>,
+    /// Nanoseconds: then it counts no more.
+    until: u64,
+    /// What is taken of the limit without a lease, 0 to 1.
+    share: f64,
+    asked: u64,
+}
+
+impl Lease {
+    /// What may be called now: as leased, or the share that needs no lease. Nothing, while the first lease is on its way.
+    fn limit(&self, now: u64) -> Limit {
+        let rate = match self.rate {
+            Some(rate) if now < self.until => rate,
+            None if now < self.until => 0.0,
+            _ => self.limit.rate * self.share,
+        };
+        // The whole fleet's burst is its limit's slack.
+        Limit { rate, burst: 1.0 }
+    }
+}
+
+/// Nanoseconds by which a pace may run ahead: it makes up for timers that are late, which come by the millisecond.
+const SLACK: f64 = 5e6;
+
+/// Nanoseconds that a first lease is waited for.
+const FIRST_LEASE: u64 = 300_000_000;
+
+/// What a fleet's store is asked for one limit.
+#[derive(Clone, Debug)]
+pub struct Demand {
+    /// Of the bucket.
+    pub key: Key,
+    /// The same for the whole fleet.
+    pub name: Arc<str>,
+    /// Of the whole fleet.
+    pub limit: f64,
+    /// Calls that were asked for since the last time.
+    pub asked: u64,
+    /// Requests that wait.
+    pub waiting: usize,
+    /// What is held, calls a second.
+    pub held: f64,
 }
 
 #[derive(Debug, Default)]
@@ -106,6 +157,7 @@ pub struct Ticket {
     key: Key,
     client: u64,
     waiter: Arc<Waiter>,
+    unleased: bool,
 }
 
 impl Future for Ticket {
@@ -119,6 +171,11 @@ impl Future for Ticket {
 }
 
 impl Ticket {
+    /// True if its limit is a fleet's, and this is the first call of it: the store has not been asked.
+    pub fn is_unleased(&self) -> bool {
+        self.unleased
+    }
+
     /// True when its turn has come.
     pub fn granted(&self) -> bool {
         self.waiter.granted.load(Ordering::Acquire)
@@ -144,11 +201,17 @@ fn terms(limit: Limit, learnt: Option<f64>) -> (u64, u64) {
     if !rate.is_finite() {
         return (0, 0);
     }
+    if rate <= 0.0 {
+        return (NEVER, 0);
+    }
     let interval = (1e9 / rate).clamp(1.0, 1e18);
     // What was learnt is spread evenly: a burst would be throttled.
     let burst = if learnt.is_some_and(|learnt| learnt < limit.rate) { (rate * 0.05).clamp(1.0, limit.burst.max(1.0)) } else { limit.burst };
-    (interval as u64, ((burst - 1.0).max(0.0) * interval).min(1e18) as u64)
+    (interval as u64, ((burst - 1.0).max(0.0) * interval + SLACK).min(1e18) as u64)
 }
+
+/// Nanoseconds a call of what may not be called now.
+const NEVER: u64 = u64::MAX;
 
 impl Bucket {
     /// Sets the pace; what is owed stays owed, in calls.
@@ -156,7 +219,7 @@ impl Bucket {
     fn set(&mut self, now: u64, (interval, tolerance): (u64, u64)) -> u64 {
         if interval != self.interval {
             let owed = self.full_at.saturating_sub(now);
-            if self.interval > 0 {
+            if self.interval > 0 && self.interval != NEVER && interval != NEVER {
                 let calls = owed as f64 / self.interval as f64;
                 self.full_at = now.saturating_add((calls * interval as f64) as u64);
             }
@@ -166,8 +229,8 @@ impl Bucket {
     }
 
     fn take(&mut self, now: u64, tolerance: u64) -> bool {
-        if self.interval == 0 {
-            return true;
+        if self.interval == 0 || self.interval == NEVER {
+            return self.interval == 0;
         }
         let base = self.full_at.max(now);
         if base - now > tolerance {
@@ -184,7 +247,9 @@ impl Bucket {
     fn is_idle(&self, now: u64) -> bool {
         // What was learnt counts for a minute after the last call.
         match &self.more {
-            Some(more) => more.waiting == 0 && (more.adaptive.is_none() || self.full_at.saturating_add(60_000_000_000) < now),
+            Some(more) => {
+                more.waiting == 0 && more.lease.is_none() && (more.adaptive.is_none() || self.full_at.saturating_add(60_000_000_000) < now)
+            }
             None => self.full_at <= now,
         }
     }
@@ -230,7 +295,21 @@ impl Pacer {
 
     /// Asks for one call. `client`: who takes turns with whom.
     pub fn ask(self: &Arc<Self>, key: Key, limit: Limit, client: u64, now: Duration, patience: Patience) -> Asked {
+        self.ask_shared(key, limit, None, client, now, patience)
+    }
+
+    /// The same of a limit that a fleet shares: its name there, and what is taken of it without the store.
+    pub fn ask_shared(
+        self: &Arc<Self>,
+        key: Key,
+        limit: Limit,
+        shared: Option<(&Arc<str>, f64)>,
+        client: u64,
+        now: Duration,
+        patience: Patience,
+    ) -> Asked {
         let now = nanos(now);
+        let whole = limit;
         let mut inner = self.lock();
         let inner = &mut *inner;
         if inner.buckets.len() >= inner.sweep.max(SWEEP) {
@@ -238,6 +317,13 @@ impl Pacer {
             inner.sweep = inner.buckets.len() * 2;
         }
         let bucket = inner.buckets.entry(key).or_default();
+        if let Some((name, share)) = shared {
+            let more = bucket.more.get_or_insert_default();
+            let made = || Lease { name: Arc::clone(name), limit, rate: None, until: now.saturating_add(FIRST_LEASE), share, asked: 0 };
+            let lease = more.lease.get_or_insert_with(|| Box::new(made()));
+            lease.asked += 1;
+        }
+        let limit = bucket.more.as_ref().and_then(|more| more.lease.as_ref()).map_or(limit, |lease| lease.limit(now));
         let learnt = bucket.more.as_ref().and_then(|more| more.adaptive.as_ref()).and_then(Adaptive::rate);
         let tolerance = bucket.set(now, terms(limit, learnt));
         let waiting = bucket.more.as_ref().map_or(0, |more| more.waiting);
@@ -245,7 +331,9 @@ impl Pacer {
             return Asked::Go;
         }
         let before = bucket.more.as_ref().map_or(0, |more| more.before(client));
-        let wait = bucket.due(tolerance).saturating_sub(now).saturating_add(bucket.interval.saturating_mul(before as u64));
+        // Until a lease says more, the whole limit is counted on.
+        let interval = if bucket.interval == NEVER { terms(whole, None).0 } else { bucket.interval };
+        let wait = bucket.due(tolerance).saturating_sub(now).saturating_add(interval.saturating_mul(before as u64));
         let wait = Duration::from_nanos(wait);
         if wait > patience.wait || waiting >= patience.places {
             return Asked::Full(wait);
@@ -258,7 +346,8 @@ impl Pacer {
         if waiting == 0 {
             inner.lines.push(key);
         }
-        Asked::Wait(Ticket { pacer: Arc::clone(self), key, client, waiter })
+        let unleased = bucket.interval == NEVER;
+        Asked::Wait(Ticket { pacer: Arc::clone(self), key, client, waiter, unleased })
     }
 
     /// Grants what is due. Gives the time at which the next one is.
@@ -272,6 +361,10 @@ impl Pacer {
             lines.retain(|key| {
                 let Some(bucket) = buckets.get_mut(key) else { return false };
                 let Some(mut more) = bucket.more.take() else { return false };
+                if let Some(lease) = &more.lease {
+                    let learnt = more.adaptive.as_ref().and_then(Adaptive::rate);
+                    more.tolerance = bucket.set(now, terms(lease.limit(now), learnt));
+                }
                 while more.waiting > 0 && bucket.take(now, more.tolerance) {
                     if let Some(waiter) = more.pop() {
                         *waiting = waiting.saturating_sub(1);
@@ -281,10 +374,12 @@ impl Pacer {
                 }
                 let left = more.waiting > 0;
                 if left {
-                    let due = bucket.due(more.tolerance);
+                    let lapses = more.lease.as_ref().map(|lease| lease.until).filter(|until| *until > now);
+                    let due = if bucket.interval == NEVER { u64::MAX } else { bucket.due(more.tolerance) };
+                    let due = lapses.map_or(due, |lapses| lapses.min(due));
                     next = Some(next.map_or(due, |next| next.min(due)));
                 }
-                bucket.more = Some(more).filter(|more| more.waiting > 0 || more.adaptive.is_some());
+                bucket.more = Some(more).filter(|more| more.waiting > 0 || more.adaptive.is_some() || more.lease.is_some());
                 left
             });
         }
@@ -305,6 +400,42 @@ impl Pacer {
         more.tolerance = set.1;
         bucket.set(now, set);
         learnt
+    }
+
+    /// What the store is to be asked for: limits that a fleet shares and that were used since the last time, or are still held.
+    pub fn demands(&self, now: Duration) -> Vec<Demand> {
+        let now = nanos(now);
+        let mut inner = self.lock();
+        let mut demands = Vec::new();
+        for (key, bucket) in &mut inner.buckets {
+            let Some(more) = &mut bucket.more else { continue };
+            let waiting = more.waiting;
+            let Some(lease) = &mut more.lease else { continue };
+            let held = lease.limit(now).rate;
+            demands.push(Demand { key: *key, name: Arc::clone(&lease.name), limit: lease.limit.rate, asked: lease.asked, waiting, held });
+            lease.asked = 0;
+        }
+        demands
+    }
+
+    /// The store has leased so many calls a second of a limit, until then. Zero and nothing asked: the bucket leaves.
+    pub fn lease(&self, key: Key, rate: f64, now: Duration, until: Duration) {
+        let now = nanos(now);
+        let mut inner = self.lock();
+        let Some(bucket) = inner.buckets.get_mut(&key) else { return };
+        let Some(more) = &mut bucket.more else { return };
+        let learnt = more.adaptive.as_ref().and_then(Adaptive::rate);
+        let Some(lease) = &mut more.lease else { return };
+        if rate <= 0.0 && lease.asked == 0 && more.waiting == 0 {
+            more.lease = None;
+            return;
+        }
+        (lease.rate, lease.until) = (Some(rate), nanos(until));
+        let terms = terms(lease.limit(now), learnt);
+        let tolerance = bucket.set(now, terms);
+        if let Some(more) = &mut bucket.more {
+            more.tolerance = tolerance;
+        }
     }
 
     fn leave(&self, key: Key, client: u64, waiter: &Arc<Waiter>) {
@@ -380,7 +511,7 @@ mod tests {
         let count = |now| (0..100).filter(|_| matches!(pacer.ask(1, limit, 0, now, refuse), Asked::Go)).count();
         assert_eq!([count(at(0)), count(at(50)), count(at(100)), count(at(350)), count(at(10_000))], [5, 0, 1, 2, 5]);
         let Asked::Full(after) = pacer.ask(1, limit, 0, at(10_000), refuse) else { panic!() };
-        assert_eq!(after, Duration::from_millis(100));
+        assert_eq!(after, Duration::from_millis(95));
         assert!(matches!(pacer.ask(2, limit, 0, at(10_000), refuse), Asked::Go), "another bucket is another's");
     }
 
@@ -421,7 +552,7 @@ mod tests {
         let patience = Patience { wait: Duration::from_secs(3), places: 10 };
         let _ = pacer.ask(1, limit, 0, at(0), patience);
         let line: Vec<Ticket> = (0..3).map(|_| waits(pacer.ask(1, limit, 0, at(0), patience))).collect();
-        assert!(matches!(pacer.ask(1, limit, 0, at(0), patience), Asked::Full(wait) if wait == Duration::from_secs(4)));
+        assert!(matches!(pacer.ask(1, limit, 0, at(0), patience), Asked::Full(wait) if wait == Duration::from_millis(3995)));
         assert!(matches!(pacer.ask(1, limit, 1, at(0), patience), Asked::Wait(_)), "another client's turn comes sooner");
         let short = Patience { places: 3, ..PATIENT };
         assert!(matches!(pacer.ask(1, limit, 1, at(0), short), Asked::Full(_)));
@@ -442,6 +573,53 @@ mod tests {
             let _ = pacer.ask(pacer.key(bucket), limit, 0, at(60_000 + bucket / 100), PATIENT);
         }
         assert!(pacer.size().0 < 100_000, "{}", pacer.size().0);
+    }
+
+    #[test]
+    fn a_leased_part_counts_until_it_lapses_and_then_the_share() {
+        let pacer = Arc::new(Pacer::default());
+        let limit = Limit { rate: 100.0, burst: 100.0 };
+        let name: Arc<str> = "limit".into();
+        let ask = |now| pacer.ask_shared(1, limit, Some((&name, 0.1)), 0, now, PATIENT);
+        let first = waits(ask(at(0)));
+        let [demand] = <[Demand; 1]>::try_from(pacer.demands(at(0))).unwrap();
+        assert_eq!((&*demand.name, demand.asked, demand.waiting), ("limit", 1, 1));
+        assert!((demand.limit - 100.0).abs() < 1e-9 && demand.held == 0.0);
+        pacer.lease(1, 50.0, at(10), at(1000));
+        pacer.advance(at(10));
+        assert!(first.granted(), "as soon as the lease is there");
+        let count = |from: u64, to: u64| {
+            let tickets: Vec<Asked> = (0..100).map(|_| ask(at(from))).collect();
+            for milli in from..to {
+                pacer.advance(at(milli));
+            }
+            tickets
+                .iter()
+                .filter(|asked| match asked {
+                    Asked::Go => true,
+                    Asked::Wait(ticket) => ticket.granted(),
+                    Asked::Full(_) => false,
+                })
+                .count()
+        };
+        assert!((48..=52).contains(&count(10, 1000)));
+        assert!((9..=11).contains(&count(1000, 2000)), "a tenth without the store");
+        pacer.lease(1, 100.0, at(2000), at(4000));
+        assert!((98..=102).contains(&count(2000, 3000)));
+        pacer.demands(at(3000));
+        pacer.lease(1, 0.0, at(3000), at(4000));
+        assert!(pacer.demands(at(3000)).is_empty(), "what nobody uses leaves");
+    }
+
+    #[test]
+    fn who_finds_no_store_begins_with_the_share() {
+        let pacer = Arc::new(Pacer::default());
+        let name: Arc<str> = "limit".into();
+        let ticket = waits(pacer.ask_shared(1, Limit { rate: 100.0, burst: 1.0 }, Some((&name, 0.1)), 0, at(0), PATIENT));
+        let next = pacer.advance(at(0)).unwrap();
+        assert_eq!(next, at(300));
+        pacer.advance(next);
+        assert!(ticket.granted());
     }
 
     #[test]

@@ -42,6 +42,8 @@ pub struct Paced {
     pub patience: Patience,
     /// The rule's name, for the client and the metrics; one of a few.
     pub rule: Arc<str>,
+    /// The limit's name in the fleet's store, and what is taken of it without the store.
+    pub shared: Option<(Arc<str>, f64)>,
 }
 
 #[derive(Debug)]
@@ -65,6 +67,8 @@ pub struct Paces {
     others: Vec<u32>,
     adaptive: bool,
     patience: Patience,
+    /// A fleet shares the limits.
+    share: Option<f64>,
 }
 
 impl Default for Patience {
@@ -189,7 +193,8 @@ impl Paces {
                 patience,
             });
         }
-        let mut paces = Self { rules, adaptive, patience, ..Self::default() };
+        let share = settings.shared.is_some().then_some(settings.share);
+        let mut paces = Self { rules, adaptive, patience, share, ..Self::default() };
         paces.index();
         Ok(paces)
     }
@@ -226,6 +231,7 @@ impl Paces {
                 limit: rule.limit,
                 patience: rule.patience,
                 rule: Arc::clone(&rule.name),
+                shared: self.share.filter(|_| rule.limit.rate.is_finite()).map(|share| (rule.shared_name(subject), share)),
             }),
             None if self.adaptive => {
                 let name = subject.operation.map_or("", |operation| &*operation.name);
@@ -234,6 +240,7 @@ impl Paces {
                     limit: Limit::NONE,
                     patience: self.patience,
                     rule: "adaptive".into(),
+                    shared: None,
                 })
             }
             None => None,
@@ -251,6 +258,12 @@ impl Rule {
             bucket_and_key(subject.host, subject.path).is_some_and(|(bucket, key)| pattern.matches(&format!("{bucket}/{key}")))
         };
         service && operation && method && self.bucket.as_ref().is_none_or(bucket)
+    }
+
+    /// The same on every host of a fleet, whatever its rules' order.
+    fn shared_name(&self, subject: &Subject<'_>) -> Arc<str> {
+        let parts = self.parts(subject).join("/");
+        format!("sigward:pace:{}:{}:{parts}", self.name, self.limit.rate).into()
     }
 
     fn parts<'a>(&self, subject: &Subject<'a>) -> [&'a str; 6] {
