@@ -35,8 +35,8 @@ __all__ = [
     "bucket_and_key",
     "difference",
     "issue_key",
-    "retry_delay",
     "recognise",
+    "retry_delay",
 ]
 
 __version__: Final[str]

@@ -19,6 +19,7 @@ COMMANDS = {
     "imds": "Read EC2's instance metadata (version 2): the role's name, the region, user data.",
     "login": "Open a session with an MFA code.",
     "client": "Keys that sigward issues to its clients: key NAME, list, credentials.",
+    "quotas": "The quotas behind what AWS throttles; quotas request CODE VALUE asks for more.",
     "knowledge": "What sigward knows of a host; a table of the botocore that is installed.",
     "actions": "Say which operation a request is, and which IAM actions it needs.",
     "env": "Print the variables that send a program through sigward.",

@@ -220,6 +220,26 @@ class ClientOf(Command):
         return client(self)
 
 
+class Quotas(Command):
+    """The quotas behind what AWS throttles: quotas [SERVICE] lists them, quotas request CODE VALUE asks for more."""
+
+    first: CliPositionalArg[str | None] = Field(
+        None, description="A service (ec2, dynamodb, …), none: those that the running sigward has seen throttled; or `request`."
+    )
+    code: CliPositionalArg[str | None] = Field(None, description="request: the quota's code, e.g. L-1216C47A.")
+    value: CliPositionalArg[str | None] = Field(None, description="request: the value to ask for.")
+    service: str | None = Field(None, description="request: the quota's service; none: the one whose quota has the code.")
+    all_quotas: bool = Field(False, description="List every quota of the service, not those of rates alone.")
+    usage: bool = Field(True, description="Ask CloudWatch how much is used.")
+    yes: bool = Field(False, description="request: do not ask back.")
+    json_output: bool = Field(False, description="Print JSON.")
+
+    def execute(self) -> int:
+        from sigward.cli.quotas import quotas
+
+        return quotas(self)
+
+
 class KnowledgeOf(Command):
     """What sigward knows of AWS's hosts: knowledge show HOST, knowledge refresh (a table of the installed botocore)."""
 
@@ -355,6 +375,7 @@ COMMANDS: dict[str, type[Command]] = {
     "login": Login,
     "imds": Imds,
     "client": ClientOf,
+    "quotas": Quotas,
     "knowledge": KnowledgeOf,
     "actions": ActionsOf,
     "env": Env,

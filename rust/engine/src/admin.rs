@@ -1,4 +1,4 @@
-//! The admin listener: `/healthz`, `/readyz`, `/metrics`. On an address of its own, and never calls AWS.
+//! The admin listener: `/healthz`, `/readyz`, `/metrics`, `/throttled`. On an address of its own, and never calls AWS.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -54,8 +54,28 @@ fn answer(request: &Request<Incoming>, shared: &Shared) -> Response<Full<Bytes>>
             response.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
             response
         }
-        _ => plain(StatusCode::NOT_FOUND, "/healthz, /readyz and /metrics are served here\n".into()),
+        "/throttled" => {
+            let mut response = plain(StatusCode::OK, throttled(shared));
+            response.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+            response
+        }
+        _ => plain(StatusCode::NOT_FOUND, "/healthz, /readyz, /metrics and /throttled are served here\n".into()),
     }
+}
+
+/// What AWS throttled, as JSON: for `sigward quotas`.
+fn throttled(shared: &Shared) -> String {
+    let all = shared.config.load().live.throttles.all(shared.started.elapsed());
+    let told: Vec<serde_json::Value> = all
+        .iter()
+        .map(|one| {
+            serde_json::json!({
+                "service": one.service, "operation": one.operation, "region": one.region, "calls": one.calls,
+                "throttled": one.throttled, "ever": one.ever, "steady": one.steady,
+            })
+        })
+        .collect();
+    serde_json::Value::from(told).to_string() + "\n"
 }
 
 fn plain(status: StatusCode, text: String) -> Response<Full<Bytes>> {

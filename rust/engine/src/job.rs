@@ -169,6 +169,9 @@ impl UnderWay {
 
     fn tell(&mut self, record: &Record) {
         self.told = true;
+        if let Some(advice) = &record.advice {
+            self.shared.outbox.push(OutboxEvent::Log { warning: true, text: advice.to_string() });
+        }
         self.shared.metrics.count(record, &record.status.to_string(), self.began.elapsed());
     }
 }

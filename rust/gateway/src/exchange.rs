@@ -1065,6 +1065,11 @@ impl Exchange {
             endpoint.quota.give(self.cost.max(1));
         }
         let throttled = class == Some(RetryClass::Throttling);
+        if let (Some(operation), Some(signing)) = (&self.record.operation, &self.signing)
+            && let Some(advice) = self.config.live.throttles.note(operation, &signing.region, at.since_start, throttled)
+        {
+            self.record.advice = Some(advice);
+        }
         if let Some(paced) = self.paced.as_ref().filter(|_| self.config.settings.retry.mode == RetryMode::Adaptive) {
             self.config.live.pacer.teach(paced.key, paced.limit, at.since_start, throttled);
         }

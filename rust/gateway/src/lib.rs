@@ -22,6 +22,7 @@ pub mod refuse;
 pub mod route;
 pub mod settings;
 pub mod sign;
+pub mod throttles;
 mod token;
 
 pub use admit::{BodySize, Entry, RequestHead, Scheme, Target};

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::circuit::Circuit;
 use crate::pace::Pacer;
 use crate::quota::Quota;
+use crate::throttles::Throttles;
 
 /// Endpoints, and buckets, that are remembered.
 const MOST: usize = 4096;
@@ -18,6 +19,8 @@ pub struct Live {
     pub skew: AtomicI64,
     /// Token buckets.
     pub pacer: Arc<Pacer>,
+    /// What AWS throttles.
+    pub throttles: Throttles,
     endpoints: Mutex<HashMap<Box<str>, Arc<Endpoint>>>,
     regions: Mutex<HashMap<Box<str>, Arc<str>>>,
 }

@@ -7,6 +7,7 @@ use http::header::{AUTHORIZATION, HeaderMap};
 use http::{HeaderName, HeaderValue};
 
 use crate::knowledge::Operation;
+use crate::throttles::Throttled;
 
 /// One try, as the record tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +71,8 @@ pub struct Record {
     pub pace_rule: Option<Arc<str>>,
     /// A repeat was not made because the endpoint's retry quota is used up.
     pub quota_empty: bool,
+    /// What the operator should hear.
+    pub advice: Option<Throttled>,
     /// How many signatures were made.
     pub signatures: u32,
     /// Status that the client got; 0: none.
