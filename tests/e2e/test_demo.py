@@ -1,6 +1,7 @@
 """`sigward demo` itself, as a person runs it."""
 
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -45,3 +46,11 @@ def test_the_demo_ends_its_children_when_it_is_stopped(tmp_path: Path) -> None:
     for pid in children:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+def test_the_demo_of_throttling(tmp_path: Path) -> None:
+    environment = clean_environment() | {"HOME": str(tmp_path)}
+    done = subprocess.run([*SIGWARD, "demo", "--throttle", "--seconds", "2"], env=environment, capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "were throttled; with it none of" in done.stdout
+    assert re.search(r"Without sigward [1-9]\d* of", done.stdout)

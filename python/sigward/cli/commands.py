@@ -356,13 +356,15 @@ class Demo(Command):
     """Start an AWS emulator that verifies signatures and sigward before it, and send real clients' calls through."""
 
     keep: bool = Field(False, description="Leave it running to try.")
+    throttle: bool = Field(False, description="Instead: a service that allows 20 calls a second, hammered without sigward and with it.")
+    seconds: float = Field(8.0, gt=0, le=600, description="throttle: how long each of both lasts.")
 
     def execute(self) -> int:
         try:
-            from sigward.demo import main
+            from sigward.demo import main, throttle
         except ImportError as error:
             raise UsageError(f"the demo's parts are not installed: {error.name}.", hint="pip install 'sigward[demo]'") from error
-        return main(keep=self.keep)
+        return throttle(self.seconds) if self.throttle else main(keep=self.keep)
 
 
 COMMANDS: dict[str, type[Command]] = {

@@ -2,9 +2,10 @@
 
 What lives here: the emulator (`emulator`, `emulator_server`), sigward as a child (`gateway`), the clients and
 calls. The end-to-end tests use the same parts. What never does: anything that `sigward serve` needs.
-`sigward.cli` calls `main`; nothing outside `tests` imports the rest. It needs the extra `sigward[demo]`.
+`sigward.cli` calls `main` and `throttle`; nothing outside `tests` imports the rest. It needs the extra `sigward[demo]`.
 """
 
 from sigward.demo.show import main
+from sigward.demo.throttle import throttle
 
-__all__ = ["main"]
+__all__ = ["main", "throttle"]

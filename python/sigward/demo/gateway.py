@@ -8,19 +8,19 @@ import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from sigward.demo.child import START_SECONDS, Child, clean_environment
-from sigward.demo.emulator import Emulator
 from sigward.errors import DemoError
 
 UPSTREAMS = ("s3", "dynamodb", "sqs", "sts", "ec2")
 """Services that have a reverse listener of their own, besides the one where Host names the endpoint."""
 
 
-def settings_file(emulator: Emulator, ca_dir: Path, more: dict[str, Any]) -> str:
+def settings_file(emulator: "Upstream", ca_dir: Path, more: dict[str, Any]) -> str:
     """The settings as TOML. `more`: top-level keys, e.g. {"grace": 5}; `route`: tables that come before the emulator's own."""
-    routes = more.pop("route", [])
+    more = dict(more)
+    routes, paces = more.pop("route", []), more.pop("pace", [])
     lines = [f"{key} = {inline(value)}" for key, value in more.items()]
     lines += ['listen = "127.0.0.1:0"', 'admin = "127.0.0.1:0"', f"ca_dir = {json.dumps(str(ca_dir))}", ""]
     lines += ["[tls]", f"ca_files = [{json.dumps(str(emulator.ca_file))}]", "system_roots = false", ""]
@@ -28,6 +28,8 @@ def settings_file(emulator: Emulator, ca_dir: Path, more: dict[str, Any]) -> str
     for service in UPSTREAMS:
         upstream = f"https://{service}.{emulator.region}.amazonaws.com"
         lines += ["[[reverse]]", 'listen = "127.0.0.1:0"', f'upstream = "{upstream}"', ""]
+    for pace in paces:
+        lines += ["[[pace]]", *(f"{key} = {inline(value)}" for key, value in pace.items()), ""]
     for route in routes:
         lines += ["[[route]]", *(f"{key} = {inline(value)}" for key, value in route.items()), f'connect = "127.0.0.1:{emulator.port}"', ""]
     lines += ["[[route]]", 'host = "*.amazonaws.com"', 'action = "sign"', f'connect = "127.0.0.1:{emulator.port}"', ""]
@@ -41,13 +43,32 @@ def inline(value: Any) -> str:
     return json.dumps(value)
 
 
+class Upstream(Protocol):
+    """What a gateway needs of whatever stands in for AWS."""
+
+    @property
+    def port(self) -> int:
+        """On 127.0.0.1."""
+
+    @property
+    def region(self) -> str:
+        """Of its hosts."""
+
+    @property
+    def ca_file(self) -> Path:
+        """PEM of the CA that its certificate is from."""
+
+    def credentials(self) -> dict[str, str]:
+        """Variables with keys that it takes."""
+
+
 class Gateway:
     """Starts with `with`; it listens then. `credentials`: variables for its environment; none: the emulator's user.
 
     `addresses`: "forward", "by-host", "admin" and `UPSTREAMS`, to "127.0.0.1:PORT". `ca_file`: whom clients trust.
     """
 
-    def __init__(self, emulator: Emulator, credentials: dict[str, str] | None = None, **settings: Any) -> None:
+    def __init__(self, emulator: Upstream, credentials: dict[str, str] | None = None, **settings: Any) -> None:
         self.emulator = emulator
         self.credentials = emulator.credentials() if credentials is None else credentials
         self.settings = settings
@@ -75,7 +96,7 @@ class Gateway:
 
     def __enter__(self) -> Self:
         try:
-            self.config_file.write_text(settings_file(self.emulator, self.directory / "ca", dict(self.settings)))
+            self.config_file.write_text(settings_file(self.emulator, self.directory / "ca", self.settings))
             command = [sys.executable, "-m", "sigward", "serve", "--config", str(self.config_file)]
             environment = clean_environment() | self.credentials | {"AWS_REGION": self.emulator.region}
             self._child = Child(command, environment, self.directory)
