@@ -432,6 +432,7 @@ class Settings(BaseSettings):
     ca_dir: Path = Field(default_factory=lambda: config_home() / "ca", description="sigward's CA: made there at the first start.")
     grace: Duration = Field(10.0, description="On SIGTERM, requests under way have so long to end.")
     threads: int = Field(1, ge=1, le=64, description="Engine threads.")
+    access_log: bool = Field(False, description="A line in the log for each request: who, what, as whom, each attempt; never a query.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Log on stderr.")
     knowledge: Path | None = Field(
         None, description="A table of hosts and operations that `sigward knowledge refresh` made; none: the shipped one."

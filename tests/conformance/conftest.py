@@ -96,6 +96,7 @@ async def start(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         credentials: bool = True,
         token: str | None = None,
         grace: float = 1.0,
+        access_log: bool = False,
         **settings: Any,
     ) -> Proxy:
         ca_file = upstream.write_ca(tmp_path / "upstream.pem")
@@ -112,6 +113,7 @@ async def start(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
             body_hold=settings.get("body", {}).get("hold", 1 << 20),
             grace=grace,
             addons=addons,
+            access_log=access_log,
         )
         front = Front(engine, options, lambda name: None)
         await front.start()

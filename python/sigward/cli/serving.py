@@ -119,6 +119,7 @@ class Service:
             ca_dir=settings.ca_dir,
             body_hold=settings.body.hold,
             grace=settings.grace,
+            access_log=settings.access_log,
             addons=tuple(load_addon(path) for path in settings.addons),
         )
         self.front = Front(self.engine, options, self.refresh)
