@@ -98,7 +98,7 @@ async fn session(shared: &Shared, client: &Client, me: &str, url: Option<&str>, 
     let script = redis::Script::new(include_str!("lease.lua"));
     // What is used is smoothed: a lease follows the load, not its every jerk.
     let mut last = tokio::time::Instant::now();
-    let mut used: std::collections::HashMap<u128, f64> = std::collections::HashMap::new();
+    let mut used: std::collections::HashMap<u64, f64> = std::collections::HashMap::new();
     let mut loaded = false;
     loop {
         let config = shared.config.load_full();

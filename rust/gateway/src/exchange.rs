@@ -1117,7 +1117,7 @@ impl Exchange {
         let left = self.deadline().map_or(Duration::MAX, |deadline| deadline.saturating_sub(at.since_start));
         let patience = Patience { wait: paced.patience.wait.min(left), ..paced.patience };
         let shared = paced.shared.as_ref().map(|(name, share)| (name, *share));
-        let asked = pacer.ask_shared(paced.key, paced.limit, shared, pacer.key(client) as u64, at.since_start, patience);
+        let asked = pacer.ask_shared(paced.key, paced.limit, shared, pacer.key(client), at.since_start, patience);
         let rule = Arc::clone(&paced.rule);
         self.paced = Some(paced);
         match asked {
