@@ -1,6 +1,7 @@
 """Clients that sign with keys that sigward issued, through a proxy and to an endpoint URL: known, checked, signed anew."""
 
 import re
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -118,6 +119,13 @@ def test_nothing_unsigned_and_no_tunnel(issuing: Issuing) -> None:
     curl = ["curl", "-sS", "-m", "20", "-x", issuing.gateway.url("forward"), "-w", "%{http_connect}", "https://example.com/"]
     ran = subprocess.run(curl, capture_output=True, text=True, env=clean_environment(), check=False)
     assert ran.stdout.endswith("403"), ran
+    # What is no TLS and no HTTP, inside a CONNECT to one of AWS's hosts.
+    host, _, port = issuing.gateway.addresses["forward"].rpartition(":")
+    with socket.create_connection((host, int(port)), 20) as raw:
+        raw.sendall(f"CONNECT sts.{REGION}.amazonaws.com:443 HTTP/1.1\r\nhost: sts.{REGION}.amazonaws.com:443\r\n\r\n".encode())
+        assert raw.recv(4096).startswith(b"HTTP/1.1 200")
+        raw.sendall(b"\x00\x01 neither of both \x02\r\n")
+        assert raw.recv(4096) == b"", "closed, not passed on"
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({"http": issuing.gateway.url("forward")}))
     with pytest.raises(urllib.error.HTTPError) as told:
         opener.open("http://example.com/", timeout=20)

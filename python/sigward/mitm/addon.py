@@ -123,6 +123,10 @@ class Tunnels:
         if address is None:
             data.server.error = "no destination"
             return
+        if not self.engine.tunnels():
+            # Whatever protocol it is taken for: HTTP goes through the engine, all else would be a tunnel.
+            data.server.error = "only requests that are signed with an issued key are served (clients.required)"
+            return
         try:
             data.server.address = (await self.allowed_address(address[0], address[1]), address[1])
         except (OSError, ValueError) as error:

@@ -22,6 +22,7 @@ pub(crate) struct Metrics {
     requests: IntCounterVec,
     duration: HistogramVec,
     signatures: IntCounterVec,
+    attempts: IntCounterVec,
     retries: IntCounterVec,
     expiry: GaugeVec,
     backoff: HistogramVec,
@@ -59,6 +60,7 @@ impl Metrics {
             ),
             duration: histogram("sigward_request_duration_seconds", "From a request's head to its answer's head.", &["service"]),
             signatures: counter("sigward_signatures_total", "Signatures made.", &["service", "region", "identity"]),
+            attempts: counter("sigward_attempts_total", "Attempts sent upstream.", &["service"]),
             retries: counter("sigward_retries_total", "Attempts after the first.", &["service", "cause"]),
             expiry: GaugeVec::new(
                 Opts::new("sigward_credentials_expiry_timestamp_seconds", "When an identity's credentials expire; +Inf: never."),
@@ -88,6 +90,7 @@ impl Metrics {
             Box::new(metrics.requests.clone()) as Box<dyn prometheus::core::Collector>,
             Box::new(metrics.duration.clone()),
             Box::new(metrics.signatures.clone()),
+            Box::new(metrics.attempts.clone()),
             Box::new(metrics.retries.clone()),
             Box::new(metrics.expiry.clone()),
             Box::new(metrics.backoff.clone()),
@@ -140,6 +143,9 @@ impl Metrics {
         }
         if record.quota_empty {
             self.quota_empty.with_label_values(&[service.as_str()]).inc();
+        }
+        if !record.attempts.is_empty() {
+            self.attempts.with_label_values(&[service.as_str()]).inc_by(record.attempts.len() as u64);
         }
         let retried = record.attempts.len().saturating_sub(1);
         for attempt in record.attempts.iter().take(retried) {

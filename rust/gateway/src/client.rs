@@ -15,7 +15,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use http::header::{AUTHORIZATION, HeaderMap};
 use sha2::Sha256;
 use sigward_sigv4::verify::{Claim, Place, Rules, Verified, VerifyError};
-use sigward_sigv4::{Credentials, Payload, Request};
+use sigward_sigv4::{Credentials, Payload, Request, Style};
 use zeroize::Zeroizing;
 
 use crate::admit::{RequestHead, shown};
@@ -166,6 +166,11 @@ impl Claimed {
         self.claim.place() == Place::Query
     }
 
+    /// It is signed as for S3, which need not cover the body.
+    pub(crate) fn as_for_s3(&self) -> bool {
+        style_of(self.claim.signing_name()) == Style::S3
+    }
+
     /// The signature can be checked only when the whole body is known.
     pub(crate) fn needs_body(&self) -> bool {
         !self.checked
@@ -173,8 +178,7 @@ impl Claimed {
 
     /// Checks as soon as what was signed is known: at once, if the head tells the body's hash.
     pub(crate) fn check_head(&mut self, method: &str, unix_seconds: u64) -> Result<Option<Verified>, Refusal> {
-        let s3 = style_of(self.claim.signing_name()) == sigward_sigv4::Style::S3;
-        if !(self.asked.headers.contains_key(CONTENT_SHA256) || s3) {
+        if !(self.asked.headers.contains_key(CONTENT_SHA256) || self.as_for_s3()) {
             return Ok(None);
         }
         let verified = self.check(method, Payload::Given(b""), unix_seconds)?;
@@ -204,6 +208,16 @@ impl fmt::Debug for Claimed {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         to.debug_struct("Claimed").field("client", &self.client.name).field("checked", &self.checked).finish_non_exhaustive()
     }
+}
+
+/// A signature for S3 on a request to another service.
+pub(crate) fn wrong_service(name: &str, service: &str) -> Refusal {
+    Refusal::client(
+        403,
+        "signature-does-not-match",
+        format!("client {name:?}: the request is signed for S3, but goes to {service}."),
+        "Sign it for the service that it is for.",
+    )
 }
 
 /// In AWS's words, so that SDKs that mend a wrong clock do so.

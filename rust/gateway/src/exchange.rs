@@ -603,6 +603,12 @@ impl Exchange {
                         .unwrap_or_else(|| settings.default_identity.as_str().into()),
                     service,
                 });
+                if let (Some(claimed), Some(signing)) = (&self.claimed, &self.signing)
+                    && claimed.as_for_s3()
+                    && signing.style != Style::S3
+                {
+                    return Err(Some(client::wrong_service(&claimed.client.name, &signing.service)));
+                }
                 self.record.disposition = Disposition::Sign;
                 sign::remove_client_signature(&mut head.headers);
             }

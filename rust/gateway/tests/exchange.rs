@@ -510,6 +510,20 @@ fn what_is_not_signed_with_an_issued_key_or_not_rightly_is_refused() {
     let mut added = signed_by_ci(hello(), b"hello", None);
     added.headers.insert("x-amz-target", HeaderValue::from_static("AmazonSQS.DeleteQueue"));
     assert_eq!(slug(added, b"hello"), "incomplete-signature");
+    let for_s3 = {
+        let (id, secret) = sigward_gateway::client::issue(&MASTER, "ci", 1);
+        let mut head = hello();
+        let pairs: &[(&str, &str)] = &[("host", HOST), ("x-amz-content-sha256", "UNSIGNED-PAYLOAD")];
+        let headers: Vec<(&[u8], &[u8])> = pairs.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
+        let scope = Scope { region: "us-east-1", signing_name: "s3", style: Style::S3 };
+        let request = Request { method: "POST", path: b"/", query: b"", headers: &headers, payload: Payload::UNSIGNED };
+        let signed = sign(&Credentials::new(&id, &secret, None).unwrap(), &scope, &request, NOW).unwrap();
+        for (name, value) in pairs.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).chain(signed.headers()) {
+            head.headers.insert(HeaderName::from_bytes(name).unwrap(), HeaderValue::from_bytes(value).unwrap());
+        }
+        head
+    };
+    assert_eq!(slug(for_s3, b"anything"), "signature-does-not-match", "S3's signature need not cover a body, SQS's must");
     let mut late = for_ci(&settings);
     late.clock = Duration::from_secs(3600);
     late.tell(Event::Head(signed_by_ci(hello(), b"hello", None)));
