@@ -10,6 +10,7 @@ __all__ = [
     "ENTRY_CONNECT",
     "ENTRY_FORWARD",
     "ENTRY_REVERSE",
+    "EVENT_ACCESS",
     "EVENT_DATA",
     "EVENT_FAILED",
     "EVENT_LOG",
@@ -362,6 +363,8 @@ EVENT_REFRESH: Final = 5
 """(5, identity: str): a request waits for this identity's credentials. Answer with set_credentials or set_credentials_failed."""
 EVENT_LOG: Final = 6
 """(6, warning: bool, text: str): a line for the log."""
+EVENT_ACCESS: Final = 7
+"""(7, text: str): a line for the access log, of the native front."""
 
 ENTRY_FORWARD: Final = 0
 """The target is from an absolute-form request (http://host/…); the Host header must agree with it."""
@@ -408,6 +411,17 @@ class Engine:
         """True if TLS to this destination is to be intercepted: a route signs or denies it, or it is an AWS endpoint that takes SigV4."""
     def tunnels(self) -> bool:
         """False if nothing is served that is not signed with an issued key, so no tunnel may be opened."""
+    def load_authority(self, path: str, /) -> None:
+        """Reads the CA that the native front's forward listeners intercept with: key and certificate in one PEM file. Raises ValueError."""
+    def listen(self, address: str, forward: bool, upstream: str | None = None, /) -> tuple[str, int]:
+        """Starts a listener of the native front on `HOST:PORT`; returns where it is bound. `upstream`: of a reverse listener,
+        `https://host[:port]`; None: the Host header names the endpoint. Raises OSError, ValueError."""
+    def drain(self) -> None:
+        """The native front accepts no more; connections end after what they are at."""
+    def cut(self) -> None:
+        """Whatever the native front's clients are at ends now."""
+    def connections(self) -> int:
+        """Open connections of the native front's clients, tunnels among them."""
     def may_connect(self, host: str, address: str, /) -> bool:
         """False if `address` (an IP address that `host` resolved to) is a metadata, loopback or link-local address that no route names."""
     def set_credentials(

@@ -431,6 +431,9 @@ class Settings(BaseSettings):
     )
     ca_dir: Path = Field(default_factory=lambda: config_home() / "ca", description="sigward's CA: made there at the first start.")
     grace: Duration = Field(10.0, description="On SIGTERM, requests under way have so long to end.")
+    front: Literal["mitmproxy", "native"] = Field(
+        "mitmproxy", description="`native`: Rust from socket to socket, for loads that Python cannot serve; without addons and mitmweb."
+    )
     threads: int = Field(1, ge=1, le=64, description="Engine threads.")
     access_log: bool = Field(False, description="A line in the log for each request: who, what, as whom, each attempt; never a query.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Log on stderr.")
@@ -525,7 +528,8 @@ class Settings(BaseSettings):
 
     def engine_json(self, region: str) -> str:
         """What the engine takes: `EngineSettings` in rust/gateway/src/settings.rs."""
-        chosen = self.model_dump(mode="json", include={"threads", "knowledge", "body", "timeouts", "retry", "circuit", "tls", "limits"})
+        taken = {"threads", "access_log", "knowledge", "body", "timeouts", "retry", "circuit", "tls", "limits"}
+        chosen = self.model_dump(mode="json", include=taken)
         chosen["pace"] = self.pacing.model_dump(mode="json") | {"rules": [rule.model_dump(mode="json") for rule in self.pace]}
         chosen["routes"] = [route.model_dump(mode="json") for route in self.route]
         chosen["default_region"] = region

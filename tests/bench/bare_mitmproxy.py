@@ -14,7 +14,8 @@ from mitmproxy.addons.tlsconfig import TlsConfig
 from mitmproxy.master import Master
 from mitmproxy.options import Options
 
-from sigward.mitm.front import Ready, loop_factory
+from sigward.front import loop_factory
+from sigward.mitm.front import Ready
 
 
 async def main(upstream: str, ca_file: str, confdir: str) -> None:

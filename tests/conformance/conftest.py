@@ -16,8 +16,8 @@ import pytest_asyncio
 
 from sigward import _core
 from sigward.ca import CertificateAuthority
-from sigward.mitm import Front, FrontOptions, ReverseListener
-from sigward.mitm.front import loop_factory
+from sigward.front import FrontOptions, NativeFront, ReverseListener, loop_factory
+from sigward.mitm import Front
 from tests.support import KEY, SECRET, Response, Upstream, connected, engine_settings, read_response
 
 HOST = "sqs.us-east-1.amazonaws.com"
@@ -27,11 +27,20 @@ HOST = "sqs.us-east-1.amazonaws.com"
 class Proxy:
     """One front, running."""
 
-    front: Front
+    front: Front | NativeFront
     engine: _core.Engine
     upstream: Upstream
     ca_file: Path
     settings: dict[str, Any]
+    on_refresh: Callable[[str], None] = lambda _: None
+
+    def left(self) -> bool:
+        """True while the engine, or what stands before it, has a request."""
+        return bool(self.engine.in_flight() or (isinstance(self.front, Front) and self.front.bridge.pending))
+
+    def busy(self) -> bool:
+        """True while a request is under way, or still being read from its client."""
+        return self.front.bridge.busy() if isinstance(self.front, Front) else bool(self.engine.in_flight())
 
     @property
     def forward(self) -> tuple[str, int]:
@@ -83,10 +92,11 @@ class Proxy:
 Start = Callable[..., Any]
 
 
-@pytest_asyncio.fixture(params=["mitmproxy"])
+@pytest_asyncio.fixture(params=["mitmproxy", "native"])
 async def start(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Start]:
     """Starts a front: `await start(upstream, addons=(), **engine_settings)`."""
-    assert request.param == "mitmproxy"
+    if request.param == "native" and (marker := request.node.get_closest_marker("mitmproxy")):
+        pytest.skip(f"of mitmproxy's front alone: {marker.args[0]}")
     stack = contextlib.AsyncExitStack()
 
     async def starter(
@@ -99,8 +109,9 @@ async def start(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         access_log: bool = False,
         **settings: Any,
     ) -> Proxy:
+        made: list[Proxy] = []
         ca_file = upstream.write_ca(tmp_path / "upstream.pem")
-        engine = _core.Engine(engine_settings(upstream.port, ca_file, **settings))
+        engine = _core.Engine(engine_settings(upstream.port, ca_file, access_log=access_log, **settings))
         stack.callback(engine.close)
         if credentials:
             engine.set_credentials("default", KEY, SECRET, token, None, "test")
@@ -115,10 +126,15 @@ async def start(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
             addons=addons,
             access_log=access_log,
         )
-        front = Front(engine, options, lambda name: None)
+
+        def refresh(name: str) -> None:
+            made[0].on_refresh(name)
+
+        front = (NativeFront if request.param == "native" else Front)(engine, options, refresh)
         await front.start()
         stack.push_async_callback(front.drain)
-        return Proxy(front, engine, upstream, authority.certificate_file, settings)
+        made.append(Proxy(front, engine, upstream, authority.certificate_file, settings))
+        return made[0]
 
     async with stack:
         yield starter

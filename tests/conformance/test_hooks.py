@@ -15,6 +15,8 @@ from tests.support import Received, Upstream, connected, read_response
 HOLD = 1000
 LARGE = b"x" * 200_000
 
+pytestmark = pytest.mark.mitmproxy("it has addons")
+
 
 class Hook:
     """An addon with one hook."""
@@ -146,7 +148,7 @@ def put(chunked: bool) -> bytes:
 async def idle(proxy: Proxy) -> None:
     """Waits until nothing is under way any more."""
     async with asyncio.timeout(10):
-        while proxy.engine.in_flight() or proxy.front.bridge.pending:
+        while proxy.left():
             await asyncio.sleep(0.01)
 
 

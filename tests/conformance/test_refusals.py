@@ -85,6 +85,7 @@ async def test_an_unverified_upstream_gets_nothing(start: Start) -> None:
         assert upstream.received == []
 
 
+@pytest.mark.mitmproxy("it has addons")
 async def test_a_hook_of_anothers_that_raises_refuses_the_request(start: Start, upstream: Upstream) -> None:
     class Broken:
         def __init__(self, hook: str) -> None:
@@ -100,6 +101,7 @@ async def test_a_hook_of_anothers_that_raises_refuses_the_request(start: Start, 
         assert upstream.received == []
 
 
+@pytest.mark.mitmproxy("it has addons")
 async def test_a_hook_of_ours_that_raises_refuses_the_request(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     from sigward.mitm import addon
 
@@ -132,7 +134,7 @@ async def test_a_request_waits_for_credentials_that_are_being_loaded(start: Star
 
     proxy = await start(upstream, credentials=False)
     asked = asyncio.Event()
-    proxy.front.bridge.on_refresh = lambda identity: asked.set()
+    proxy.on_refresh = lambda identity: asked.set()
     waiting = asyncio.create_task(proxy.ask(request()))
     await asyncio.wait_for(asked.wait(), 10)
     assert not waiting.done()
@@ -226,7 +228,7 @@ async def test_a_client_that_leaves_during_an_upload_stops_it(start: Start, upst
 async def gone(proxy: Proxy) -> None:
     """Waits until the engine has let go of every request."""
     async with asyncio.timeout(10):
-        while proxy.engine.in_flight() or proxy.front.bridge.pending:
+        while proxy.left():
             await asyncio.sleep(0.01)
 
 
@@ -234,7 +236,10 @@ async def gone(proxy: Proxy) -> None:
     "raw",
     [
         b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
-        b"POST / HTTP/1.1\r\nHost: sqs.us-east-1.amazonaws.com\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        pytest.param(
+            b"POST / HTTP/1.1\r\nHost: sqs.us-east-1.amazonaws.com\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            marks=pytest.mark.mitmproxy("it refuses; the native one goes by the chunks and closes (docs/fronts.md)"),
+        ),
         b"POST / HTTP/1.1\r\nHost: sqs.us-east-1.amazonaws.com\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
         b"GET / HTTP/1.1\r\nHost: sqs.us-east-1.amazonaws.com\r\nBad Name: x\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: sqs.us-east-1.amazonaws.com\r\nX: a\x00b\r\n\r\n",
@@ -318,7 +323,7 @@ async def test_expired_credentials_are_renewed_once_for_many_requests(start: Sta
         asked.append(identity)
         proxy.engine.set_credentials(identity, "AKIDRENEWED", SECRET, None, None, "test")
 
-    proxy.front.bridge.on_refresh = renew
+    proxy.on_refresh = renew
 
     async def answer(received: Received, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(expired if authorization(received)["Credential"].startswith(f"{KEY}/") else OK)

@@ -116,6 +116,7 @@ async def test_repeated_headers_are_joined_in_order(proxy: Proxy) -> None:
     assert_signed(received, HOST)
 
 
+@pytest.mark.mitmproxy("it unfolds; the native one refuses with 400 (docs/fronts.md)")
 async def test_a_folded_header_is_unfolded(proxy: Proxy) -> None:
     received = await upstream_saw(proxy, request("GET", "/", "X-Folded: one\r\n  two", "X-Blanks:  a   b\t c  "))
     assert (received.get("x-folded") or "").split() == ["one", "two"]
@@ -355,6 +356,7 @@ async def test_a_slow_upstream_holds_the_upload_back(start: Start, upstream: Ups
     assert reading.is_serving()
 
 
+@pytest.mark.mitmproxy("it has flows")
 async def test_the_flow_shows_what_was_done_and_no_secret(start: Start, upstream: Upstream) -> None:
     seen: list[object] = []
 
@@ -376,6 +378,7 @@ async def test_the_flow_shows_what_was_done_and_no_secret(start: Start, upstream
     assert flow.request.headers.get("authorization") is None  # type: ignore[attr-defined]
 
 
+@pytest.mark.mitmproxy("it has addons")
 async def test_other_addons_see_and_change_the_request_before_it_is_signed(start: Start, upstream: Upstream) -> None:
     class Change:
         def request(self, flow: object) -> None:
@@ -400,6 +403,7 @@ async def test_an_unsigned_operation_goes_out_unsigned_and_needs_no_credentials(
     assert refused.status == 503
 
 
+@pytest.mark.mitmproxy("it has flows")
 async def test_the_report_names_the_operation(start: Start, upstream: Upstream) -> None:
     seen: list[object] = []
 

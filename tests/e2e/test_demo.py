@@ -14,9 +14,10 @@ from tests.e2e.conftest import SIGWARD
 
 
 @pytest.mark.slow
-def test_the_demo_holds_and_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("front", ["mitmproxy", "native"])
+def test_the_demo_holds_and_leaves_nothing(tmp_path: Path, front: str) -> None:
     environment = clean_environment() | {"TMPDIR": str(tmp_path), "HOME": str(tmp_path), "NO_COLOR": "1"}
-    done = subprocess.run([*SIGWARD, "demo"], env=environment, capture_output=True, text=True, timeout=110)
+    done = subprocess.run([*SIGWARD, "demo", "--front", front], env=environment, capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
     calls = all_calls("us-east-1")

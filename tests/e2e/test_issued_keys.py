@@ -54,8 +54,8 @@ class Issuing:
         )
 
 
-@pytest.fixture(scope="module")
-def issuing(emulator: Emulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Issuing]:
+@pytest.fixture(scope="module", params=["mitmproxy", "native"])
+def issuing(request: pytest.FixtureRequest, emulator: Emulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Issuing]:
     directory = tmp_path_factory.mktemp("issuing")
     clients = {
         "required": True,
@@ -69,7 +69,7 @@ def issuing(emulator: Emulator, tmp_path_factory: pytest.TempPathFactory) -> Ite
     route = [{"client": "ci", "operation": "sqs:DeleteQueue", "action": "deny"}]
     issued = [MasterKey(directory / "clients.key").issue(name, 1).secret_access_key for name in ("ci", "team")]
     SECRETS.append(re.compile("|".join(map(re.escape, issued))))
-    with Gateway(emulator, clients=clients, identities={"team": {"process": team}}, route=route) as gateway:
+    with Gateway(emulator, clients=clients, identities={"team": {"process": team}}, route=route, front=request.param) as gateway:
         gateway.wait_ready()
         yield Issuing(emulator, gateway, directory)
 

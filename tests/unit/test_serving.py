@@ -1,6 +1,8 @@
 """The parts joined: which identity's keys come from where."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,3 +45,8 @@ def test_a_line_for_others_is_written_in_one_piece(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("sys.stderr", pieces)
     tell("sigward: listening admin=127.0.0.1:1")
     assert pieces == ["sigward: listening admin=127.0.0.1:1\n"]
+
+
+def test_the_native_front_imports_no_mitmproxy() -> None:
+    program = "import sys, sigward.cli.serving, sigward.front; sys.exit('mitmproxy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -364,7 +364,7 @@ class Demo(Command):
             from sigward.demo import main, throttle
         except ImportError as error:
             raise UsageError(f"the demo's parts are not installed: {error.name}.", hint="pip install 'sigward[demo]'") from error
-        return throttle(self.seconds) if self.throttle else main(keep=self.keep)
+        return throttle(self.seconds) if self.throttle else main(keep=self.keep, front=self.front)
 
 
 COMMANDS: dict[str, type[Command]] = {

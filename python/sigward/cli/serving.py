@@ -15,6 +15,7 @@ from sigward.clients import IssuedKey, MasterKey, Vendor
 from sigward.credentials import Chain, Keeper, Snapshot, Watcher, resolve_region
 from sigward.environ import ClientEnvironment, leave_own_proxy
 from sigward.errors import SigwardError, UnavailableError, UsageError
+from sigward.front import FrontOptions, NativeFront, ReverseListener
 from sigward.settings import DEFAULT_IDENTITY, Settings
 
 logger = logging.getLogger("sigward")
@@ -98,7 +99,6 @@ class Service:
     async def start(self) -> None:
         """Everything listens when it returns; credentials may still be loading. Raises `SigwardError`."""
         from sigward.ca import CertificateAuthority
-        from sigward.mitm import Front, FrontOptions, ReverseListener
 
         settings = self.settings
         CertificateAuthority(settings.ca_dir).ensure()
@@ -122,7 +122,12 @@ class Service:
             access_log=settings.access_log,
             addons=tuple(load_addon(path) for path in settings.addons),
         )
-        self.front = Front(self.engine, options, self.refresh)
+        if settings.front == "native":
+            self.front = NativeFront(self.engine, options, self.refresh)
+        else:
+            from sigward.mitm import Front
+
+            self.front = Front(self.engine, options, self.refresh)
         # Whoever connects now would only wait here instead; a source that is slow or missing holds nobody up for long.
         await asyncio.to_thread(self.keeper.wait_loaded, FIRST_LOAD)
         await self.front.start()
@@ -254,7 +259,7 @@ def pass_on(child: asyncio.subprocess.Process, number: int) -> None:
 
 def run_loop(main: Callable[[], Any]) -> int:
     """Runs on uvloop where it is to be had."""
-    from sigward.mitm.front import loop_factory
+    from sigward.front import loop_factory
 
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         status: int = runner.run(main())

@@ -22,8 +22,9 @@ from sigward.errors import DemoError
 NEEDED = ("boto3", "awscli", "moto", "werkzeug", "flask", "trustme")
 
 
-def main(keep: bool = False) -> int:
-    """Runs the demo; `keep`: leaves it running afterwards until Ctrl-C or SIGTERM. Returns 0 if all held, 1 if not.
+def main(keep: bool = False, front: str = "mitmproxy") -> int:
+    """Runs the demo; `keep`: leaves it running afterwards until Ctrl-C or SIGTERM. `front`: as in the settings. Returns 0 if all held, 1 if
+    not.
 
     Raises `DemoError` when a part is missing or does not start.
     """
@@ -32,7 +33,7 @@ def main(keep: bool = False) -> int:
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
     with stop_on_sigterm():
         console.print("starting an AWS emulator that checks signatures, and sigward before it …")
-        with Emulator() as emulator, Gateway(emulator) as gateway, Tunnel(emulator.port) as tunnel:
+        with Emulator() as emulator, Gateway(emulator, front=front) as gateway, Tunnel(emulator.port) as tunnel:
             gateway.wait_ready()
             ways = Ways(emulator, gateway, tunnel.url)
             results = [ways.try_call(call) for call in all_calls(emulator.region)]

@@ -5,6 +5,6 @@ mitmproxy's private classes. What never does: decisions about requests (they are
 `sigward.cli` calls `Front`; nothing here calls upward.
 """
 
-from sigward.mitm.front import Front, FrontError, FrontOptions, ReverseListener
+from sigward.mitm.front import Front
 
-__all__ = ["Front", "FrontError", "FrontOptions", "ReverseListener"]
+__all__ = ["Front"]

@@ -5,8 +5,6 @@ import contextlib
 import inspect
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from mitmproxy import exceptions, hooks, http, tcp
@@ -22,7 +20,7 @@ from mitmproxy.tls import ClientHelloData
 from mitmproxy.websocket import WebSocketData
 
 from sigward import _core
-from sigward.errors import SigwardError
+from sigward.front import FrontError, FrontOptions
 from sigward.mitm.addon import Sign, Tunnels
 from sigward.mitm.bridge import Bridge
 from sigward.mitm.internals import drained, hang_up
@@ -41,34 +39,6 @@ last 900, and quiet WebSockets; the engine's own time-outs end what hangs."""
 
 CLOSING = 2.0
 """Seconds that clients' connections have to close when the front does."""
-
-
-class FrontError(SigwardError):
-    """The front cannot start; the message names the address and why."""
-
-    slug = "front-failed"
-    exit_code = 69
-
-
-@dataclass(frozen=True)
-class ReverseListener:
-    """`listen`: "HOST:PORT". `upstream`: "https://host[:port]", or None: the Host header names the AWS endpoint."""
-
-    listen: str
-    upstream: str | None
-
-
-@dataclass(frozen=True)
-class FrontOptions:
-    """`forward`: "HOST:PORT" (port 0: a free one), None: no forward listener. `body_hold`: bytes. `grace`: seconds."""
-
-    forward: str | None
-    reverse: tuple[ReverseListener, ...]
-    ca_dir: Path
-    body_hold: int
-    grace: float
-    addons: tuple[object, ...] = ()
-    access_log: bool = False
 
 
 Handler = tuple[Any, Callable[..., Any]]
@@ -302,26 +272,3 @@ def listen_spec(listen: str) -> str:
     """mitmproxy's spelling of an address."""
     host, port = split_listen(listen)
     return f"{host}:{port}"
-
-
-def loop_factory() -> asyncio.AbstractEventLoop:
-    """uvloop where it is to be had: a tenth more requests a second.
-
-    uvloop's `create_task` and CPython 3.13.0's eager task factory disagree about one argument: the factory is wrapped.
-    """
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop()
-    if "eager_start" not in inspect.signature(asyncio.eager_task_factory).parameters:
-        _teach_eager_start()
-    return uvloop.new_event_loop()
-
-
-def _teach_eager_start() -> None:
-    original: Any = asyncio.eager_task_factory
-
-    def eager_task_factory(loop: Any, coro: Any, *, eager_start: bool = True, **kwargs: Any) -> Any:
-        return original(loop, coro, **kwargs) if eager_start else asyncio.Task(coro, loop=loop, **kwargs)
-
-    asyncio.eager_task_factory = eager_task_factory

@@ -154,20 +154,21 @@ impl Body for Upload {
 }
 
 /// Counts a request as under way, and as given up if its task is dropped before it was told.
-struct UnderWay {
-    job: u64,
+pub(crate) struct UnderWay {
+    /// Of a front that talks by messages.
+    job: Option<u64>,
     shared: Arc<Shared>,
     began: Instant,
     told: bool,
 }
 
 impl UnderWay {
-    fn new(job: u64, shared: &Arc<Shared>) -> Self {
+    pub(crate) fn new(job: Option<u64>, shared: &Arc<Shared>) -> Self {
         shared.metrics.in_flight.inc();
         Self { job, shared: Arc::clone(shared), began: Instant::now(), told: false }
     }
 
-    fn tell(&mut self, record: &Record) {
+    pub(crate) fn tell(&mut self, record: &Record) {
         self.told = true;
         if let Some(advice) = &record.advice {
             self.shared.outbox.push(OutboxEvent::Log { warning: true, text: advice.to_string() });
@@ -179,9 +180,11 @@ impl UnderWay {
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.shared.metrics.in_flight.dec();
-        if std::thread::panicking() {
+        if std::thread::panicking()
+            && let Some(job) = self.job
+        {
             // A bug, but the client shall not wait for ever for what will not come.
-            self.shared.outbox.push(OutboxEvent::Failed { job: self.job, message: "sigward failed; see its log".into() });
+            self.shared.outbox.push(OutboxEvent::Failed { job, message: "sigward failed; see its log".into() });
         }
         if !self.told {
             self.shared.metrics.count(&Record::default(), "client-gone", self.began.elapsed());
@@ -209,7 +212,7 @@ pub(crate) fn start(
     };
     let task = {
         let (shared, client, queue, credit) = (Arc::clone(shared), client.clone(), Arc::clone(&queue), Arc::clone(&credit));
-        let mut under_way = UnderWay::new(id, &shared);
+        let mut under_way = UnderWay::new(Some(id), &shared);
         async move {
             let answer = drive(&shared, &client, head, inbound).await;
             under_way.tell(&answer.record);

@@ -11,6 +11,7 @@ pub mod drive;
 mod fleet;
 pub mod job;
 mod metrics;
+mod native;
 pub mod outbox;
 mod shared;
 mod tls;
@@ -32,6 +33,7 @@ use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 pub use job::Job;
+pub use native::Kind;
 pub use outbox::OutboxEvent;
 pub use shared::credentials;
 
@@ -45,6 +47,7 @@ pub struct Engine {
     shared: Arc<Shared>,
     workers: Vec<Worker>,
     jobs: AtomicU64,
+    native: Arc<native::Native>,
     stop: watch::Sender<bool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -52,7 +55,7 @@ pub struct Engine {
 #[derive(Debug)]
 struct Worker {
     runtime: tokio::runtime::Handle,
-    client: arc_swap::ArcSwap<Client>,
+    client: Arc<arc_swap::ArcSwap<Client>>,
 }
 
 /// Checks the settings, with the table that they name.
@@ -117,7 +120,7 @@ impl Engine {
             let config = shared.config.load();
             workers.push(Worker {
                 runtime: runtime.handle().clone(),
-                client: arc_swap::ArcSwap::from_pointee(client(&tls, &config.settings)),
+                client: Arc::new(arc_swap::ArcSwap::from_pointee(client(&tls, &config.settings))),
             });
             let mut stopped = stop.subscribe();
             if number == 0 {
@@ -135,7 +138,7 @@ impl Engine {
                 .map_err(|error| format!("threads: {error}"))?;
             handles.push(thread);
         }
-        Ok(Self { shared, workers, jobs: AtomicU64::new(0), stop, threads: Mutex::new(handles) })
+        Ok(Self { shared, workers, jobs: AtomicU64::new(0), native: Arc::default(), stop, threads: Mutex::new(handles) })
     }
 
     /// Swaps settings in; exchanges under way keep what they began with. `threads` cannot change.
@@ -186,6 +189,42 @@ impl Engine {
     /// True if a client may reach `address`, to which `host` resolved.
     pub fn may_connect(&self, host: &str, address: std::net::IpAddr) -> bool {
         !sigward_gateway::is_forbidden(address) || self.shared.config.load().router.names(&normal(host))
+    }
+
+    /// Reads the CA that forward listeners intercept with: key and certificate in one PEM file.
+    pub fn load_authority(&self, path: &std::path::Path) -> Result<(), String> {
+        self.native.load_authority(path)
+    }
+
+    /// Starts a listener of the native front on every worker; returns where it is bound.
+    pub fn listen(&self, address: SocketAddr, kind: &Kind) -> std::io::Result<SocketAddr> {
+        let sockets = native::bind(address, self.workers.len())?;
+        let bound = sockets.first().map_or(Ok(address), std::net::TcpListener::local_addr)?;
+        for (socket, worker) in sockets.into_iter().zip(&self.workers) {
+            let front = native::Front {
+                shared: Arc::clone(&self.shared),
+                client: Arc::clone(&worker.client),
+                native: Arc::clone(&self.native),
+                kind: kind.clone(),
+            };
+            worker.runtime.spawn(native::accept(socket, front));
+        }
+        Ok(bound)
+    }
+
+    /// The native front accepts no more; connections end after what they are at.
+    pub fn drain(&self) {
+        self.native.end(native::Ending::Draining);
+    }
+
+    /// Whatever the native front's clients are at ends now.
+    pub fn cut(&self) {
+        self.native.end(native::Ending::Cut);
+    }
+
+    /// Open connections of the native front's clients, tunnels among them.
+    pub fn connections(&self) -> i64 {
+        self.native.connections()
     }
 
     /// Publishes a snapshot of credentials.

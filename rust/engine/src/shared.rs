@@ -29,6 +29,8 @@ pub(crate) struct Shared {
     /// A limit that a fleet shares is used for the first time.
     pub(crate) unleased: Notify,
     seed: AtomicU64,
+    /// The version of each identity that the keeper was asked to replace last.
+    asked: Mutex<BTreeMap<String, u64>>,
     parts: Mutex<BTreeMap<String, (bool, String)>>,
 }
 
@@ -46,6 +48,7 @@ impl Shared {
             queued: Notify::new(),
             unleased: Notify::new(),
             seed: AtomicU64::new(seed),
+            asked: Mutex::default(),
             parts: Mutex::default(),
         })
     }
@@ -98,7 +101,11 @@ impl Shared {
         if after.is_none() && self.identities.load().get(name).is_some_and(|identity| identity.usable(unix_seconds()).is_some()) {
             return;
         }
-        self.outbox.push(OutboxEvent::Refresh { identity: name.to_owned() });
+        // One of all that find this version wanting asks; the keeper answers with another version, well or badly.
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), before);
+        if asked != Some(before) {
+            self.outbox.push(OutboxEvent::Refresh { identity: name.to_owned() });
+        }
         let changed = published.wait_for(|_| version() != before);
         let _ = tokio::time::timeout(patience, changed).await;
     }

@@ -15,6 +15,8 @@ pub struct EngineSettings {
     pub default_region: String,
     /// The identity of routes that name none.
     pub default_identity: String,
+    /// Tell of each request.
+    pub access_log: bool,
     /// A file with a table of hosts and operations; `None`: the shipped one.
     pub knowledge: Option<PathBuf>,
     /// How bodies are kept.
@@ -43,6 +45,7 @@ impl Default for EngineSettings {
             threads: 1,
             default_region: "us-east-1".into(),
             default_identity: "default".into(),
+            access_log: false,
             knowledge: None,
             body: BodySettings::default(),
             timeouts: Timeouts::default(),

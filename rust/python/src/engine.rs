@@ -10,7 +10,7 @@ use http::{HeaderValue, Method};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyTuple};
-use sigward_engine::OutboxEvent;
+use sigward_engine::{Kind, OutboxEvent};
 use sigward_gateway::{BodySize, Entry, Record, RequestHead, Scheme, Target};
 
 const EVENT_RESPONSE: u8 = 0;
@@ -20,6 +20,7 @@ const EVENT_FAILED: u8 = 3;
 const EVENT_WRITABLE: u8 = 4;
 const EVENT_REFRESH: u8 = 5;
 const EVENT_LOG: u8 = 6;
+const EVENT_ACCESS: u8 = 7;
 
 const ENTRY_FORWARD: u8 = 0;
 const ENTRY_CONNECT: u8 = 1;
@@ -114,6 +115,39 @@ impl Engine {
 
     fn tunnels(&self) -> bool {
         self.engine.tunnels()
+    }
+
+    #[pyo3(signature = (path, /))]
+    fn load_authority(&self, python: Python<'_>, path: &str) -> PyResult<()> {
+        python.detach(|| self.engine.load_authority(std::path::Path::new(path))).map_err(PyValueError::new_err)
+    }
+
+    #[pyo3(signature = (address, forward, upstream = None, /))]
+    fn listen(&self, python: Python<'_>, address: &str, forward: bool, upstream: Option<&str>) -> PyResult<(String, u16)> {
+        let kind = match (forward, upstream.map(Target::from_url)) {
+            (true, _) => Kind::Forward,
+            (false, None) => Kind::Reverse(None),
+            (false, Some(Ok(target))) => Kind::Reverse(Some(target)),
+            (false, Some(Err(why))) => return Err(PyValueError::new_err(format!("upstream: {why}"))),
+        };
+        let bound = python.detach(|| {
+            let address = std::net::ToSocketAddrs::to_socket_addrs(address)?.next();
+            let address = address.ok_or_else(|| std::io::Error::other("the name has no address"))?;
+            self.engine.listen(address, &kind)
+        })?;
+        Ok((bound.ip().to_string(), bound.port()))
+    }
+
+    fn drain(&self) {
+        self.engine.drain();
+    }
+
+    fn cut(&self) {
+        self.engine.cut();
+    }
+
+    fn connections(&self) -> i64 {
+        self.engine.connections()
     }
 
     #[pyo3(signature = (host, address, /))]
@@ -303,6 +337,7 @@ fn tuple(python: Python<'_>, event: OutboxEvent) -> PyResult<Bound<'_, PyTuple>>
         OutboxEvent::Failed { job, message } => (EVENT_FAILED, job, message).into_pyobject(python),
         OutboxEvent::Writable { job } => (EVENT_WRITABLE, job).into_pyobject(python),
         OutboxEvent::Log { warning, text } => (EVENT_LOG, warning, text).into_pyobject(python),
+        OutboxEvent::Access { text } => (EVENT_ACCESS, text).into_pyobject(python),
         OutboxEvent::Refresh { identity } => (EVENT_REFRESH, identity).into_pyobject(python),
     }
 }
@@ -399,6 +434,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         ("EVENT_WRITABLE", EVENT_WRITABLE),
         ("EVENT_REFRESH", EVENT_REFRESH),
         ("EVENT_LOG", EVENT_LOG),
+        ("EVENT_ACCESS", EVENT_ACCESS),
         ("ENTRY_FORWARD", ENTRY_FORWARD),
         ("ENTRY_CONNECT", ENTRY_CONNECT),
         ("ENTRY_REVERSE", ENTRY_REVERSE),

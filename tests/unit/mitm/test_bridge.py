@@ -12,7 +12,8 @@ from mitmproxy import http
 
 from sigward import _core
 from sigward.ca import CertificateAuthority
-from sigward.mitm import Front, FrontError, FrontOptions, ReverseListener, bridge
+from sigward.front import FrontError, FrontOptions, ReverseListener
+from sigward.mitm import Front, bridge
 from sigward.mitm.internals import deliver
 from tests.support import connected, read_response
 from tests.unit.mitm.fake_engine import FakeEngine

@@ -1,0 +1,79 @@
+//! Leaf certificates for intercepted hosts: made once each, signed by the CA that the mitmproxy front uses, too.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose};
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use zeroize::Zeroizing;
+
+/// Hosts whose certificates are kept.
+const MOST: usize = 1000;
+
+/// Signs for hosts, and remembers what it signed.
+pub(crate) struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    certificate: CertificateDer<'static>,
+    /// One key for all leaves of a process.
+    key: KeyPair,
+    made: Mutex<HashMap<String, Arc<ServerConfig>>>,
+}
+
+impl fmt::Debug for Authority {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.debug_struct("Authority").finish_non_exhaustive()
+    }
+}
+
+impl Authority {
+    /// Reads the CA's key and certificate from one PEM file.
+    pub(crate) fn load(path: &Path) -> Result<Self, String> {
+        let wrong = |why: &dyn fmt::Display| format!("{}: {why}", path.display());
+        let pem = Zeroizing::new(std::fs::read(path).map_err(|error| wrong(&error))?);
+        let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|error| wrong(&error))?;
+        let key = KeyPair::try_from(&key).map_err(|error| wrong(&error))?;
+        let certificate = CertificateDer::from_pem_slice(&pem).map_err(|error| wrong(&error))?.into_owned();
+        let issuer = Issuer::from_ca_cert_der(&certificate, key).map_err(|error| wrong(&error))?;
+        let key = KeyPair::generate().map_err(|error| wrong(&error))?;
+        Ok(Self { issuer, certificate, key, made: Mutex::default() })
+    }
+
+    /// What a TLS server for this host needs.
+    pub(crate) fn server(&self, host: &str) -> Result<Arc<ServerConfig>, String> {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = made.get(host) {
+            return Ok(Arc::clone(known));
+        }
+        let config = Arc::new(self.make(host).map_err(|error| format!("no certificate for {host:?}: {error}"))?);
+        if made.len() >= MOST {
+            made.clear();
+        }
+        made.insert(host.to_owned(), Arc::clone(&config));
+        Ok(config)
+    }
+
+    fn make(&self, host: &str) -> Result<ServerConfig, Box<dyn std::error::Error>> {
+        let mut params = CertificateParams::new(vec![host.to_owned()])?;
+        params.distinguished_name.remove(DnType::CommonName);
+        // A common name has 64 characters at most; clients look at the alternative names.
+        params.distinguished_name.push(DnType::CommonName, host.get(..host.len().min(64)).unwrap_or_default());
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.use_authority_key_identifier_extension = true;
+        let now = std::time::SystemTime::now();
+        let day = std::time::Duration::from_secs(86_400);
+        params.not_before = (now - 2 * day).into();
+        params.not_after = (now + 90 * day).into();
+        let leaf = params.signed_by(&self.key, &self.issuer)?;
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.serialize_der()));
+        let mut config =
+            ServerConfig::builder().with_no_client_auth().with_single_cert(vec![leaf.der().clone(), self.certificate.clone()], key)?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
+        Ok(config)
+    }
+}
