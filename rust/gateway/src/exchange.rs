@@ -4,9 +4,9 @@
 //! an [`Event`] and carries out the [`Step`] that comes back, until the step is [`Step::Reply`] or [`Step::Deliver`]:
 //!
 //! ```text
-//!   Head ──▶ (Unwrap ──Unwrapped──▶) Read ──Body──▶ (Refresh ──Refreshed──▶) Send ──Response──▶ Deliver
-//!                                                     ▲  ╲──Failed──▶╮   ▲
-//!                                                     │  ReadCode ──ResponseBody──╯
+//!   Head ──▶ (Unwrap ──Unwrapped──▶) Read ──Body──▶ (Pace ──Paced──▶) (Refresh ──Refreshed──▶) Send ──Response──▶ Deliver
+//!                                                     ▲                      ╲──Failed──▶╮        ▲
+//!                                                     │                      ReadCode ──ResponseBody──╯
 //!                                                     ╰──Elapsed── Wait
 //! ```
 //!

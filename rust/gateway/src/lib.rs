@@ -1,7 +1,7 @@
 //! Every decision that sigward makes about a request, without I/O, clock or thread.
 //!
 //! A request walks forward through the rooms of this crate, one module each:
-//! [`admit`] → [`recognise`] → [`route`] → [`sign`] → (the driver sends) → [`judge`] → [`record`], and never back
+//! [`admit`] → [`recognise`] → [`route`] → [`pace`] → [`sign`] → (the driver sends) → [`judge`] → [`record`], and never back
 //! except to try again. [`Exchange`] joins them: a driver feeds it [`Event`]s and carries out the [`Step`]s it answers with.
 //! Here live no sockets and no secrets but the credential snapshots in [`Identities`]; the engine calls, nothing is called.
 
