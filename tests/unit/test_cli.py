@@ -1,5 +1,6 @@
 """The command line: what goes to stdout, what to stderr, and the exit status."""
 
+import http.client
 import json
 import os
 import shutil
@@ -312,6 +313,43 @@ def test_sighup_reads_credentials_anew(sigward: Shell) -> None:
             if loads == 2:
                 break
         assert loads == 2
+    finally:
+        watchdog.cancel()
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("front", ["mitmproxy", "native"])
+def test_sighup_takes_changed_settings_and_leaves_wrong_ones(sigward: Shell, front: str) -> None:
+    file = sigward.home / "sigward.toml"
+    host = "sqs.us-east-1.amazonaws.com"
+    file.write_text("")
+    listens = ("--listen", "off", "--reverse", f"127.0.0.1:0=https://{host}", "--admin", "off", "--front", front)
+    process = sigward.keys().start("serve", *listens, "--config", str(file))
+    watchdog = threading.Timer(60, process.kill)
+    watchdog.start()
+    assert process.stderr is not None
+
+    def until(said: str) -> str:
+        for line in process.stderr or ():
+            if said in line:
+                return line
+        raise AssertionError(f"it never said {said!r}")
+
+    try:
+        address = until("listening").rpartition("=")[2].strip()
+        for route, said in (
+            ('[[route]]\nhost = "sqs.*"\naction = "deny"\n', "settings and credentials are read anew"),
+            ('[[route]]\nhost = "sqs.*"\naction = "sing"\n', "the settings are left as they were"),
+        ):
+            file.write_text(route)
+            process.send_signal(signal.SIGHUP)
+            until(said)
+            connection = http.client.HTTPConnection(address, timeout=30)
+            connection.request("GET", "/?Action=ListQueues")
+            response = connection.getresponse()
+            assert (response.status, response.getheader("x-sigward-error")) == (403, "denied")
+            connection.close()
     finally:
         watchdog.cancel()
         process.kill()

@@ -1,6 +1,7 @@
 """The commands' flags, and what each does with the parts that do the work."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -21,6 +22,8 @@ def run(name: str, arguments: list[str]) -> int:
     if name == "run":
         arguments, program = split_program(arguments)
     command = read(COMMANDS[name], f"sigward {name}", arguments)
+    if isinstance(command, Serve):
+        return command.execute(lambda: read(Serve, "sigward serve", arguments))
     if isinstance(command, Run):
         return command.with_own_listeners(arguments).execute(program)
     return cast("Any", command).execute()  # type: ignore[no-any-return]
@@ -75,10 +78,11 @@ class Command(Settings):
 class Serve(Command):
     """Serve until SIGTERM: forward proxy, reverse listeners, admin."""
 
-    def execute(self) -> int:
+    def execute(self, again: Callable[[], Settings]) -> int:
+        """`again`: reads the same flags, environment and file anew."""
         from sigward.cli.serving import serve
 
-        return serve(self)
+        return serve(self, again)
 
 
 class Run(Command):

@@ -21,6 +21,9 @@ from sigward.settings import DEFAULT_IDENTITY, Settings
 logger = logging.getLogger("sigward")
 
 
+FIXED = ("front", "listen", "reverse", "admin", "ca_dir", "threads", "addons", "grace", "log_level")
+"""Settings that are taken at the start alone."""
+
 FIRST_LOAD = 1.0
 """Seconds that the listeners wait for the first credentials before they are bound."""
 
@@ -55,9 +58,9 @@ class Service:
             self.engine = _core.Engine(settings.engine_json(region.name))
         except _core.SettingsError as error:
             raise UsageError(f"{error}.", hint=error.hint) from error
-        chains = settings.chains(region.name)
-        self.keepers = {name: self._keeper(name, chain) for name, chain in chains.items()}
-        self.watcher = Watcher({self.keepers[name]: chain.watched() for name, chain in chains.items()})
+        self.chains = settings.chains(region.name)
+        self.keepers = {name: self._keeper(name, chain) for name, chain in self.chains.items()}
+        self.watcher = self._watcher()
         self.vendor = Vendor(settings.clients, settings.clients.socket) if settings.clients.socket else None
         self.front: Any = None
         self.admin: tuple[str, int] | None = None
@@ -90,11 +93,45 @@ class Service:
         else:
             self.engine.set_credentials_failed(identity, [(identity, "no route names this identity")])
 
-    def reload(self) -> None:
-        """Reads every identity's credentials anew; until that is done, the old ones serve."""
-        logger.info("credentials are read anew")
+    def reload(self, again: Callable[[], Settings]) -> None:
+        """Takes changed settings, and reads every identity's credentials anew; until that is done, the old ones serve.
+
+        Requests under way keep what they began with. Settings that do not hold change nothing.
+        """
+        try:
+            settings = again()
+            region = resolve_region(settings.region, settings.profile).name
+            if settings.clients.issued():
+                MasterKey(settings.clients.key_file).ensure()
+            self.engine.configure(settings.engine_json(region))
+        except (SigwardError, _core.SettingsError) as error:
+            logger.warning("the settings are left as they were: %s", error.args[0])
+        else:
+            for name in sorted(FIXED):
+                if getattr(settings, name) != getattr(self.settings, name):
+                    logger.warning("%s has changed: that takes a restart", name)
+            self._adopt(settings, settings.chains(region))
+            logger.info("settings and credentials are read anew")
         for keeper in self.keepers.values():
             keeper.request_refresh()
+
+    def _adopt(self, settings: Settings, chains: dict[str, Chain]) -> None:
+        """Keepers for the identities that there are now; those of changed ones begin anew."""
+        for name, keeper in list(self.keepers.items()):
+            if chains.get(name) != self.chains[name]:
+                keeper.close()
+                del self.keepers[name]
+        for name, chain in chains.items():
+            if name not in self.keepers:
+                self.keepers[name] = self._keeper(name, chain)
+                self.keepers[name].start()
+        self.settings, self.chains = settings, chains
+        self.watcher.close()
+        self.watcher = self._watcher()
+        self.watcher.start()
+
+    def _watcher(self) -> Watcher:
+        return Watcher({keeper: self.chains[name].watched() for name, keeper in self.keepers.items()})
 
     async def start(self) -> None:
         """Everything listens when it returns; credentials may still be loading. Raises `SigwardError`."""
@@ -177,8 +214,8 @@ def load_addon(path: Path) -> object:
     return module
 
 
-def serve(settings: Settings) -> int:
-    """Serves until SIGTERM or SIGINT; a second one ends at once. SIGHUP reads credentials anew."""
+def serve(settings: Settings, again: Callable[[], Settings]) -> int:
+    """Serves until SIGTERM or SIGINT; a second one ends at once. SIGHUP takes what `again` reads, and credentials anew."""
     start_logging(settings.log_level)
     leave_own_proxy()
 
@@ -195,7 +232,7 @@ def serve(settings: Settings) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, asked)
         service = Service(settings)
-        loop.add_signal_handler(signal.SIGHUP, service.reload)
+        loop.add_signal_handler(signal.SIGHUP, service.reload, again)
         try:
             await service.start()
             tell(f"sigward: {service.ready_line()}")
