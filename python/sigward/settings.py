@@ -410,7 +410,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix="SIGWARD_", env_nested_delimiter="__", extra="forbid", cli_kebab_case=True, cli_hide_none_type=True,
-        cli_avoid_json=True, cli_implicit_flags=True, validate_default=True,
+        cli_avoid_json=True, cli_implicit_flags=True, validate_default=True, defer_build=True,
     )  # fmt: skip
 
     config: Path | None = Field(None, description="The settings file; none: ./sigward.toml, then ~/.config/sigward/sigward.toml.")
