@@ -66,10 +66,10 @@ class NativeFront:
             self.engine.load_authority(str(CertificateAuthority(self.options.ca_dir).key_file))
             if self.options.forward is not None:
                 at = self.options.forward
-                self.addresses["forward"] = self.engine.listen(at, True)
+                self.addresses["forward"] = self.engine.listen(at, "forward")
             for number, listener in enumerate(self.options.reverse):
                 at = listener.listen
-                self.addresses[f"reverse:{number}"] = self.engine.listen(at, False, listener.upstream)
+                self.addresses[f"reverse:{number}"] = self.engine.listen(at, "reverse", listener.upstream)
         except (OSError, ValueError) as error:
             asyncio.get_running_loop().remove_reader(self.engine.fileno())
             raise FrontError(

@@ -14,12 +14,51 @@ use futures_util::future::BoxFuture;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
+use http_body_util::combinators::UnsyncBoxBody;
 use sigward_gateway::{Failure, Wrap};
 
 use crate::wrap::Wrapper;
 
 /// Any body that a front brings.
-pub type Inbound = http_body_util::combinators::UnsyncBoxBody<Bytes, BodyError>;
+pub enum Inbound {
+    /// All that there is of it.
+    Whole(Bytes),
+    /// Behind a head of HTTP/1.1.
+    #[allow(private_interfaces, reason = "made here alone")]
+    Http1(crate::native::Upload),
+    /// Any other.
+    Other(UnsyncBoxBody<Bytes, BodyError>),
+}
+
+impl Body for Inbound {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Self::Http1(upload) => Pin::new(upload).poll_frame(context),
+            Self::Other(body) => Pin::new(body).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(bytes) => bytes.is_empty(),
+            Self::Http1(upload) => upload.is_end_stream(),
+            Self::Other(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Http1(upload) => upload.size_hint(),
+            Self::Other(body) => body.size_hint(),
+        }
+    }
+}
 
 /// A piece of a spooled body that is read at once, bytes.
 const SPOOL_PIECE: usize = 256 << 10;
@@ -156,31 +195,53 @@ pub(crate) struct Outbound {
     wrapper: Option<Wrapper>,
     /// What followed a kept body.
     trailers: Option<HeaderMap>,
-    progress: Arc<Progress>,
+    /// For whoever waits beside it.
+    progress: Option<Arc<Progress>>,
 }
 
 impl Outbound {
-    pub(crate) fn empty(progress: Arc<Progress>) -> Self {
-        progress.finished();
-        Self::of(Source::Empty, progress)
+    pub(crate) fn empty() -> Self {
+        Self::of(Source::Empty)
     }
 
-    pub(crate) fn held(bytes: Bytes, progress: Arc<Progress>) -> Self {
-        Self::of(Source::Held(Some(bytes).filter(|bytes| !bytes.is_empty())), progress)
+    pub(crate) fn held(bytes: Bytes) -> Self {
+        Self::of(Source::Held(Some(bytes).filter(|bytes| !bytes.is_empty())))
     }
 
-    pub(crate) fn spooled(spool: Spool, progress: Arc<Progress>) -> Self {
-        Self::of(Source::Spooled { spool, at: 0, reading: None }, progress)
+    pub(crate) fn spooled(spool: Spool) -> Self {
+        Self::of(Source::Spooled { spool, at: 0, reading: None })
     }
 
     /// `length`: of all of it, where it is known.
-    pub(crate) fn stream(first: Bytes, rest: SharedInbound, length: Option<u64>, progress: Arc<Progress>) -> Self {
+    pub(crate) fn stream(first: Bytes, rest: SharedInbound, length: Option<u64>) -> Self {
         let first = Some(first).filter(|bytes| !bytes.is_empty());
-        Self::of(Source::Stream { first, rest, left: length }, progress)
+        Self::of(Source::Stream { first, rest, left: length })
     }
 
-    fn of(source: Source, progress: Arc<Progress>) -> Self {
-        Self { source, wrapper: None, trailers: None, progress }
+    fn of(source: Source) -> Self {
+        Self { source, wrapper: None, trailers: None, progress: None }
+    }
+
+    /// Notes on the way when a byte moves.
+    pub(crate) fn watched(mut self, progress: Arc<Progress>) -> Self {
+        if self.is_end_stream() {
+            progress.finished();
+        }
+        self.progress = Some(progress);
+        self
+    }
+
+    /// All of it, if it lies in memory and is no longer than `most`.
+    pub(crate) fn take_held(&mut self, most: usize) -> Option<Bytes> {
+        match &mut self.source {
+            Source::Held(held) if self.wrapper.is_none() && held.as_ref().is_some_and(|bytes| bytes.len() <= most) => held.take(),
+            _ => None,
+        }
+    }
+
+    /// What `take_held` took is there again.
+    pub(crate) fn with_held(self, bytes: Bytes) -> Self {
+        Self { source: Source::Held(Some(bytes)), ..self }
     }
 
     /// The same in its wrapping; `trailers`: what followed it, if it was read whole.
@@ -266,10 +327,12 @@ impl Body for Outbound {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(frame) => frame,
         };
-        match &frame {
-            None => this.progress.finished(),
-            Some(_) if this.is_end_stream() => this.progress.finished(),
-            Some(_) => this.progress.moved(),
+        if let Some(progress) = &this.progress {
+            match &frame {
+                None => progress.finished(),
+                Some(_) if this.is_end_stream() => progress.finished(),
+                Some(_) => progress.moved(),
+            }
         }
         Poll::Ready(frame)
     }

@@ -1,218 +1,307 @@
-//! Connections to the upstream: resolving, the guard against local addresses, TCP, verified TLS, one time-out over all.
-//!
-//! hyper-util's pool knows a destination by its URI alone, so whatever else decides where a socket goes (a route's
-//! `connect`, whether local addresses are allowed) is written into the URI's user part. It never reaches the wire.
+//! Connections to the upstream: resolving, the guard against local addresses, TCP, a proxy on the way, verified TLS; one time-out over all.
 
-use std::fmt::Write;
-use std::future::Future;
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use http::Uri;
-use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::connect::dns::Name;
-use hyper_util::rt::TokioIo;
-use sigward_gateway::{Failure, Upstream, is_forbidden};
+use bytes::BytesMut;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use sigward_gateway::settings::{EgressSettings, EngineSettings};
+use sigward_gateway::{Failure, Scheme, Target, Upstream, is_forbidden};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tower_service::Service;
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
-type Connecting<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
+use crate::net::{Socket, Stream};
 
-/// What the pool knows an upstream by.
-pub(crate) fn pool_uri(upstream: &Upstream, path: &str) -> Result<Uri, String> {
-    let guard = if upstream.named { 'n' } else { 'g' };
-    let mut connect = String::new();
-    for byte in upstream.connect.iter().flat_map(|connect| connect.bytes()) {
-        // Writing to a String does not fail.
-        let _ = write!(connect, "{byte:02x}");
-    }
-    Uri::builder()
-        .scheme(upstream.target.scheme.as_str())
-        .authority(format!("{guard}{connect}@{}:{}", host_in_uri(&upstream.target.host), upstream.target.port))
-        .path_and_query(path)
-        .build()
-        .map_err(|error| error.to_string())
+/// An address has so long before the next is tried beside it (RFC 8305, section 5).
+const HEAD_START: Duration = Duration::from_millis(250);
+/// Names that are remembered.
+const MOST_NAMES: usize = 4096;
+/// What a proxy answers to CONNECT, at most.
+const PROXY_HEAD: usize = 16 << 10;
+
+/// What was found of names, for everybody.
+#[derive(Debug, Default)]
+pub(crate) struct Resolver {
+    known: Mutex<HashMap<Box<str>, (Instant, Arc<[IpAddr]>)>>,
 }
 
-fn host_in_uri(host: &str) -> String {
-    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
-}
-
-/// (local addresses are allowed, where the socket goes instead)
-fn read_user(uri: &Uri) -> (bool, Option<String>) {
-    let user = uri.authority().and_then(|authority| authority.as_str().split_once('@')).map_or("g", |(user, _)| user);
-    let hex = user.get(1..).unwrap_or_default().as_bytes();
-    let bytes: Option<Vec<u8>> =
-        hex.chunks(2).map(|pair| std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok())).collect();
-    let connect = bytes.and_then(|bytes| String::from_utf8(bytes).ok()).filter(|connect| !connect.is_empty());
-    (user.starts_with('n'), connect)
-}
-
-/// An address that clients must not reach.
-#[derive(Debug, thiserror::Error)]
-#[error("{0} is a local address")]
-pub(crate) struct ForbiddenAddress(pub(crate) IpAddr);
-
-/// The whole way did not come to its end in time.
-#[derive(Debug, thiserror::Error)]
-#[error("no connection within {0:?}")]
-struct ConnectTimeout(Duration);
-
-/// Resolves names and drops the addresses that clients must not reach.
-#[derive(Clone)]
-struct Resolver {
-    local_allowed: bool,
-}
-
-impl Service<Name> for Resolver {
-    type Response = std::vec::IntoIter<SocketAddr>;
-    type Error = BoxError;
-    type Future = Connecting<Self::Response>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, name: Name) -> Self::Future {
-        let local_allowed = self.local_allowed;
-        Box::pin(async move {
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            let first_forbidden = found.iter().map(SocketAddr::ip).find(|address| is_forbidden(*address));
-            let kept: Vec<SocketAddr> = found.into_iter().filter(|address| local_allowed || !is_forbidden(address.ip())).collect();
-            match first_forbidden {
-                Some(address) if kept.is_empty() => Err(ForbiddenAddress(address).into()),
-                _ => Ok(kept.into_iter()),
+impl Resolver {
+    /// The addresses of a name, as the system finds them; remembered for `keep`.
+    pub(crate) async fn resolve(&self, host: &str, keep: Duration) -> io::Result<Arc<[IpAddr]>> {
+        if let Ok(address) = host.parse::<IpAddr>() {
+            return Ok(Arc::from([address]));
+        }
+        if let Some((at, found)) = self.locked().get(host)
+            && at.elapsed() < keep
+        {
+            return Ok(Arc::clone(found));
+        }
+        let mut found: Vec<IpAddr> = Vec::new();
+        for address in tokio::net::lookup_host((host, 0)).await? {
+            if !found.contains(&address.ip()) {
+                found.push(address.ip());
             }
-        })
-    }
-}
-
-/// TCP, by the guarded or the open resolver, to the URI's host or to where its user part says.
-#[derive(Clone)]
-pub(crate) struct Tcp {
-    guarded: HttpConnector<Resolver>,
-    open: HttpConnector<Resolver>,
-}
-
-impl Tcp {
-    fn new() -> Self {
-        let connector = |local_allowed| {
-            let mut connector = HttpConnector::new_with_resolver(Resolver { local_allowed });
-            connector.enforce_http(false);
-            connector.set_nodelay(true);
-            connector.set_keepalive(Some(Duration::from_secs(60)));
-            connector
-        };
-        Self { guarded: connector(false), open: connector(true) }
-    }
-}
-
-impl Service<Uri> for Tcp {
-    type Response = TokioIo<TcpStream>;
-    type Error = BoxError;
-    type Future = Connecting<Self::Response>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let (named, connect) = read_user(&uri);
-        let mut connector = if named { self.open.clone() } else { self.guarded.clone() };
-        Box::pin(async move {
-            let uri = match connect {
-                Some(connect) => Uri::builder().scheme("http").authority(connect).path_and_query("/").build()?,
-                None => uri,
-            };
-            // A literal address is not resolved, so it does not pass the resolver's guard.
-            let literal = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-            if let Ok(address) = literal
-                && !named
-                && is_forbidden(address)
-            {
-                return Err(ForbiddenAddress(address).into());
+        }
+        let found: Arc<[IpAddr]> = interleaved(found).into();
+        if !keep.is_zero() {
+            let mut known = self.locked();
+            if known.len() >= MOST_NAMES {
+                known.retain(|_, (at, _)| at.elapsed() < keep);
             }
-            std::future::poll_fn(|context| connector.poll_ready(context)).await?;
-            Ok(connector.call(uri).await?)
-        })
+            if known.len() < MOST_NAMES {
+                known.insert(host.into(), (Instant::now(), Arc::clone(&found)));
+            }
+        }
+        Ok(found)
+    }
+
+    /// What was known of a name does not hold.
+    fn forget(&self, host: &str) {
+        self.locked().remove(host);
+    }
+
+    fn locked(&self) -> std::sync::MutexGuard<'_, HashMap<Box<str>, (Instant, Arc<[IpAddr]>)>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// TCP and, for https, TLS, within one time-out.
-#[derive(Clone)]
+/// The two families take turns, beginning with the first that the system names (RFC 8305, section 4).
+fn interleaved(found: Vec<IpAddr>) -> Vec<IpAddr> {
+    let v6_first = found.first().is_some_and(IpAddr::is_ipv6);
+    let (first, second): (Vec<IpAddr>, Vec<IpAddr>) = found.into_iter().partition(|address| address.is_ipv6() == v6_first);
+    let (mut first, mut second) = (first.into_iter(), second.into_iter());
+    let mut mixed = Vec::new();
+    loop {
+        let pair = [first.next(), second.next()];
+        if pair.iter().all(Option::is_none) {
+            return mixed;
+        }
+        mixed.extend(pair.into_iter().flatten());
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectError {
+    /// An address that clients must not reach.
+    #[error("{0} is a local address")]
+    Forbidden(IpAddr),
+    /// The network's.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// The proxy's on the way.
+    #[error("the proxy {proxy} answered {answer:?}")]
+    Proxy {
+        /// Its host and port.
+        proxy: String,
+        /// Its status line.
+        answer: String,
+    },
+    /// The whole way did not come to its end in time.
+    #[error("no connection within {0:?}")]
+    Late(Duration),
+}
+
+impl ConnectError {
+    /// For the exchange.
+    fn failure(&self) -> Failure {
+        match self {
+            Self::Forbidden(address) => Failure::Forbidden(address.to_string()),
+            Self::Io(error) => match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+                Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented) => Failure::Tls(error.to_string()),
+                _ => Failure::Connect(error.to_string()),
+            },
+            Self::Proxy { .. } | Self::Late(_) => Failure::Connect(self.to_string()),
+        }
+    }
+}
+
+/// Makes connections, as the settings say.
+#[derive(Clone, Debug)]
 pub(crate) struct Connector {
-    inner: HttpsConnector<Tcp>,
+    /// With ALPN for HTTP/1.1 alone, and for both.
+    tls: [Arc<ClientConfig>; 2],
     timeout: Duration,
+    dns: Duration,
+    egress: EgressSettings,
+    resolver: Arc<Resolver>,
 }
 
 impl Connector {
-    pub(crate) fn new(tls: &Arc<rustls::ClientConfig>, timeout: Duration) -> Self {
-        Self { inner: HttpsConnector::from((Tcp::new(), Arc::clone(tls))), timeout }
+    pub(crate) fn new(tls: &Arc<ClientConfig>, settings: &EngineSettings, resolver: &Arc<Resolver>) -> Self {
+        let speaking = |protocols: &[&[u8]]| {
+            let mut config = ClientConfig::clone(tls);
+            config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+            Arc::new(config)
+        };
+        Self {
+            tls: [Arc::clone(tls), speaking(&[b"h2", b"http/1.1"])],
+            timeout: settings.timeouts.connect,
+            dns: settings.timeouts.dns,
+            egress: settings.egress.clone(),
+            resolver: Arc::clone(resolver),
+        }
+    }
+
+    /// TCP and, for https, TLS. `http2`: ALPN offers it.
+    pub(crate) async fn connect(&self, upstream: &Upstream, http2: bool) -> Result<Stream, Failure> {
+        let connecting = async {
+            let socket = self.socket(upstream).await?;
+            if upstream.target.scheme == Scheme::Http {
+                return Ok(Stream::new(socket));
+            }
+            let name = ServerName::try_from(upstream.target.host.clone()).map_err(io::Error::other)?;
+            let [http1, both] = &self.tls;
+            Ok(Stream::connect(socket, Arc::clone(if http2 { both } else { http1 }), name).await?)
+        };
+        let late = |_| Err(ConnectError::Late(self.timeout));
+        let connected: Result<Stream, ConnectError> = tokio::time::timeout(self.timeout, connecting).await.unwrap_or_else(late);
+        connected.map_err(|error| error.failure())
+    }
+
+    /// Bytes to a target that is not looked into.
+    pub(crate) async fn tunnel(&self, target: &Target, local_allowed: bool) -> Result<Stream, ConnectError> {
+        let upstream = Upstream { target: target.clone(), connect: None, named: local_allowed };
+        let late = |_| Err(ConnectError::Late(self.timeout));
+        tokio::time::timeout(self.timeout, self.socket(&upstream)).await.unwrap_or_else(late).map(Stream::new)
+    }
+
+    async fn socket(&self, upstream: &Upstream) -> Result<Socket, ConnectError> {
+        let target = &upstream.target;
+        let (host, port) = match upstream.connect.as_deref().and_then(|connect| connect.rsplit_once(':')) {
+            Some((host, port)) => {
+                (host.trim_start_matches('[').trim_end_matches(']'), port.parse().map_err(|_| io::Error::other("its port is no number"))?)
+            }
+            None => (target.host.as_str(), target.port),
+        };
+        if let Some(proxy) = self.egress.proxy_for(host) {
+            // The proxy resolves names; an address it is told to take is looked at here.
+            if let Ok(address) = host.parse::<IpAddr>()
+                && !upstream.named
+                && is_forbidden(address)
+            {
+                return Err(ConnectError::Forbidden(address));
+            }
+            let stream = self.tcp(&proxy.host, proxy.port, true).await?;
+            return through(stream, proxy, host, port).await;
+        }
+        Ok(self.tcp(host, port, upstream.named).await?.into())
+    }
+
+    /// A TCP connection to the first address that takes it. `local_allowed`: a loopback or link-local one, too.
+    pub(crate) async fn tcp(&self, host: &str, port: u16, local_allowed: bool) -> Result<TcpStream, ConnectError> {
+        let found = self.resolver.resolve(host, self.dns).await?;
+        let allowed: Vec<SocketAddr> = found
+            .iter()
+            .filter(|address| local_allowed || !is_forbidden(**address))
+            .map(|address| SocketAddr::new(*address, port))
+            .collect();
+        if let (Some(address), true) = (found.first(), allowed.is_empty()) {
+            return Err(ConnectError::Forbidden(*address));
+        }
+        let connected = first_of(&allowed).await;
+        if connected.is_err() {
+            self.resolver.forget(host);
+        }
+        let stream = connected?;
+        let _ = stream.set_nodelay(true);
+        let keep_alive = socket2::TcpKeepalive::new().with_time(Duration::from_secs(60));
+        let _ = socket2::SockRef::from(&stream).set_tcp_keepalive(&keep_alive);
+        Ok(stream)
     }
 }
 
-impl Service<Uri> for Connector {
-    type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
-    type Error = BoxError;
-    type Future = Connecting<Self::Response>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let connecting = self.inner.call(uri);
-        let timeout = self.timeout;
-        Box::pin(async move { tokio::time::timeout(timeout, connecting).await.unwrap_or_else(|_| Err(ConnectTimeout(timeout).into())) })
+/// Happy eyeballs (RFC 8305): each address has a head start over the next, and the first connection counts.
+async fn first_of(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
+    let mut waiting = addresses.iter();
+    let mut under_way = FuturesUnordered::new();
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    let Some(first) = waiting.next() else { return Err(last) };
+    under_way.push(TcpStream::connect(*first));
+    loop {
+        let head_start = tokio::time::sleep(HEAD_START);
+        tokio::select! {
+            biased;
+            done = under_way.next() => match done {
+                Some(Ok(stream)) => return Ok(stream),
+                Some(Err(error)) => last = error,
+                None => return Err(last),
+            },
+            () = head_start, if waiting.len() > 0 => {}
+        }
+        match waiting.next() {
+            Some(next) => under_way.push(TcpStream::connect(*next)),
+            None if under_way.is_empty() => return Err(last),
+            None => {}
+        }
     }
 }
 
-/// What went wrong, from the chain of causes that the pool's client gives.
-pub(crate) fn failure_of(error: &hyper_util::client::legacy::Error) -> Failure {
-    let mut causes = Vec::new();
-    let mut next: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(error);
-    while let Some(cause) = next {
-        if let Some(ForbiddenAddress(address)) = cause.downcast_ref() {
-            return Failure::Forbidden(address.to_string());
-        }
-        if let Some(body) = cause.downcast_ref::<crate::body::BodyError>() {
-            return body.failure();
-        }
-        if let Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented) = cause.downcast_ref() {
-            return Failure::Tls(cause.to_string());
-        }
-        causes.push(cause.to_string());
-        // io::Error's own source() leaves its payload out.
-        let payload = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        next = payload.map(|payload| payload as &(dyn std::error::Error + 'static)).or_else(|| cause.source());
+/// CONNECT through a proxy on the way.
+async fn through(mut stream: TcpStream, proxy: &sigward_gateway::settings::Proxy, host: &str, port: u16) -> Result<Socket, ConnectError> {
+    let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+    let mut head = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n");
+    if let Some(authorization) = &proxy.authorization {
+        head.push_str("Proxy-Authorization: ");
+        head.push_str(authorization.expose());
+        head.push_str("\r\n");
     }
-    causes.dedup();
-    let why = if causes.is_empty() { error.to_string() } else { causes.join(": ") };
-    if error.is_connect() { Failure::Connect(why) } else { Failure::Broken(why) }
+    head.push_str("\r\n");
+    stream.write_all(head.as_bytes()).await?;
+    let mut answer = BytesMut::new();
+    loop {
+        if stream.read_buf(&mut answer).await? == 0 || answer.len() > PROXY_HEAD {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the proxy did not answer CONNECT").into());
+        }
+        if let Some(end) = memchr::memmem::find(&answer, b"\r\n\r\n") {
+            let line = answer.get(..end).unwrap_or_default().split(|byte| *byte == b'\r').next().unwrap_or_default();
+            let line = String::from_utf8_lossy(line).into_owned();
+            if line.split(' ').nth(1).is_none_or(|status| !status.starts_with('2')) {
+                return Err(ConnectError::Proxy { proxy: format!("{}:{}", proxy.host, proxy.port), answer: line });
+            }
+            // Nothing but the tunnel's may follow, and in TLS the client speaks first.
+            return if answer.len() == end + 4 { Ok(stream.into()) } else { Err(io::Error::other("the proxy sent more than its answer").into()) };
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sigward_gateway::{Scheme, Target};
 
     #[test]
-    fn the_user_part_carries_what_the_pool_must_tell_apart() {
-        let target = Target::new(Scheme::Https, "s3.amazonaws.com", 443).unwrap();
-        let mut upstream = Upstream { target, connect: Some("[::1]:8443".into()), named: true };
-        let uri = pool_uri(&upstream, "/k?x=1").unwrap();
-        assert_eq!(uri.host(), Some("s3.amazonaws.com"));
-        assert_eq!(read_user(&uri), (true, Some("[::1]:8443".to_owned())));
-        assert_eq!(uri.path_and_query().unwrap(), "/k?x=1");
-        upstream.connect = None;
-        upstream.named = false;
-        assert_eq!(read_user(&pool_uri(&upstream, "/").unwrap()), (false, None));
-        assert_eq!(read_user(&"https://a.test/".parse().unwrap()), (false, None));
+    fn address_families_take_turns() {
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        let found = ["::2", "::3", "::4", "10.0.0.1"].map(address).to_vec();
+        assert_eq!(interleaved(found), ["::2", "10.0.0.1", "::3", "::4"].map(address));
+        assert_eq!(interleaved(Vec::new()), Vec::<IpAddr>::new());
+    }
+
+    #[tokio::test]
+    async fn an_address_that_does_not_answer_does_not_hold_up_the_next() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let good = listener.local_addr().unwrap();
+        // A port that nobody has: refused at once.
+        let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        assert_eq!(first_of(&[closed, good]).await.unwrap().peer_addr().unwrap(), good);
+        assert!(first_of(&[closed]).await.is_err());
+        assert!(first_of(&[]).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn names_are_remembered_and_forgotten() {
+        let resolver = Resolver::default();
+        let keep = Duration::from_secs(60);
+        let found = resolver.resolve("localhost", keep).await.unwrap();
+        assert!(Arc::ptr_eq(&found, &resolver.resolve("localhost", keep).await.unwrap()));
+        resolver.forget("localhost");
+        assert!(!Arc::ptr_eq(&found, &resolver.resolve("localhost", keep).await.unwrap()));
+        assert!(resolver.resolve("does-not-exist.invalid", keep).await.is_err());
     }
 }

@@ -4,44 +4,48 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Request, Response, StatusCode, header};
-use http_body::{Body as _, Frame};
-use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
+use http::uri::{Authority, Scheme as UriScheme};
+use http::{HeaderMap, Request, Response, StatusCode, Uri, header};
+use http_body::Body as _;
+use http_body_util::BodyExt;
+use hyper::client::conn::http2::SendRequest;
 use sigward_gateway::judge::CODE_PREFIX;
-use sigward_gateway::{BodyPlan, BodySize, Event, Exchange, Failure, Identities, Keep, Moment, Outgoing, Record, RequestHead, Step};
+use sigward_gateway::settings::Http2;
+use sigward_gateway::{
+    BodyPlan, BodySize, Event, Exchange, Failure, Identities, Keep, Moment, Outgoing, Record, Refusal, RequestHead, Step, Upstream, Wrap,
+};
 
-use crate::Client;
 use crate::body::{BodyError, Inbound, Next, Outbound, Progress, Read, SharedInbound, Spool, next_piece, read_up_to};
-use crate::connect::{failure_of, pool_uri};
-use crate::shared::{Shared, unix_seconds};
+pub use crate::h1::client::AnswerBody;
+use crate::h1::client::{NoAnswer, Request as Http1Request, Waits, exchange};
+use crate::net::Stream;
+use crate::pool::{Place, Pool, Way};
+use crate::shared::{Held, Shared, unix_seconds};
 use crate::wrap::unwrapped;
-
-/// The body of an answer.
-pub type AnswerBody = http_body_util::combinators::UnsyncBoxBody<Bytes, AnswerError>;
 
 /// An answer that broke off.
 #[derive(Debug, thiserror::Error)]
 pub enum AnswerError {
     /// The upstream's connection.
     #[error("the upstream's answer broke off: {0}")]
-    Broken(#[from] hyper::Error),
+    Broken(String),
     /// No byte came in time.
     #[error("the upstream sent nothing for {0:?}")]
     Idle(Duration),
 }
 
 /// What the client gets.
-#[derive(Debug)]
 pub struct Answer {
     /// Head and body; hop-by-hop headers are gone.
     pub response: Response<AnswerBody>,
     /// For the operator.
     pub record: Record,
     /// With status 101: the bytes that follow.
-    pub upgrade: Option<OnUpgrade>,
+    pub(crate) upgrade: Option<Stream>,
 }
+
+/// Told of each informational answer (1xx) that comes before the answer.
+pub(crate) type Informed<'a> = &'a mut (dyn FnMut(StatusCode, &HeaderMap) + Send);
 
 /// What was read of the body so far.
 enum Kept {
@@ -50,40 +54,54 @@ enum Kept {
 }
 
 struct Driver<'a> {
-    shared: &'a Shared,
-    client: &'a Client,
+    shared: &'a Arc<Shared>,
+    pool: &'a Arc<Pool>,
     exchange: Exchange,
     inbound: Option<SharedInbound>,
     size: BodySize,
     kept: Kept,
+    /// Its part of what may be held in memory.
+    held: Option<Held>,
     /// What followed what was read whole.
     trailers: Option<HeaderMap>,
-    answer: Option<Response<Incoming>>,
+    answer: Option<Response<AnswerBody>>,
     prefix: Bytes,
+    informed: Option<Informed<'a>>,
 }
 
 /// Serves one request. Dropping the future stops it at once: nothing more is sent.
-pub(crate) async fn drive(shared: &Shared, client: &Client, head: RequestHead, body: Inbound) -> Answer {
+pub(crate) async fn drive<'a>(
+    shared: &'a Arc<Shared>,
+    pool: &'a Arc<Pool>,
+    head: RequestHead,
+    body: Inbound,
+    informed: Option<Informed<'a>>,
+) -> Answer {
     let exchange = Exchange::new(shared.config.load_full(), shared.next_seed());
     let mut driver = Driver {
         shared,
-        client,
+        pool,
         exchange,
         size: head.body,
         inbound: Some(Arc::new(std::sync::Mutex::new(body))),
         kept: Kept::Memory(Bytes::new()),
+        held: None,
         trailers: None,
         answer: None,
         prefix: Bytes::new(),
+        informed,
     };
     let mut step = driver.tell(Event::Head(head));
+    if driver.is_overloaded() {
+        step = driver.overloaded("limits.in_flight requests are under way");
+    }
     loop {
         step = match step {
             Step::Reply(response) => {
                 let (mut head, body) = response.into_parts();
                 tell_attempts(&mut head.headers, driver.exchange.record());
-                let body = Full::new(body).map_err(|never| match never {}).boxed_unsync();
-                return Answer { response: Response::from_parts(head, body), record: driver.exchange.into_record(), upgrade: None };
+                let response = Response::from_parts(head, AnswerBody::whole(body));
+                return Answer { response, record: driver.exchange.into_record(), upgrade: None };
             }
             Step::Deliver => return driver.deliver(),
             other => driver.carry_out(other).await,
@@ -150,13 +168,36 @@ impl Driver<'_> {
         }
     }
 
+    fn is_overloaded(&self) -> bool {
+        let most = self.exchange.config().settings.limits.in_flight;
+        usize::try_from(self.shared.metrics.in_flight.get()).unwrap_or_default() > most
+    }
+
+    fn overloaded(&mut self, why: &str) -> Step {
+        self.shared.metrics.overloaded.inc();
+        let refusal = Refusal::sigward(
+            503,
+            "overloaded",
+            format!("{why}: sigward serves no more at once."),
+            "Try again; raise limits.in_flight or limits.held_bytes if memory allows it, or run more of it.",
+        );
+        self.exchange.refuse(&refusal.after(Duration::from_secs(1)))
+    }
+
     async fn hold(&mut self, limit: u64) -> Step {
-        let idle = self.exchange.config().settings.timeouts.idle;
+        let settings = &self.exchange.config().settings;
+        let (idle, most) = (settings.timeouts.idle, settings.limits.held_bytes);
+        let expected = if let BodySize::Known(length) = self.size { length } else { LIKELY };
+        let Some(mut held) = Held::reserve(self.shared, expected.min(limit), most) else {
+            return self.overloaded("limits.held_bytes of bodies are held in memory");
+        };
         let Some(mut body) = self.take_inbound() else { return self.tell(Event::Body { bytes: b"", last: true, trailers: None }) };
         let read = read_up_to(&mut body, limit, idle).await;
         self.put_back(body);
         match read {
             Ok(Read { bytes, last, trailers }) => {
+                held.settle(bytes.len() as u64);
+                self.held = Some(held);
                 self.kept = Kept::Memory(bytes.clone());
                 if last {
                     self.size = BodySize::Known(bytes.len() as u64);
@@ -208,77 +249,96 @@ impl Driver<'_> {
     }
 
     async fn send(&mut self, outgoing: Outgoing) -> Step {
-        let progress = Progress::new();
         if let Some(edited) = outgoing.edited {
             self.kept = Kept::Memory(edited);
         }
         let body = match (outgoing.body, &self.kept) {
-            (BodyPlan::Empty, _) => Outbound::empty(Arc::clone(&progress)),
-            (BodyPlan::Kept, Kept::Memory(bytes)) => Outbound::held(bytes.clone(), Arc::clone(&progress)),
-            (BodyPlan::Kept, Kept::Spool(spool)) => Outbound::spooled(spool.clone(), Arc::clone(&progress)),
+            (BodyPlan::Empty, _) => Outbound::empty(),
+            (BodyPlan::Kept, Kept::Memory(bytes)) => Outbound::held(bytes.clone()),
+            (BodyPlan::Kept, Kept::Spool(spool)) => Outbound::spooled(spool.clone()),
             (BodyPlan::Stream, kept) => {
                 let first = if let Kept::Memory(bytes) = kept { bytes.clone() } else { Bytes::new() };
                 let length = if let BodySize::Known(length) = self.size { Some(length) } else { None };
                 match &self.inbound {
-                    Some(rest) => Outbound::stream(first, Arc::clone(rest), length, Arc::clone(&progress)),
-                    None => Outbound::held(first, Arc::clone(&progress)),
+                    Some(rest) => Outbound::stream(first, Arc::clone(rest), length),
+                    None => Outbound::held(first),
                 }
             }
+        };
+        let http2 = match self.exchange.config().settings.egress.http2 {
+            Http2::Always => outgoing.upgrade.is_none(),
+            Http2::Auto => matches!(outgoing.wrap, Some(Wrap::Events { .. })),
+            Http2::Never => false,
         };
         let body = match outgoing.wrap {
             Some(wrap) => body.wrapped(wrap, self.trailers.clone()),
             None => body,
         };
-        let uri = match pool_uri(&outgoing.upstream, &outgoing.path) {
-            Ok(uri) => uri,
-            Err(why) => return self.tell(Event::Failed(Failure::Body(format!("its target is not one that can be sent: {why}")))),
-        };
-        let mut request = Request::new(body);
-        *request.method_mut() = outgoing.method;
-        *request.uri_mut() = uri;
-        *request.headers_mut() = outgoing.headers;
+        let mut headers = outgoing.headers;
         if let Some(upgrade) = outgoing.upgrade {
-            request.headers_mut().insert(header::CONNECTION, http::HeaderValue::from_static("upgrade"));
-            request.headers_mut().insert(header::UPGRADE, upgrade);
+            headers.insert(header::CONNECTION, http::HeaderValue::from_static("upgrade"));
+            headers.insert(header::UPGRADE, upgrade);
         }
-        let failure = tokio::select! {
-            biased;
-            result = self.client.request(request) => match result {
-                Ok(response) => {
-                    let (status, headers) = (response.status().as_u16(), response.headers().clone());
-                    self.answer = Some(response);
-                    return self.tell(Event::Response { status, headers: &headers });
-                }
-                Err(error) => failure_of(&error),
-            },
-            () = self.out_of_time(&progress) => Failure::HeadTimeout,
-        };
-        self.tell(Event::Failed(failure))
+        let request = Http1Request { method: outgoing.method, path: outgoing.path, headers, body };
+        match self.exchanged(request, &outgoing.upstream, http2).await {
+            Ok(answer) => {
+                let status = answer.status().as_u16();
+                let answer = self.answer.insert(answer);
+                let identities: Arc<Identities> = self.shared.identities.load_full();
+                self.exchange.on(Event::Response { status, headers: answer.headers() }, &self.shared.moment(&identities))
+            }
+            Err(failure) => self.tell(Event::Failed(failure)),
+        }
     }
 
-    /// Ends when the attempt has lasted too long: idle while the request is on its way, then the head's time-out, and the total.
-    async fn out_of_time(&self, progress: &Progress) {
+    /// One attempt, on a connection that waits for one or on a new one.
+    async fn exchanged(&mut self, request: Http1Request, upstream: &Upstream, http2: bool) -> Result<Response<AnswerBody>, Failure> {
         let timeouts = &self.exchange.config().settings.timeouts;
-        let total = self.exchange.deadline().map(|deadline| self.shared.started + deadline);
-        // A connection that is being made has its own time-out; until the first byte moves, it counts too.
-        let idle = timeouts.idle + timeouts.connect;
+        let until = self.exchange.deadline().and_then(|deadline| self.shared.started.checked_add(deadline));
+        let waits = Waits { idle: timeouts.idle, head: timeouts.head, until };
+        let mut way = in_time(until, self.pool.way(upstream, http2)).await?;
+        let mut request = request;
         loop {
-            let deadline = progress.deadline(idle, timeouts.head);
-            let deadline = total.map_or(deadline, |total| total.min(deadline));
-            if Instant::now() >= deadline {
-                return;
+            let (connection, place) = match way {
+                Way::Http2(sender) => return over_http2(sender, request, upstream, waits).await,
+                Way::Http1(connection, place) => (connection, place),
+            };
+            match self.over_http1(connection, request, waits, place).await {
+                Ok(answer) => return Ok(answer),
+                // It was closed while it lay idle, and the request has not been seen: another connection takes it as it is.
+                Err(NoAnswer { stale: true, request: Some(again), .. }) => request = *again,
+                Err(NoAnswer { failure, .. }) => return Err(failure),
             }
-            tokio::time::sleep_until(deadline.into()).await;
+            way = in_time(until, self.pool.fresh(upstream, http2)).await?;
         }
+    }
+
+    async fn over_http1(
+        &mut self,
+        connection: crate::h1::client::Connection,
+        request: Http1Request,
+        waits: Waits,
+        place: Place,
+    ) -> Result<Response<AnswerBody>, NoAnswer> {
+        let informed = self.informed.as_mut().map(|informed| &mut **informed as Informed<'_>);
+        let answer = exchange(connection, request, waits, place, informed).await?;
+        let mut response = Response::new(answer.body);
+        *response.status_mut() = answer.status;
+        *response.headers_mut() = answer.headers;
+        Ok(response)
     }
 
     async fn read_code(&mut self, limit: usize) -> Bytes {
-        let idle = self.exchange.config().settings.timeouts.idle;
         let Some(answer) = self.answer.as_mut() else { return Bytes::new() };
+        if answer.body().length().is_some_and(|length| length <= limit as u64)
+            && let Some(whole) = answer.body_mut().take_whole()
+        {
+            return whole;
+        }
         let mut prefix = BytesMut::new();
         while prefix.len() < limit.min(CODE_PREFIX) {
-            match tokio::time::timeout(idle, answer.body_mut().frame()).await {
-                Ok(Some(Ok(frame))) => prefix.extend(frame.into_data().ok()),
+            match answer.body_mut().frame().await {
+                Some(Ok(frame)) => prefix.extend(frame.into_data().ok()),
                 _ => break,
             }
         }
@@ -286,23 +346,86 @@ impl Driver<'_> {
     }
 
     fn deliver(mut self) -> Answer {
-        let idle = self.exchange.config().settings.timeouts.idle;
-        let Some(mut answer) = self.answer.take() else {
-            let mut response = Response::new(
-                Full::new(Bytes::from_static(b"sigward: no answer to deliver\n")).map_err(|never| match never {}).boxed_unsync(),
-            );
+        let Some(answer) = self.answer.take() else {
+            let mut response = Response::new(AnswerBody::whole(Bytes::from_static(b"sigward: no answer to deliver\n")));
             *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
             response.headers_mut().insert("x-sigward-error", http::HeaderValue::from_static("internal"));
             return Answer { response, record: self.exchange.into_record(), upgrade: None };
         };
-        let upgrade = (answer.status() == StatusCode::SWITCHING_PROTOCOLS).then(|| hyper::upgrade::on(&mut answer));
-        let (mut head, body) = answer.into_parts();
-        if upgrade.is_none() {
-            sigward_gateway::admit::remove_hop_by_hop(&mut head.headers);
+        let (mut head, mut body) = answer.into_parts();
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            let upgrade = body.into_stream();
+            tell_attempts(&mut head.headers, self.exchange.record());
+            return Answer { response: Response::from_parts(head, AnswerBody::empty()), record: self.exchange.into_record(), upgrade };
         }
+        sigward_gateway::admit::remove_hop_by_hop(&mut head.headers);
         tell_attempts(&mut head.headers, self.exchange.record());
-        let body = answer_body(self.prefix, body, idle);
-        Answer { response: Response::from_parts(head, body), record: self.exchange.into_record(), upgrade }
+        body.put_back(self.prefix);
+        Answer { response: Response::from_parts(head, body), record: self.exchange.into_record(), upgrade: None }
+    }
+}
+
+/// A body of unknown length takes so much of what may be held, until it is known.
+const LIKELY: u64 = 64 << 10;
+
+async fn in_time<T>(until: Option<Instant>, way: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    match until {
+        Some(until) => tokio::time::timeout_at(until.into(), way).await.unwrap_or(Err(Failure::HeadTimeout)),
+        None => way.await,
+    }
+}
+
+/// One stream of a connection that many requests share.
+async fn over_http2(
+    mut sender: SendRequest<Outbound>,
+    request: Http1Request,
+    upstream: &Upstream,
+    waits: Waits,
+) -> Result<Response<AnswerBody>, Failure> {
+    let progress = Progress::new();
+    let Http1Request { method, path, mut headers, body } = request;
+    headers.remove(header::HOST);
+    let authority: Authority = upstream.target.authority().parse().map_err(|_| Failure::Body("its host cannot be sent".into()))?;
+    let uri = Uri::builder().scheme(UriScheme::HTTPS).authority(authority).path_and_query(path).build();
+    let uri = uri.map_err(|why| Failure::Body(format!("its target is not one that can be sent: {why}")))?;
+    let mut sent = Request::new(body.watched(Arc::clone(&progress)));
+    *sent.method_mut() = method;
+    *sent.uri_mut() = uri;
+    *sent.headers_mut() = headers;
+    let answered = async {
+        sender.ready().await.map_err(|error| Failure::Connect(error.to_string()))?;
+        sender.send_request(sent).await.map_err(|error| failure_of(&error))
+    };
+    tokio::select! {
+        biased;
+        answered = answered => answered.map(|response| response.map(|incoming| AnswerBody::http2(incoming, waits.idle))),
+        () = out_of_time(&progress, waits) => Err(Failure::HeadTimeout),
+    }
+}
+
+/// What went wrong, from the chain of causes.
+fn failure_of(error: &hyper::Error) -> Failure {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(error);
+    let mut why = error.to_string();
+    while let Some(cause) = next {
+        if let Some(body) = cause.downcast_ref::<BodyError>() {
+            return body.failure();
+        }
+        why = cause.to_string();
+        next = cause.source();
+    }
+    if error.is_canceled() { Failure::Connect(why) } else { Failure::Broken(why) }
+}
+
+/// Ends when the attempt has lasted too long: idle while the request is on its way, then the head's time-out, and the total.
+async fn out_of_time(progress: &Progress, waits: Waits) {
+    loop {
+        let deadline = progress.deadline(waits.idle, waits.head);
+        let deadline = waits.until.map_or(deadline, |until| until.min(deadline));
+        if Instant::now() >= deadline {
+            return;
+        }
+        tokio::time::sleep_until(deadline.into()).await;
     }
 }
 
@@ -312,25 +435,6 @@ fn tell_attempts(headers: &mut http::HeaderMap, record: &Record) {
     if attempts > 0 {
         headers.insert("x-sigward-attempts", http::HeaderValue::from(attempts));
     }
-}
-
-/// What was read for its code comes first; then each frame must come within `idle`.
-fn answer_body(prefix: Bytes, body: Incoming, idle: Duration) -> AnswerBody {
-    if prefix.is_empty() && body.is_end_stream() {
-        return http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync();
-    }
-    let first = Some(prefix).filter(|prefix| !prefix.is_empty());
-    let frames = futures_util::stream::unfold((first, body), move |(mut first, mut body)| async move {
-        if let Some(first) = first.take() {
-            return Some((Ok(Frame::data(first)), (None, body)));
-        }
-        match tokio::time::timeout(idle, body.frame()).await {
-            Ok(None) => None,
-            Ok(Some(frame)) => Some((frame.map_err(AnswerError::from), (None, body))),
-            Err(_) => Some((Err(AnswerError::Idle(idle)), (None, body))),
-        }
-    });
-    StreamBody::new(frames).boxed_unsync()
 }
 
 impl Shared {

@@ -15,10 +15,11 @@ use sigward_gateway::{Record, RequestHead};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 
-use crate::Client;
 use crate::body::{BodyError, Inbound};
 use crate::drive::{Answer, AnswerBody, drive};
+use crate::net::Stream;
 use crate::outbox::OutboxEvent;
+use crate::pool::Pool;
 use crate::shared::Shared;
 
 /// More than this in the upload queue: the front should stop.
@@ -196,7 +197,7 @@ impl Drop for UnderWay {
 pub(crate) fn start(
     shared: &Arc<Shared>,
     runtime: &tokio::runtime::Handle,
-    client: &Client,
+    pool: &Arc<Pool>,
     id: u64,
     head: RequestHead,
     body: Option<Bytes>,
@@ -206,15 +207,15 @@ pub(crate) fn start(
     let inbound: Inbound = match body {
         Some(body) => {
             queue.lock().unwrap_or_else(PoisonError::into_inner).ended = true;
-            http_body_util::Full::new(body).map_err(|never| match never {}).boxed_unsync()
+            Inbound::Whole(body)
         }
-        None => Upload { job: id, queue: Arc::clone(&queue), shared: Arc::clone(shared) }.boxed_unsync(),
+        None => Inbound::Other(Upload { job: id, queue: Arc::clone(&queue), shared: Arc::clone(shared) }.boxed_unsync()),
     };
     let task = {
-        let (shared, client, queue, credit) = (Arc::clone(shared), client.clone(), Arc::clone(&queue), Arc::clone(&credit));
+        let (shared, pool, queue, credit) = (Arc::clone(shared), Arc::clone(pool), Arc::clone(&queue), Arc::clone(&credit));
         let mut under_way = UnderWay::new(Some(id), &shared);
         async move {
-            let answer = drive(&shared, &client, head, inbound).await;
+            let answer = drive(&shared, &pool, head, inbound, None).await;
             under_way.tell(&answer.record);
             tell(id, &shared, &queue, &credit, answer).await;
         }
@@ -228,20 +229,20 @@ async fn tell(job: u64, shared: &Arc<Shared>, queue: &Arc<Mutex<Queue>>, credit:
     let Answer { response, record, upgrade } = answer;
     let (head, mut body) = response.into_parts();
     let (status, headers) = (head.status, head.headers);
-    let length = body.size_hint().exact().or_else(|| content_length(&headers));
+    let length = body.length().or_else(|| content_length(&headers));
     let outbox = &shared.outbox;
     let respond = |data, end| outbox.push(OutboxEvent::Response { job, status, headers, data, end, record: Box::new(record) });
     if let Some(upgrade) = upgrade {
         // What the front queues from here on is the tunnel's. Before it is told, or its first bytes are lost.
         queue.lock().unwrap_or_else(PoisonError::into_inner).ended = false;
         respond(Bytes::new(), false);
-        return match upgrade.await {
-            Ok(upgraded) => tunnel(job, shared, queue, credit, upgraded).await,
-            Err(error) => outbox.push(OutboxEvent::Failed { job, message: format!("the upgrade failed: {error}") }),
-        };
+        return tunnel(job, shared, queue, credit, upgrade).await;
     }
     if body.is_end_stream() {
         return respond(Bytes::new(), true);
+    }
+    if let Some(whole) = body.take_whole() {
+        return respond(whole, true);
     }
     if length.is_some_and(|length| length <= WHOLE) {
         let mut whole = Vec::new();
@@ -285,8 +286,8 @@ async fn stream(job: u64, shared: &Arc<Shared>, credit: &Credit, mut body: Answe
 }
 
 /// Bytes both ways after `101 Switching Protocols`, until either side ends.
-async fn tunnel(job: u64, shared: &Arc<Shared>, queue: &Arc<Mutex<Queue>>, credit: &Credit, upgraded: hyper::upgrade::Upgraded) {
-    let (mut reader, mut writer) = tokio::io::split(hyper_util::rt::TokioIo::new(upgraded));
+async fn tunnel(job: u64, shared: &Arc<Shared>, queue: &Arc<Mutex<Queue>>, credit: &Credit, upgraded: Stream) {
+    let (mut reader, mut writer) = tokio::io::split(upgraded);
     let mut upload = Upload { job, queue: Arc::clone(queue), shared: Arc::clone(shared) };
     let up = async {
         while let Some(Ok(frame)) = upload.frame().await {

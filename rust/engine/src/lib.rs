@@ -5,14 +5,18 @@
 //! [`Engine`] is for fronts that talk by messages (mitmproxy's, in Python): [`Engine::submit`] in, [`Engine::poll`] out.
 
 mod admin;
+mod alarm;
 pub mod body;
 mod connect;
 pub mod drive;
 mod fleet;
+mod h1;
 pub mod job;
 mod metrics;
 mod native;
+mod net;
 pub mod outbox;
+mod pool;
 mod shared;
 mod tls;
 mod wrap;
@@ -24,7 +28,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use sigward_gateway::client::MASTER;
 use sigward_gateway::knowledge::Knowledge;
 use sigward_gateway::settings::{ClientsSettings, EngineSettings, TlsSettings};
@@ -32,14 +35,14 @@ use sigward_gateway::{Clients, Config, Live, RequestHead};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
+pub use h1::head::legal_target;
 pub use job::Job;
 pub use native::Kind;
 pub use outbox::OutboxEvent;
 pub use shared::credentials;
 
+use pool::Pool;
 use shared::Shared;
-
-pub(crate) type Client = hyper_util::client::legacy::Client<connect::Connector, body::Outbound>;
 
 /// See the module.
 #[derive(Debug)]
@@ -55,7 +58,7 @@ pub struct Engine {
 #[derive(Debug)]
 struct Worker {
     runtime: tokio::runtime::Handle,
-    client: Arc<arc_swap::ArcSwap<Client>>,
+    pool: Arc<arc_swap::ArcSwap<Pool>>,
 }
 
 /// Checks the settings, with the table that they name.
@@ -118,10 +121,9 @@ impl Engine {
                 .build()
                 .map_err(|error| format!("threads: no runtime: {error}"))?;
             let config = shared.config.load();
-            workers.push(Worker {
-                runtime: runtime.handle().clone(),
-                client: Arc::new(arc_swap::ArcSwap::from_pointee(client(&tls, &config.settings))),
-            });
+            let pool = pool(&tls, &config.settings, &shared);
+            runtime.spawn(pool::sweep(Arc::downgrade(&pool)));
+            workers.push(Worker { runtime: runtime.handle().clone(), pool: Arc::new(arc_swap::ArcSwap::new(pool)) });
             let mut stopped = stop.subscribe();
             if number == 0 {
                 runtime.spawn(shared::pace(Arc::clone(&shared)));
@@ -148,7 +150,9 @@ impl Engine {
         let tls = tls::client_config(tls)?;
         let config = config(settings, Arc::clone(&self.shared.config.load().live))?;
         for worker in &self.workers {
-            worker.client.store(Arc::new(client(&tls, &config.settings)));
+            let pool = pool(&tls, &config.settings, &self.shared);
+            worker.runtime.spawn(pool::sweep(Arc::downgrade(&pool)));
+            worker.pool.store(pool);
         }
         self.shared.config.store(Arc::new(config));
         Ok(())
@@ -163,7 +167,7 @@ impl Engine {
         }
         let id = self.jobs.fetch_add(1, Ordering::Relaxed);
         let worker = self.workers.get(usize::try_from(id).unwrap_or(0) % self.workers.len().max(1))?;
-        Some(job::start(&self.shared, &worker.runtime, &worker.client.load(), id, head, body))
+        Some(job::start(&self.shared, &worker.runtime, &worker.pool.load(), id, head, body))
     }
 
     /// All that there is to tell. Never blocks.
@@ -196,14 +200,15 @@ impl Engine {
         self.native.load_authority(path)
     }
 
-    /// Starts a listener of the native front on every worker; returns where it is bound.
-    pub fn listen(&self, address: SocketAddr, kind: &Kind) -> std::io::Result<SocketAddr> {
+    /// Starts a listener of the native front on every worker. `address`: `HOST:PORT`, or `unix:/path`. Returns where it is bound: host and
+    /// port; of a unix socket `unix:/path`, and 0.
+    pub fn listen(&self, address: &str, kind: &Kind) -> std::io::Result<(String, u16)> {
         let sockets = native::bind(address, self.workers.len())?;
-        let bound = sockets.first().map_or(Ok(address), std::net::TcpListener::local_addr)?;
+        let bound = sockets.first().map_or_else(|| Err(std::io::Error::other("the engine has no thread")), native::Bound::address)?;
         for (socket, worker) in sockets.into_iter().zip(&self.workers) {
             let front = native::Front {
                 shared: Arc::clone(&self.shared),
-                client: Arc::clone(&worker.client),
+                pool: Arc::clone(&worker.pool),
                 native: Arc::clone(&self.native),
                 kind: kind.clone(),
             };
@@ -289,11 +294,6 @@ fn normal(host: &str) -> String {
     host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
 }
 
-fn client(tls: &Arc<rustls::ClientConfig>, settings: &EngineSettings) -> Client {
-    hyper_util::client::legacy::Client::builder(TokioExecutor::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(settings.timeouts.pool_idle)
-        .timer(TokioTimer::new())
-        .set_host(false)
-        .build(connect::Connector::new(tls, settings.timeouts.connect))
+fn pool(tls: &Arc<rustls::ClientConfig>, settings: &EngineSettings, shared: &Shared) -> Arc<Pool> {
+    Pool::new(connect::Connector::new(tls, settings, &shared.resolver), settings.timeouts.pool_idle)
 }

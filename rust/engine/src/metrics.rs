@@ -36,6 +36,16 @@ pub(crate) struct Metrics {
     pub(crate) store_up: IntGauge,
     pub(crate) store_errors: prometheus::IntCounter,
     pub(crate) in_flight: IntGauge,
+    pub(crate) held_bytes: IntGauge,
+    pub(crate) overloaded: prometheus::IntCounter,
+    /// Of clients, tunnels among them.
+    pub(crate) connections: IntGauge,
+    /// Why a listener takes no connections for a while.
+    pub(crate) accept_paused: IntCounterVec,
+    /// Clients let go for being slow, by what they were slow at.
+    pub(crate) slow_clients: IntCounterVec,
+    /// Heads that could not be read.
+    pub(crate) bad_requests: IntCounterVec,
     services: Mutex<HashSet<String>>,
 }
 
@@ -80,6 +90,18 @@ impl Metrics {
             store_errors: prometheus::IntCounter::new("sigward_pace_store_errors_total", "Failures of the store of shared limits.")
                 .expect("the counter is well-formed"),
             in_flight: IntGauge::new("sigward_in_flight_requests", "Requests under way.").expect("the gauge is well-formed"),
+            held_bytes: IntGauge::new("sigward_held_body_bytes", "Bytes of request bodies in memory.").expect("the gauge is well-formed"),
+            overloaded: prometheus::IntCounter::new("sigward_overloaded_total", "Requests refused because too much was under way.")
+                .expect("the counter is well-formed"),
+            connections: IntGauge::new("sigward_client_connections", "Connections of clients to the native front, tunnels among them.")
+                .expect("the gauge is well-formed"),
+            accept_paused: counter(
+                "sigward_accept_paused_total",
+                "Times that a native listener took no connections for a while: `descriptors` ran out, or limits.connections was reached.",
+                &["reason"],
+            ),
+            slow_clients: counter("sigward_slow_clients_total", "Connections closed because the client was slow.", &["at"]),
+            bad_requests: counter("sigward_bad_requests_total", "Requests of the native front that could not be read.", &["error"]),
             services: Mutex::default(),
             registry,
         };
@@ -104,6 +126,12 @@ impl Metrics {
             Box::new(metrics.store_up.clone()),
             Box::new(metrics.store_errors.clone()),
             Box::new(metrics.in_flight.clone()),
+            Box::new(metrics.held_bytes.clone()),
+            Box::new(metrics.overloaded.clone()),
+            Box::new(metrics.connections.clone()),
+            Box::new(metrics.accept_paused.clone()),
+            Box::new(metrics.slow_clients.clone()),
+            Box::new(metrics.bad_requests.clone()),
             Box::new(build),
         ] {
             metrics.registry.register(collector).expect("each metric is registered once");

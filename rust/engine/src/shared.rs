@@ -11,6 +11,7 @@ use sigward_gateway::{Config, Identities, Identity};
 use sigward_sigv4::{Credentials, SignError};
 use tokio::sync::{Notify, watch};
 
+use crate::connect::Resolver;
 use crate::metrics::Metrics;
 use crate::outbox::{Outbox, OutboxEvent};
 
@@ -29,6 +30,9 @@ pub(crate) struct Shared {
     /// A limit that a fleet shares is used for the first time.
     pub(crate) unleased: Notify,
     seed: AtomicU64,
+    pub(crate) resolver: Arc<Resolver>,
+    /// Bytes of bodies in memory.
+    held: AtomicU64,
     /// The version of each identity that the keeper was asked to replace last.
     asked: Mutex<BTreeMap<String, u64>>,
     parts: Mutex<BTreeMap<String, (bool, String)>>,
@@ -48,12 +52,15 @@ impl Shared {
             queued: Notify::new(),
             unleased: Notify::new(),
             seed: AtomicU64::new(seed),
+            resolver: Arc::default(),
+            held: AtomicU64::new(0),
             asked: Mutex::default(),
             parts: Mutex::default(),
         })
     }
 
     pub(crate) fn metrics_text(&self) -> String {
+        self.metrics.held_bytes.set(self.held.load(Ordering::Relaxed).cast_signed());
         self.metrics.text(&self.config.load().live, self.started.elapsed())
     }
 
@@ -128,6 +135,35 @@ impl Shared {
             missing.push(format!("credentials: identity {name:?} has none"));
         }
         missing
+    }
+}
+
+/// A body's part of what may be held in memory at once.
+#[derive(Debug)]
+pub(crate) struct Held {
+    shared: Arc<Shared>,
+    bytes: u64,
+}
+
+impl Held {
+    /// `None`: all that may be held, `most` bytes, is held already.
+    pub(crate) fn reserve(shared: &Arc<Shared>, bytes: u64, most: u64) -> Option<Self> {
+        let before = shared.held.fetch_add(bytes, Ordering::Relaxed);
+        let held = Self { shared: Arc::clone(shared), bytes };
+        // One alone is served, however little may be held.
+        (before == 0 || before.saturating_add(bytes) <= most).then_some(held)
+    }
+
+    /// So much it is.
+    pub(crate) fn settle(&mut self, bytes: u64) {
+        self.shared.held.fetch_add(bytes.wrapping_sub(self.bytes), Ordering::Relaxed);
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.shared.held.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 

@@ -22,7 +22,8 @@ use crate::shared::unix_seconds;
 
 /// A body taken out of its chunks. `length`: what the client says that it is then.
 pub(crate) fn unwrapped(body: Inbound, length: Option<u64>, decoder: Decoder) -> Inbound {
-    Unwrapped { body, length, decoder, piece: Bytes::new(), trailers: HeaderMap::new(), held: None, ended: false }.boxed_unsync()
+    let body = Unwrapped { body, length, decoder, piece: Bytes::new(), trailers: HeaderMap::new(), held: None, ended: false };
+    Inbound::Other(body.boxed_unsync())
 }
 
 struct Unwrapped {

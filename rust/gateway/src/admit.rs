@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderValue, Method};
@@ -128,7 +129,7 @@ pub struct RequestHead {
     /// What is known of the body.
     pub body: BodySize,
     /// The peer, for the log.
-    pub client: String,
+    pub client: Arc<str>,
     /// What the front found that no request can have, such as a header's name that is not a token.
     pub malformed: Option<String>,
 }
@@ -290,7 +291,7 @@ mod tests {
             path: "/".into(),
             headers: headers.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())).collect(),
             body: BodySize::Known(0),
-            client: String::new(),
+            client: "".into(),
             malformed: None,
         }
     }

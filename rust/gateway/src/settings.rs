@@ -1,9 +1,14 @@
 //! What an operator sets, as the engine takes it: JSON, made by `python/sigward/settings.py`. Every field has a default.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use base64::Engine as _;
 use serde::{Deserialize, Deserializer};
+use zeroize::Zeroizing;
+
+use crate::admit::Target;
 
 /// The whole of it.
 #[derive(Clone, Debug, Deserialize)]
@@ -31,7 +36,9 @@ pub struct EngineSettings {
     pub circuit: CircuitSettings,
     /// Whom to trust upstream.
     pub tls: TlsSettings,
-    /// Limits of a request's head.
+    /// The way out.
+    pub egress: EgressSettings,
+    /// What clients may take of it.
     pub limits: Limits,
     /// Who may ask.
     pub clients: ClientsSettings,
@@ -53,6 +60,7 @@ impl Default for EngineSettings {
             pace: PaceSettings::default(),
             circuit: CircuitSettings::default(),
             tls: TlsSettings::default(),
+            egress: EgressSettings::default(),
             limits: Limits::default(),
             clients: ClientsSettings::default(),
             routes: Vec::new(),
@@ -69,6 +77,9 @@ impl EngineSettings {
         }
         if settings.retry.attempts == Some(0) {
             return Err("retry.attempts: at least 1 (1 means no retry)".into());
+        }
+        if [settings.limits.connections, settings.limits.in_flight].contains(&0) {
+            return Err("limits.connections, limits.in_flight: at least 1".into());
         }
         Ok(settings)
     }
@@ -116,6 +127,18 @@ pub struct Timeouts {
     /// A request waits so long for credentials that are being loaded.
     #[serde(deserialize_with = "seconds")]
     pub credentials: Duration,
+    /// Addresses of names are remembered for so long; 0: they are not.
+    #[serde(deserialize_with = "seconds")]
+    pub dns: Duration,
+    /// A client has so long for a request's head, for TLS, and for its first bytes inside a CONNECT.
+    #[serde(deserialize_with = "seconds")]
+    pub client_head: Duration,
+    /// A client's idle connection is closed after this.
+    #[serde(deserialize_with = "seconds")]
+    pub client_idle: Duration,
+    /// A client that takes nothing of its answer for so long is let go.
+    #[serde(deserialize_with = "seconds")]
+    pub client_write: Duration,
 }
 
 impl Default for Timeouts {
@@ -127,6 +150,10 @@ impl Default for Timeouts {
             total: None,
             pool_idle: Duration::from_secs(60),
             credentials: Duration::from_secs(10),
+            dns: Duration::from_secs(5),
+            client_head: Duration::from_secs(60),
+            client_idle: Duration::from_secs(350),
+            client_write: Duration::from_secs(60),
         }
     }
 }
@@ -352,21 +379,120 @@ impl Default for TlsSettings {
     }
 }
 
-/// Limits of a request's head.
+/// The way out: directly, or through a proxy.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EgressSettings {
+    /// The proxy that all connections to upstreams go through.
+    pub proxy: Option<Proxy>,
+    /// Hosts that are reached without it: names, `.suffix`es, addresses; `*`: all.
+    pub no_proxy: Vec<String>,
+    /// When HTTP/2 is offered to upstreams.
+    pub http2: Http2,
+}
+
+impl EgressSettings {
+    /// The proxy on the way to a host.
+    pub fn proxy_for(&self, host: &str) -> Option<&Proxy> {
+        let direct = |pattern: &String| {
+            let suffix = pattern.trim_start_matches('.');
+            pattern == "*" || host == suffix || host.strip_suffix(suffix).is_some_and(|before| before.ends_with('.'))
+        };
+        self.proxy.as_ref().filter(|_| !self.no_proxy.iter().any(direct))
+    }
+}
+
+/// A proxy that speaks CONNECT.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Proxy {
+    /// Its name or address.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// For `Proxy-Authorization`.
+    pub authorization: Option<Hidden>,
+}
+
+/// Wiped when it is dropped, and shown nowhere.
+#[derive(Clone)]
+pub struct Hidden(Zeroizing<String>);
+
+impl Hidden {
+    /// For the wire.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str("hidden")
+    }
+}
+
+impl TryFrom<String> for Proxy {
+    type Error = String;
+
+    /// `http://[user:password@]host[:port]`. The error says what is wrong with it, and shows nothing of a password.
+    fn try_from(url: String) -> Result<Self, String> {
+        let url = Zeroizing::new(url);
+        let expected = "egress.proxy: http://[user:password@]host[:port] is expected";
+        let rest = url.strip_prefix("http://").ok_or(expected)?;
+        let (user, authority) = rest.rsplit_once('@').map_or((None, rest), |(user, authority)| (Some(user), authority));
+        let target = Target::from_url(&format!("http://{authority}")).map_err(|_| expected)?;
+        let authorization = user.map(|user| {
+            let decoded = Zeroizing::new(sigward_sigv4::wire::percent_decoded(user.as_bytes()));
+            Hidden(Zeroizing::new(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(&*decoded))))
+        });
+        Ok(Self { host: target.host, port: target.port, authorization })
+    }
+}
+
+/// When HTTP/2 is offered to upstreams.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Http2 {
+    /// For event streams, which need both ways at once.
+    #[default]
+    Auto,
+    /// For every request.
+    Always,
+    /// For none.
+    Never,
+}
+
+/// What clients may take of it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// All names and values together, bytes.
+    /// All names and values of a request together, bytes.
     pub header_bytes: usize,
     /// How many headers.
     pub headers: usize,
     /// Path and query, bytes.
     pub target_bytes: usize,
+    /// Connections of clients at once, of all listeners of the native front together.
+    pub connections: usize,
+    /// Requests at once on one connection of HTTP/2.
+    pub streams: u32,
+    /// Requests under way at once.
+    pub in_flight: usize,
+    /// Bytes of bodies that are held in memory at once.
+    pub held_bytes: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { header_bytes: 64 << 10, headers: 200, target_bytes: 16 << 10 }
+        Self {
+            header_bytes: 64 << 10,
+            headers: 200,
+            target_bytes: 16 << 10,
+            connections: 16_384,
+            streams: 1000,
+            in_flight: 16_384,
+            held_bytes: 512 << 20,
+        }
     }
 }
 
@@ -508,6 +634,20 @@ mod tests {
         let settings = EngineSettings::from_json("{}").unwrap();
         assert_eq!(settings.retry.attempts, None);
         assert_eq!(settings.body.hold, 1 << 20);
+    }
+
+    #[test]
+    fn a_proxy_s_password_is_shown_nowhere() {
+        let egress = r#"{"egress": {"proxy": "http://me:p%40ss@proxy.corp:3128", "no_proxy": [".corp", "10.0.0.1"]}}"#;
+        let egress = EngineSettings::from_json(egress).unwrap().egress;
+        let proxy = egress.proxy_for("sqs.us-east-1.amazonaws.com").unwrap();
+        assert_eq!((proxy.host.as_str(), proxy.port), ("proxy.corp", 3128));
+        assert_eq!(proxy.authorization.as_ref().unwrap().expose(), "Basic bWU6cEBzcw==");
+        assert!(!format!("{egress:?}").contains("bWU6"));
+        assert!(egress.proxy_for("a.corp").is_none() && egress.proxy_for("corp").is_none() && egress.proxy_for("10.0.0.1").is_none());
+        assert!(egress.proxy_for("acorp").is_some());
+        let error = EngineSettings::from_json(r#"{"egress": {"proxy": "socks5://me:pass@h"}}"#).unwrap_err();
+        assert!(error.contains("egress.proxy") && !error.contains("pass@"), "{error}");
     }
 
     #[test]

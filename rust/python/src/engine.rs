@@ -1,6 +1,5 @@
 //! `Engine`, `Job` and `Report`. Nothing here waits: what takes time happens on the engine's threads, which never take the GIL.
 
-use std::fmt::Write;
 use std::net::IpAddr;
 use std::os::fd::RawFd;
 
@@ -97,10 +96,10 @@ impl Engine {
             entry,
             method: method_read.unwrap_or(Method::GET),
             target: target.unwrap_or_else(|_| sigward_gateway::exchange::nowhere()),
-            path: legal_target(path),
+            path: sigward_engine::legal_target(path),
             headers,
             body: size,
-            client: client.to_owned(),
+            client: client.into(),
             malformed: wrong,
         };
         let job = self.engine.submit(head, body.map(Bytes::copy_from_slice));
@@ -122,20 +121,17 @@ impl Engine {
         python.detach(|| self.engine.load_authority(std::path::Path::new(path))).map_err(PyValueError::new_err)
     }
 
-    #[pyo3(signature = (address, forward, upstream = None, /))]
-    fn listen(&self, python: Python<'_>, address: &str, forward: bool, upstream: Option<&str>) -> PyResult<(String, u16)> {
-        let kind = match (forward, upstream.map(Target::from_url)) {
-            (true, _) => Kind::Forward,
-            (false, None) => Kind::Reverse(None),
-            (false, Some(Ok(target))) => Kind::Reverse(Some(target)),
-            (false, Some(Err(why))) => return Err(PyValueError::new_err(format!("upstream: {why}"))),
+    #[pyo3(signature = (address, kind, upstream = None, /))]
+    fn listen(&self, python: Python<'_>, address: &str, kind: &str, upstream: Option<&str>) -> PyResult<(String, u16)> {
+        let kind = match (kind, upstream.map(Target::from_url)) {
+            ("forward", _) => Kind::Forward,
+            ("transparent", _) => Kind::Transparent,
+            ("reverse", None) => Kind::Reverse(None),
+            ("reverse", Some(Ok(target))) => Kind::Reverse(Some(target)),
+            ("reverse", Some(Err(why))) => return Err(PyValueError::new_err(format!("upstream: {why}"))),
+            (other, _) => return Err(PyValueError::new_err(format!("kind: forward, reverse or transparent is expected, not {other:?}"))),
         };
-        let bound = python.detach(|| {
-            let address = std::net::ToSocketAddrs::to_socket_addrs(address)?.next();
-            let address = address.ok_or_else(|| std::io::Error::other("the name has no address"))?;
-            self.engine.listen(address, &kind)
-        })?;
-        Ok((bound.ip().to_string(), bound.port()))
+        Ok(python.detach(|| self.engine.listen(address, &kind))?)
     }
 
     fn drain(&self) {
@@ -400,20 +396,6 @@ fn header_value(value: &[u8]) -> Option<HeaderValue> {
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
-/// Bytes that no request target may hold, encoded: nothing is lost, and what follows is ASCII.
-fn legal_target(path: &[u8]) -> String {
-    let mut target = String::with_capacity(path.len());
-    for &byte in path {
-        if byte.is_ascii_graphic() && byte != b'#' {
-            target.push(char::from(byte));
-        } else {
-            // Writing to a String does not fail.
-            let _ = write!(target, "%{byte:02X}");
-        }
-    }
-    target
 }
 
 /// `master`: as it stands in its file.

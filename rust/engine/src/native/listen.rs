@@ -1,0 +1,203 @@
+//! Listeners: TCP on every worker, unix sockets, and what happens when no more connections can be taken.
+
+use std::io;
+use std::net::SocketAddr;
+#[cfg(unix)]
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::task::JoinSet;
+
+use super::{Ending, Front, Kind, at_least};
+use crate::net::Socket;
+use crate::outbox::OutboxEvent;
+
+/// After a failed accept: out of descriptors, mostly. Doubled each time, up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// Connections that the kernel holds for us.
+const BACKLOG: i32 = 4096;
+
+/// A bound socket, of one worker.
+pub(crate) enum Bound {
+    Tcp(std::net::TcpListener),
+    Unix(std::os::unix::net::UnixListener, Arc<Unlinked>),
+}
+
+/// A unix socket's file goes with its listener.
+#[derive(Debug)]
+pub(crate) struct Unlinked(PathBuf);
+
+impl Drop for Unlinked {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+impl Bound {
+    /// `HOST:PORT`'s two parts; of a unix socket its path, and 0.
+    pub(crate) fn address(&self) -> io::Result<(String, u16)> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().map(|address| (address.ip().to_string(), address.port())),
+            Self::Unix(_, path) => Ok((format!("unix:{}", path.0.display()), 0)),
+        }
+    }
+}
+
+/// One socket for each of `count` workers, on the same port. `address`: `HOST:PORT`, or `unix:/path`.
+pub(crate) fn bind(address: &str, count: usize) -> io::Result<Vec<Bound>> {
+    if let Some(path) = address.strip_prefix("unix:") {
+        return bind_unix(Path::new(path), count);
+    }
+    let address = std::net::ToSocketAddrs::to_socket_addrs(address)?.next();
+    bind_tcp(address.ok_or_else(|| io::Error::other("the name has no address"))?, count)
+}
+
+fn bind_tcp(mut address: SocketAddr, count: usize) -> io::Result<Vec<Bound>> {
+    let mut made = Vec::with_capacity(count);
+    for _ in 0..count.max(1) {
+        let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        // Not on a port that another process has: only among our own.
+        if made.is_empty() {
+            std::net::TcpListener::bind(address).map(drop)?;
+        }
+        socket.set_reuse_port(true)?;
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        let listener = std::net::TcpListener::from(socket);
+        address = listener.local_addr()?;
+        made.push(Bound::Tcp(listener));
+    }
+    Ok(made)
+}
+
+/// Only the user's own processes may connect (mode 0600); a file that nobody listens on any more is replaced.
+fn bind_unix(path: &Path, count: usize) -> io::Result<Vec<Bound>> {
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(io::ErrorKind::AddrInUse.into());
+    }
+    if std::fs::symlink_metadata(path).is_ok_and(|found| std::os::unix::fs::FileTypeExt::is_socket(&found.file_type())) {
+        std::fs::remove_file(path)?;
+    }
+    let listener = std::os::unix::net::UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    listener.set_nonblocking(true)?;
+    let file = Arc::new(Unlinked(path.to_owned()));
+    (0..count.max(1)).map(|_| Ok(Bound::Unix(listener.try_clone()?, Arc::clone(&file)))).collect()
+}
+
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener, #[allow(dead_code, reason = "held until the listener is dropped")] Arc<Unlinked>),
+}
+
+impl Listener {
+    fn new(bound: Bound) -> io::Result<Self> {
+        match bound {
+            Bound::Tcp(listener) => TcpListener::from_std(listener).map(Self::Tcp),
+            Bound::Unix(listener, file) => Ok(Self::Unix(UnixListener::from_std(listener)?, file)),
+        }
+    }
+
+    /// A connection, and who is at its other end.
+    async fn accept(&self) -> io::Result<(Socket, Arc<str>)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                let _ = stream.set_nodelay(true);
+                Ok((stream.into(), peer.ip().to_string().into()))
+            }
+            Self::Unix(listener, _) => {
+                let (stream, _) = listener.accept().await?;
+                let user = stream.peer_cred().map_or_else(|_| "unix".to_owned(), |peer| format!("uid {}", peer.uid()));
+                Ok((stream.into(), user.into()))
+            }
+        }
+    }
+}
+
+/// Accepts until the front drains; then waits until its connections have ended, or cuts them.
+pub(crate) async fn accept(bound: Bound, front: Front) {
+    let listener = match Listener::new(bound) {
+        Ok(listener) => listener,
+        Err(error) => {
+            front.shared.outbox.push(OutboxEvent::Log { warning: true, text: format!("a listener cannot be used: {error}") });
+            return;
+        }
+    };
+    let mut ending = front.native.ending.subscribe();
+    let mut connections = JoinSet::new();
+    let mut pause = FIRST_PAUSE;
+    loop {
+        tokio::select! {
+            biased;
+            () = at_least(&mut ending, Ending::Draining) => break,
+            Some(_) = connections.join_next(), if !connections.is_empty() => {}
+            accepted = next(&listener, &front) => match accepted {
+                Ok((socket, client)) => {
+                    pause = FIRST_PAUSE;
+                    let original = if let (Kind::Transparent, Socket::Tcp(stream)) = (&front.kind, &socket) { original(stream) } else { None };
+                    let front = front.clone();
+                    connections.spawn(async move {
+                        let _counted = front.counted();
+                        front.begin(socket, client, original).await;
+                    });
+                }
+                Err(error) => {
+                    front.shared.metrics.accept_paused.with_label_values(&["descriptors"]).inc();
+                    if pause == FIRST_PAUSE {
+                        let text = format!("no connection can be accepted for a while: {error}");
+                        front.shared.outbox.push(OutboxEvent::Log { warning: true, text });
+                    }
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+    drop(listener);
+    loop {
+        tokio::select! {
+            biased;
+            ended = connections.join_next() => if ended.is_none() { return },
+            () = at_least(&mut ending, Ending::Cut) => return connections.abort_all(),
+        }
+    }
+}
+
+/// The next connection, when there is room for one.
+async fn next(listener: &Listener, front: &Front) -> io::Result<(Socket, Arc<str>)> {
+    let most = || i64::try_from(front.shared.config.load().settings.limits.connections).unwrap_or(i64::MAX);
+    let mut told = false;
+    loop {
+        let ended = front.native.ended.notified();
+        if front.native.connections.load(Ordering::Relaxed) < most() {
+            return listener.accept().await;
+        }
+        if !std::mem::replace(&mut told, true) {
+            front.shared.metrics.accept_paused.with_label_values(&["limit"]).inc();
+        }
+        // Settings may change, too.
+        let _ = tokio::time::timeout(LONGEST_PAUSE, ended).await;
+    }
+}
+
+/// Where a connection that was turned round was bound for.
+#[cfg(target_os = "linux")]
+fn original(stream: &TcpStream) -> Option<SocketAddr> {
+    let socket = SockRef::from(stream);
+    let found = socket.original_dst_v4().or_else(|_| socket.original_dst_v6()).ok()?;
+    found.as_socket()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn original(_: &TcpStream) -> Option<SocketAddr> {
+    None
+}

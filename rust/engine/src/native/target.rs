@@ -1,0 +1,140 @@
+//! Where a request is bound for: by its target, by Host, or by the listener it came to.
+
+use http::header::{HOST, HeaderMap};
+use sigward_gateway::{Refusal, Scheme, Target};
+
+use super::{Kind, Via};
+
+/// A request target in absolute form, in its parts: scheme, authority, path with query.
+fn absolute(target: &str) -> Option<(&str, &str, &str)> {
+    let (scheme, rest) = target.split_once("://").filter(|_| !target.starts_with('/'))?;
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    Some((scheme, authority, path))
+}
+
+/// The destination and the path of a request. `target`: as sent. The refusal is for the client.
+pub(super) fn destination(target: &str, headers: &HeaderMap, via: &Via, kind: &Kind) -> Result<(Target, String), Refusal> {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let (authority, path) = match absolute(target) {
+        Some((scheme, authority, path)) => {
+            let path = if path.is_empty() || path.starts_with('?') { format!("/{path}") } else { path.to_owned() };
+            (Some((scheme, authority)), path)
+        }
+        None => (None, target.to_owned()),
+    };
+    if let Via::Proxy = via {
+        let Some((scheme, authority)) = authority else {
+            return Err(bad(
+                "not-a-proxy-request",
+                "the request target names no host, and this listener is a proxy.",
+                "Send CONNECT or an absolute URL, or send requests for an endpoint URL to a reverse listener.",
+            ));
+        };
+        let scheme = if scheme.eq_ignore_ascii_case("https") {
+            Scheme::Https
+        } else if scheme.eq_ignore_ascii_case("http") {
+            Scheme::Http
+        } else {
+            return Err(bad("bad-target", &format!("the scheme {scheme:?} is not http or https."), "Send http:// or https://."));
+        };
+        return Ok((named(scheme, authority, scheme.default_port(), "bad-target")?, path));
+    }
+    if let (Some((_, authority)), Some(host)) = (authority, host)
+        && !authority.eq_ignore_ascii_case(host)
+    {
+        return Err(Refusal::client(
+            421,
+            "host-mismatch",
+            format!("the Host header says {host:?}, but the request target {authority:?}."),
+            "Send the same in both, or a path alone.",
+        ));
+    }
+    match (via, kind) {
+        (Via::Inside(inside), _) => {
+            if let Some((_, authority)) = authority
+                && named(inside.scheme, authority, inside.scheme.default_port(), "bad-target")?.host != inside.host
+            {
+                return Err(Refusal::client(
+                    421,
+                    "host-mismatch",
+                    format!("the request target says {authority:?}, but the connection is to {:?}.", inside.host),
+                    "Send a path alone.",
+                ));
+            }
+            Ok((inside.clone(), path))
+        }
+        (_, Kind::Reverse(Some(fixed))) => Ok((fixed.clone(), path)),
+        _ => {
+            let named_host = host.or(authority.map(|(_, authority)| authority)).unwrap_or_default();
+            let mut target = named(Scheme::Https, named_host, 443, "bad-host")?;
+            if target.port == 80 {
+                target.port = 443;
+            }
+            Ok((target, path))
+        }
+    }
+}
+
+/// A host with its port, as a client writes it.
+pub(super) fn named(scheme: Scheme, authority: &str, port: u16, slug: &'static str) -> Result<Target, Refusal> {
+    let hint = if slug == "bad-host" { "Send the Host header of an AWS endpoint." } else { "Send a host name and a port." };
+    let wrong = |why: String| Refusal::client(400, slug, why, hint);
+    // A user is no part of where a request goes.
+    let (host, told) = match authority.rfind(':').filter(|at| !authority.get(*at..).unwrap_or_default().contains(']')) {
+        Some(at) => authority.split_at(at),
+        None => (authority, ""),
+    };
+    let port = match told.strip_prefix(':') {
+        None | Some("") => port,
+        Some(told) => told.parse().map_err(|_| wrong(format!("{told:?} is not a port.")))?,
+    };
+    if host.is_empty() && slug == "bad-host" {
+        let why = "the Host header does not name a host; this listener sends a request to the AWS endpoint that Host names.";
+        return Err(wrong(why.to_owned()));
+    }
+    Target::new(scheme, host, port).map_err(wrong)
+}
+
+fn bad(slug: &'static str, why: &str, hint: &str) -> Refusal {
+    Refusal::client(400, slug, why, hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(target: &str, host: Option<&str>, via: &Via, kind: &Kind) -> Result<String, u16> {
+        let mut headers = HeaderMap::new();
+        if let Some(host) = host {
+            headers.insert(HOST, host.parse().unwrap());
+        }
+        destination(target, &headers, via, kind).map(|(target, path)| format!("{target} {path}")).map_err(|refusal| refusal.status)
+    }
+
+    #[test]
+    fn destinations() {
+        let aws = "sqs.us-east-1.amazonaws.com";
+        let reverse = Kind::Reverse(None);
+        let fixed = Kind::Reverse(Some(Target::from_url("https://b.test:8443").unwrap()));
+        let inside = Via::Inside(Target::from_url("https://a.test").unwrap());
+        for (target, host, via, kind, expected) in [
+            ("http://a.test:81?x", None, &Via::Proxy, &Kind::Forward, Ok("http://a.test:81 /?x")),
+            ("HTTPS://A.test/p?x", None, &Via::Proxy, &Kind::Forward, Ok("https://a.test /p?x")),
+            ("/p", Some("a.test"), &Via::Proxy, &Kind::Forward, Err(400)),
+            ("ftp://a.test/", None, &Via::Proxy, &Kind::Forward, Err(400)),
+            ("http://u@a.test/", None, &Via::Proxy, &Kind::Forward, Err(400)),
+            ("http://a.test:99999/", None, &Via::Proxy, &Kind::Forward, Err(400)),
+            ("/p?u=http://x/", Some(aws), &Via::Endpoint, &reverse, Ok("https://sqs.us-east-1.amazonaws.com /p?u=http://x/")),
+            ("/p", Some("sqs.us-east-1.amazonaws.com:80"), &Via::Endpoint, &reverse, Ok("https://sqs.us-east-1.amazonaws.com /p")),
+            ("/p", None, &Via::Endpoint, &reverse, Err(400)),
+            ("http://a.test/p", None, &Via::Endpoint, &reverse, Ok("https://a.test /p")),
+            ("http://a.test/p", Some("b.test"), &Via::Endpoint, &reverse, Err(421)),
+            ("/p", Some("127.0.0.1:1"), &Via::Endpoint, &fixed, Ok("https://b.test:8443 /p")),
+            ("/p", Some("a.test"), &inside, &Kind::Forward, Ok("https://a.test /p")),
+            ("https://b.test/p", Some("b.test"), &inside, &Kind::Forward, Err(421)),
+        ] {
+            assert_eq!(found(target, host, via, kind), expected.map(str::to_owned), "{target} {host:?}");
+        }
+    }
+}

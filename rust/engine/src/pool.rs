@@ -1,0 +1,170 @@
+//! Connections to upstreams: kept while they are idle, made where there is none.
+//!
+//! Each worker has a pool of its own, so that no thread waits for another's. The connection that served last serves next: the others
+//! grow old and are closed. Whether the upstream has closed one is looked at when it is taken, and twice a `pool_idle` besides.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use sigward_gateway::{Failure, Target, Upstream};
+
+use crate::body::Outbound;
+use crate::connect::{ConnectError, Connector};
+use crate::h1::client::Connection;
+use crate::net::Stream;
+
+/// Idle connections to one upstream, at most.
+const MOST_IDLE: usize = 4096;
+
+/// See the module.
+pub(crate) struct Pool {
+    connector: Connector,
+    idle_for: Duration,
+    idle: Mutex<HashMap<Upstream, Vec<Idle>>>,
+    /// Connections of HTTP/2, each of which serves any number of requests.
+    shared: Mutex<HashMap<Upstream, SendRequest<Outbound>>>,
+}
+
+struct Idle {
+    connection: Connection,
+    since: Instant,
+}
+
+/// Where a connection is given back.
+pub(crate) struct Place {
+    pool: Weak<Pool>,
+    upstream: Upstream,
+}
+
+/// A way to an upstream.
+pub(crate) enum Way {
+    /// For one request at a time.
+    Http1(Connection, Place),
+    /// For many.
+    Http2(SendRequest<Outbound>),
+}
+
+impl Pool {
+    pub(crate) fn new(connector: Connector, idle_for: Duration) -> Arc<Self> {
+        Arc::new(Self { connector, idle_for, idle: Mutex::default(), shared: Mutex::default() })
+    }
+
+    /// A connection that waits for a request, or a new one. `http2`: that may be agreed on.
+    pub(crate) async fn way(self: &Arc<Self>, upstream: &Upstream, http2: bool) -> Result<Way, Failure> {
+        if http2 && let Some(shared) = self.open_shared(upstream) {
+            return Ok(Way::Http2(shared));
+        }
+        match self.take(upstream) {
+            Some(connection) => Ok(Way::Http1(connection, self.place(upstream))),
+            None => self.fresh(upstream, http2).await,
+        }
+    }
+
+    /// A new connection.
+    pub(crate) async fn fresh(self: &Arc<Self>, upstream: &Upstream, http2: bool) -> Result<Way, Failure> {
+        let stream = self.connector.connect(upstream, http2).await?;
+        if stream.protocol() != Some(b"h2") {
+            return Ok(Way::Http1(Connection::new(stream), self.place(upstream)));
+        }
+        let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+        builder.timer(TokioTimer::new()).keep_alive_interval(Some(Duration::from_secs(30))).keep_alive_while_idle(true);
+        // A large answer shall not wait for its window at every turn.
+        builder.initial_stream_window_size(1 << 20).initial_connection_window_size(4 << 20);
+        let handshake = builder.handshake::<_, Outbound>(TokioIo::new(stream));
+        let (sender, connection) = handshake.await.map_err(|error| Failure::Connect(error.to_string()))?;
+        tokio::spawn(async move {
+            let _ = connection.await;
+        });
+        locked(&self.shared).insert(upstream.clone(), sender.clone());
+        Ok(Way::Http2(sender))
+    }
+
+    /// A connection for a tunnel.
+    pub(crate) async fn tunnel(&self, target: &Target, local_allowed: bool) -> Result<Stream, ConnectError> {
+        self.connector.tunnel(target, local_allowed).await
+    }
+
+    fn place(self: &Arc<Self>, upstream: &Upstream) -> Place {
+        Place { pool: Arc::downgrade(self), upstream: upstream.clone() }
+    }
+
+    fn open_shared(&self, upstream: &Upstream) -> Option<SendRequest<Outbound>> {
+        let mut shared = locked(&self.shared);
+        let sender = shared.get(upstream)?;
+        if sender.is_closed() {
+            shared.remove(upstream);
+            return None;
+        }
+        Some(sender.clone())
+    }
+
+    /// The connection that was given back last and is still open.
+    fn take(&self, upstream: &Upstream) -> Option<Connection> {
+        let mut idle = locked(&self.idle);
+        let waiting = idle.get_mut(upstream)?;
+        let now = Instant::now();
+        while let Some(Idle { mut connection, since }) = waiting.pop() {
+            if now.duration_since(since) < self.idle_for && is_open(&mut connection) {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    /// Closes what has been idle for too long, or was closed.
+    fn sweep(&self) {
+        let now = Instant::now();
+        locked(&self.idle).retain(|_, waiting| {
+            waiting.retain_mut(|idle| now.duration_since(idle.since) < self.idle_for && is_open(&mut idle.connection));
+            !waiting.is_empty()
+        });
+        locked(&self.shared).retain(|_, sender| !sender.is_closed());
+    }
+}
+
+/// Sweeps a pool for as long as it is there.
+pub(crate) async fn sweep(pool: Weak<Pool>) {
+    loop {
+        let Some(interval) = pool.upgrade().map(|pool| pool.idle_for / 2) else { return };
+        tokio::time::sleep(interval.clamp(Duration::from_millis(100), Duration::from_secs(15))).await;
+        if let Some(pool) = pool.upgrade() {
+            pool.sweep();
+        }
+    }
+}
+
+impl Place {
+    /// The connection waits for the next request.
+    pub(crate) fn give_back(self, mut connection: Connection) {
+        let Some(pool) = self.pool.upgrade() else { return };
+        connection.stream.rest();
+        let idle = Idle { connection, since: Instant::now() };
+        let mut all = locked(&pool.idle);
+        match all.get_mut(&self.upstream) {
+            Some(waiting) if waiting.len() < MOST_IDLE => waiting.push(idle),
+            Some(_) => {}
+            None => {
+                all.insert(self.upstream, vec![idle]);
+            }
+        }
+    }
+}
+
+/// True if the upstream has said nothing since, its end least of all.
+fn is_open(connection: &mut Connection) -> bool {
+    matches!(connection.stream.poll_fill(&mut Context::from_waker(Waker::noop())), Poll::Pending)
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        to.debug_struct("Pool").field("idle_for", &self.idle_for).finish_non_exhaustive()
+    }
+}
