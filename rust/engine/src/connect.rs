@@ -156,7 +156,7 @@ impl Connector {
             if upstream.target.scheme == Scheme::Http {
                 return Ok(Stream::new(socket));
             }
-            let name = ServerName::try_from(upstream.target.host.clone()).map_err(io::Error::other)?;
+            let name = ServerName::try_from(upstream.target.host.to_string()).map_err(io::Error::other)?;
             let [http1, both] = &self.tls;
             Ok(Stream::connect(socket, Arc::clone(if http2 { both } else { http1 }), name).await?)
         };
@@ -178,7 +178,7 @@ impl Connector {
             Some((host, port)) => {
                 (host.trim_start_matches('[').trim_end_matches(']'), port.parse().map_err(|_| io::Error::other("its port is no number"))?)
             }
-            None => (target.host.as_str(), target.port),
+            None => (&*target.host, target.port),
         };
         if let Some(proxy) = self.egress.proxy_for(host) {
             // The proxy resolves names; an address it is told to take is looked at here.

@@ -53,11 +53,20 @@ enum Kept {
     Spool(Spool),
 }
 
+/// Of the front's body, what has not been read.
+enum Rest {
+    /// Nothing, or it is being read.
+    Gone,
+    Here(Inbound),
+    /// An attempt streams it.
+    Shared(SharedInbound),
+}
+
 struct Driver<'a> {
     shared: &'a Arc<Shared>,
     pool: &'a Arc<Pool>,
     exchange: Exchange,
-    inbound: Option<SharedInbound>,
+    inbound: Rest,
     size: BodySize,
     kept: Kept,
     /// Its part of what may be held in memory.
@@ -67,31 +76,38 @@ struct Driver<'a> {
     answer: Option<Response<AnswerBody>>,
     prefix: Bytes,
     informed: Option<Informed<'a>>,
+    /// When the last event was.
+    clock: Clock,
 }
 
-/// Serves one request. Dropping the future stops it at once: nothing more is sent.
+/// Serves one request. Dropping the future stops it at once: nothing more is sent. `shows_head`: the record is to hold what was sent.
 pub(crate) async fn drive<'a>(
     shared: &'a Arc<Shared>,
     pool: &'a Arc<Pool>,
     head: RequestHead,
     body: Inbound,
     informed: Option<Informed<'a>>,
+    shows_head: bool,
 ) -> Answer {
-    let exchange = Exchange::new(shared.config.load_full(), shared.next_seed());
+    let mut exchange = Exchange::new(shared.config.load_full(), shared.next_seed());
+    if shows_head {
+        exchange = exchange.showing_head();
+    }
     let mut driver = Driver {
         shared,
         pool,
         exchange,
         size: head.body,
-        inbound: Some(Arc::new(std::sync::Mutex::new(body))),
+        inbound: Rest::Here(body),
         kept: Kept::Memory(Bytes::new()),
         held: None,
         trailers: None,
         answer: None,
         prefix: Bytes::new(),
         informed,
+        clock: shared.clock(),
     };
-    let mut step = driver.tell(Event::Head(head));
+    let mut step = driver.tell_then(Event::Head(head));
     if driver.is_overloaded() {
         step = driver.overloaded("limits.in_flight requests are under way");
     }
@@ -111,8 +127,14 @@ pub(crate) async fn drive<'a>(
 
 impl Driver<'_> {
     fn tell(&mut self, event: Event<'_>) -> Step {
-        let identities: Arc<Identities> = self.shared.identities.load_full();
-        self.exchange.on(event, &self.shared.moment(&identities))
+        self.clock = self.shared.clock();
+        self.tell_then(event)
+    }
+
+    /// At the time of the event before, which has only just been.
+    fn tell_then(&mut self, event: Event<'_>) -> Step {
+        let identities = self.shared.identities.load();
+        self.exchange.on(event, &self.clock.moment(&identities))
     }
 
     async fn carry_out(&mut self, step: Step) -> Step {
@@ -192,6 +214,7 @@ impl Driver<'_> {
             return self.overloaded("limits.held_bytes of bodies are held in memory");
         };
         let Some(mut body) = self.take_inbound() else { return self.tell(Event::Body { bytes: b"", last: true, trailers: None }) };
+        let at_once = matches!(body, Inbound::Whole(_));
         let read = read_up_to(&mut body, limit, idle).await;
         self.put_back(body);
         match read {
@@ -203,7 +226,8 @@ impl Driver<'_> {
                     self.size = BodySize::Known(bytes.len() as u64);
                 }
                 self.trailers.clone_from(&trailers);
-                self.tell(Event::Body { bytes: &bytes, last, trailers: trailers.as_ref() })
+                let event = Event::Body { bytes: &bytes, last, trailers: trailers.as_ref() };
+                if at_once { self.tell_then(event) } else { self.tell(event) }
             }
             Err(error) => self.tell(Event::Failed(error.failure())),
         }
@@ -240,12 +264,26 @@ impl Driver<'_> {
     }
 
     fn take_inbound(&mut self) -> Option<Inbound> {
-        let shared = self.inbound.take()?;
-        Arc::into_inner(shared).map(|mutex| mutex.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
+        match std::mem::replace(&mut self.inbound, Rest::Gone) {
+            Rest::Gone => None,
+            Rest::Here(body) => Some(body),
+            Rest::Shared(shared) => Arc::into_inner(shared).map(|mutex| mutex.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)),
+        }
     }
 
     fn put_back(&mut self, body: Inbound) {
-        self.inbound = Some(Arc::new(std::sync::Mutex::new(body)));
+        self.inbound = Rest::Here(body);
+    }
+
+    /// What has not been read, for an attempt that streams it.
+    fn share_inbound(&mut self) -> Option<SharedInbound> {
+        let body = match std::mem::replace(&mut self.inbound, Rest::Gone) {
+            Rest::Gone => return None,
+            Rest::Here(body) => Arc::new(std::sync::Mutex::new(body)),
+            Rest::Shared(shared) => shared,
+        };
+        self.inbound = Rest::Shared(Arc::clone(&body));
+        Some(body)
     }
 
     async fn send(&mut self, outgoing: Outgoing) -> Step {
@@ -256,11 +294,11 @@ impl Driver<'_> {
             (BodyPlan::Empty, _) => Outbound::empty(),
             (BodyPlan::Kept, Kept::Memory(bytes)) => Outbound::held(bytes.clone()),
             (BodyPlan::Kept, Kept::Spool(spool)) => Outbound::spooled(spool.clone()),
-            (BodyPlan::Stream, kept) => {
-                let first = if let Kept::Memory(bytes) = kept { bytes.clone() } else { Bytes::new() };
+            (BodyPlan::Stream, _) => {
+                let first = if let Kept::Memory(bytes) = &self.kept { bytes.clone() } else { Bytes::new() };
                 let length = if let BodySize::Known(length) = self.size { Some(length) } else { None };
-                match &self.inbound {
-                    Some(rest) => Outbound::stream(first, Arc::clone(rest), length),
+                match self.share_inbound() {
+                    Some(rest) => Outbound::stream(first, rest, length),
                     None => Outbound::held(first),
                 }
             }
@@ -284,15 +322,16 @@ impl Driver<'_> {
             Ok(answer) => {
                 let status = answer.status().as_u16();
                 let answer = self.answer.insert(answer);
-                let identities: Arc<Identities> = self.shared.identities.load_full();
-                self.exchange.on(Event::Response { status, headers: answer.headers() }, &self.shared.moment(&identities))
+                self.clock = self.shared.clock();
+                let identities = self.shared.identities.load();
+                self.exchange.on(Event::Response { status, headers: answer.headers() }, &self.clock.moment(&identities))
             }
             Err(failure) => self.tell(Event::Failed(failure)),
         }
     }
 
     /// One attempt, on a connection that waits for one or on a new one.
-    async fn exchanged(&mut self, request: Http1Request, upstream: &Upstream, http2: bool) -> Result<Response<AnswerBody>, Failure> {
+    async fn exchanged(&mut self, request: Http1Request, upstream: &Arc<Upstream>, http2: bool) -> Result<Response<AnswerBody>, Failure> {
         let timeouts = &self.exchange.config().settings.timeouts;
         let until = self.exchange.deadline().and_then(|deadline| self.shared.started.checked_add(deadline));
         let waits = Waits { idle: timeouts.idle, head: timeouts.head, until };
@@ -429,16 +468,31 @@ async fn out_of_time(progress: &Progress, waits: Waits) {
     }
 }
 
+const ATTEMPTS: http::HeaderName = http::HeaderName::from_static("x-sigward-attempts");
+
 /// How often it was tried, for the client to see; nothing for what was never sent.
 fn tell_attempts(headers: &mut http::HeaderMap, record: &Record) {
     let attempts = record.attempts.len();
     if attempts > 0 {
-        headers.insert("x-sigward-attempts", http::HeaderValue::from(attempts));
+        headers.insert(ATTEMPTS, if attempts == 1 { http::HeaderValue::from_static("1") } else { http::HeaderValue::from(attempts) });
+    }
+}
+
+/// Both clocks, at one time.
+#[derive(Clone, Copy)]
+struct Clock {
+    unix_seconds: u64,
+    since_start: Duration,
+}
+
+impl Clock {
+    fn moment<'a>(&self, identities: &'a Identities) -> Moment<'a> {
+        Moment { unix_seconds: self.unix_seconds, since_start: self.since_start, identities }
     }
 }
 
 impl Shared {
-    fn moment<'a>(&self, identities: &'a Identities) -> Moment<'a> {
-        Moment { unix_seconds: unix_seconds(), since_start: self.started.elapsed(), identities }
+    fn clock(&self) -> Clock {
+        Clock { unix_seconds: unix_seconds(), since_start: self.started.elapsed() }
     }
 }

@@ -174,7 +174,7 @@ impl UnderWay {
         if let Some(advice) = &record.advice {
             self.shared.outbox.push(OutboxEvent::Log { warning: true, text: advice.to_string() });
         }
-        self.shared.metrics.count(record, &record.status.to_string(), self.began.elapsed());
+        self.shared.metrics.count(record, None, self.began.elapsed());
     }
 }
 
@@ -188,7 +188,7 @@ impl Drop for UnderWay {
             self.shared.outbox.push(OutboxEvent::Failed { job, message: "sigward failed; see its log".into() });
         }
         if !self.told {
-            self.shared.metrics.count(&Record::default(), "client-gone", self.began.elapsed());
+            self.shared.metrics.count(&Record::default(), Some("client-gone"), self.began.elapsed());
         }
     }
 }
@@ -215,7 +215,7 @@ pub(crate) fn start(
         let (shared, pool, queue, credit) = (Arc::clone(shared), Arc::clone(pool), Arc::clone(&queue), Arc::clone(&credit));
         let mut under_way = UnderWay::new(Some(id), &shared);
         async move {
-            let answer = drive(&shared, &pool, head, inbound, None).await;
+            let answer = drive(&shared, &pool, head, inbound, None, true).await;
             under_way.tell(&answer.record);
             tell(id, &shared, &queue, &credit, answer).await;
         }

@@ -1,10 +1,12 @@
 //! Metrics in Prometheus's text format 0.0.4.
 
 use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use arc_swap::ArcSwapOption;
+use prometheus::{GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 use sigward_gateway::circuit::State;
 use sigward_gateway::quota::CAPACITY;
 use sigward_gateway::{Disposition, Live, Record};
@@ -47,6 +49,52 @@ pub(crate) struct Metrics {
     /// Heads that could not be read.
     pub(crate) bad_requests: IntCounterVec,
     services: Mutex<HashSet<String>>,
+    hasher: RandomState,
+    /// Those that were counted in lately, by the hash of their labels.
+    recent: Box<[ArcSwapOption<Series>]>,
+}
+
+/// Series that are found at once.
+const RECENT: usize = 256;
+
+/// What tells one request's series from another's.
+#[derive(Hash)]
+struct Labels<'a> {
+    service: &'a str,
+    operation: &'a str,
+    region: &'a str,
+    identity: &'a str,
+    action: &'static str,
+    code: Option<&'static str>,
+    status: u16,
+}
+
+/// Where requests of the same labels are counted.
+#[derive(Debug)]
+struct Series {
+    service: Box<str>,
+    operation: Box<str>,
+    region: Box<str>,
+    identity: Box<str>,
+    action: &'static str,
+    code: Option<&'static str>,
+    status: u16,
+    requests: IntCounter,
+    duration: Histogram,
+    signatures: IntCounter,
+    attempts: IntCounter,
+}
+
+impl Series {
+    fn is_for(&self, labels: &Labels<'_>) -> bool {
+        self.status == labels.status
+            && *self.operation == *labels.operation
+            && *self.service == *labels.service
+            && *self.region == *labels.region
+            && *self.identity == *labels.identity
+            && self.action == labels.action
+            && self.code == labels.code
+    }
 }
 
 impl Metrics {
@@ -103,6 +151,8 @@ impl Metrics {
             slow_clients: counter("sigward_slow_clients_total", "Connections closed because the client was slow.", &["at"]),
             bad_requests: counter("sigward_bad_requests_total", "Requests of the native front that could not be read.", &["error"]),
             services: Mutex::default(),
+            hasher: RandomState::new(),
+            recent: (0..RECENT).map(|_| ArcSwapOption::empty()).collect(),
             registry,
         };
         let build = prometheus::IntGaugeVec::new(Opts::new("sigward_build_info", "The version, as a label."), &["version"])
@@ -143,20 +193,31 @@ impl Metrics {
         self.expiry.with_label_values(&[identity]).set(at.unwrap_or(f64::INFINITY));
     }
 
-    /// Counts one exchange. `code`: the status, or what took its place (`client-gone`).
-    pub(crate) fn count(&self, record: &Record, code: &str, took: Duration) {
-        let service = self.bounded(record.service.as_deref().unwrap_or_default());
+    /// Counts one exchange. `code`: what took the status's place, such as `client-gone`.
+    pub(crate) fn count(&self, record: &Record, code: Option<&'static str>, took: Duration) {
+        let service = record.service.as_deref().unwrap_or_default();
         let region = record.region.as_deref().unwrap_or_default();
         let identity = record.identity.as_deref().unwrap_or_default();
-        // An unknown region's name is the client's too.
-        let region = if service == "other" { "other" } else { region };
         // The table's names alone: what a client makes up is no operation.
         let operation = record.operation.as_ref().map_or("", |operation| &*operation.name);
-        self.requests.with_label_values(&[service.as_str(), operation, region, identity, record.disposition.as_str(), code]).inc();
-        self.duration.with_label_values(&[service.as_str()]).observe(took.as_secs_f64());
+        let labels = Labels { service, operation, region, identity, action: record.disposition.as_str(), code, status: record.status };
+        let series = self.series(&labels);
+        series.requests.inc();
+        series.duration.observe(took.as_secs_f64());
         if record.disposition == Disposition::Sign && record.signatures > 0 {
-            self.signatures.with_label_values(&[service.as_str(), region, identity]).inc_by(u64::from(record.signatures));
+            series.signatures.inc_by(u64::from(record.signatures));
         }
+        if !record.attempts.is_empty() {
+            series.attempts.inc_by(record.attempts.len() as u64);
+        }
+        if record.attempts.len() > 1 || record.pace_rule.is_some() || record.quota_empty {
+            self.count_trouble(record);
+        }
+    }
+
+    /// What most requests do not have.
+    fn count_trouble(&self, record: &Record) {
+        let service = self.bounded(record.service.as_deref().unwrap_or_default());
         let backoff: Duration = record.attempts.iter().map(|attempt| attempt.waited).sum();
         if !backoff.is_zero() {
             self.backoff.with_label_values(&[service.as_str()]).observe(backoff.as_secs_f64());
@@ -172,13 +233,44 @@ impl Metrics {
         if record.quota_empty {
             self.quota_empty.with_label_values(&[service.as_str()]).inc();
         }
-        if !record.attempts.is_empty() {
-            self.attempts.with_label_values(&[service.as_str()]).inc_by(record.attempts.len() as u64);
-        }
         let retried = record.attempts.len().saturating_sub(1);
         for attempt in record.attempts.iter().take(retried) {
             self.retries.with_label_values(&[service.as_str(), attempt.outcome.as_str()]).inc();
         }
+    }
+
+    /// The series that a request with these labels counts in. To find them by their labels costs more than to sign.
+    fn series(&self, labels: &Labels<'_>) -> Arc<Series> {
+        let hash = self.hasher.hash_one(labels);
+        let place = self.recent.get(usize::try_from(hash).unwrap_or_default() % RECENT);
+        if let Some(place) = place
+            && let Some(recent) = place.load().as_ref()
+            && recent.is_for(labels)
+        {
+            return Arc::clone(recent);
+        }
+        let service = self.bounded(labels.service);
+        // An unknown region's name is the client's too.
+        let region = if service == "other" { "other" } else { labels.region };
+        let status = labels.status.to_string();
+        let code = labels.code.unwrap_or(&status);
+        let series = Arc::new(Series {
+            service: labels.service.into(),
+            operation: labels.operation.into(),
+            region: labels.region.into(),
+            identity: labels.identity.into(),
+            action: labels.action,
+            code: labels.code,
+            status: labels.status,
+            requests: self.requests.with_label_values(&[service.as_str(), labels.operation, region, labels.identity, labels.action, code]),
+            duration: self.duration.with_label_values(&[service.as_str()]),
+            signatures: self.signatures.with_label_values(&[service.as_str(), region, labels.identity]),
+            attempts: self.attempts.with_label_values(&[service.as_str()]),
+        });
+        if let Some(place) = place {
+            place.store(Some(Arc::clone(&series)));
+        }
+        series
     }
 
     fn bounded(&self, service: &str) -> String {
@@ -226,7 +318,7 @@ mod tests {
         let metrics = Metrics::new();
         for number in 0..2 * MOST_SERVICES {
             let record = Record { service: Some(format!("made-up-{number}").into()), ..Record::default() };
-            metrics.count(&record, "403", Duration::ZERO);
+            metrics.count(&record, Some("403"), Duration::ZERO);
         }
         let text = metrics.text(&Live::default(), Duration::ZERO);
         let series = text.lines().filter(|line| line.starts_with("sigward_requests_total{")).count();

@@ -24,9 +24,9 @@ const MOST_IDLE: usize = 4096;
 pub(crate) struct Pool {
     connector: Connector,
     idle_for: Duration,
-    idle: Mutex<HashMap<Upstream, Vec<Idle>>>,
+    idle: Mutex<HashMap<Arc<Upstream>, Vec<Idle>>>,
     /// Connections of HTTP/2, each of which serves any number of requests.
-    shared: Mutex<HashMap<Upstream, SendRequest<Outbound>>>,
+    shared: Mutex<HashMap<Arc<Upstream>, SendRequest<Outbound>>>,
 }
 
 struct Idle {
@@ -37,7 +37,7 @@ struct Idle {
 /// Where a connection is given back.
 pub(crate) struct Place {
     pool: Weak<Pool>,
-    upstream: Upstream,
+    upstream: Arc<Upstream>,
 }
 
 /// A way to an upstream.
@@ -54,7 +54,7 @@ impl Pool {
     }
 
     /// A connection that waits for a request, or a new one. `http2`: that may be agreed on.
-    pub(crate) async fn way(self: &Arc<Self>, upstream: &Upstream, http2: bool) -> Result<Way, Failure> {
+    pub(crate) async fn way(self: &Arc<Self>, upstream: &Arc<Upstream>, http2: bool) -> Result<Way, Failure> {
         if http2 && let Some(shared) = self.open_shared(upstream) {
             return Ok(Way::Http2(shared));
         }
@@ -65,7 +65,7 @@ impl Pool {
     }
 
     /// A new connection.
-    pub(crate) async fn fresh(self: &Arc<Self>, upstream: &Upstream, http2: bool) -> Result<Way, Failure> {
+    pub(crate) async fn fresh(self: &Arc<Self>, upstream: &Arc<Upstream>, http2: bool) -> Result<Way, Failure> {
         let stream = self.connector.connect(upstream, http2).await?;
         if stream.protocol() != Some(b"h2") {
             return Ok(Way::Http1(Connection::new(stream), self.place(upstream)));
@@ -79,7 +79,7 @@ impl Pool {
         tokio::spawn(async move {
             let _ = connection.await;
         });
-        locked(&self.shared).insert(upstream.clone(), sender.clone());
+        locked(&self.shared).insert(Arc::clone(upstream), sender.clone());
         Ok(Way::Http2(sender))
     }
 
@@ -88,11 +88,11 @@ impl Pool {
         self.connector.tunnel(target, local_allowed).await
     }
 
-    fn place(self: &Arc<Self>, upstream: &Upstream) -> Place {
-        Place { pool: Arc::downgrade(self), upstream: upstream.clone() }
+    fn place(self: &Arc<Self>, upstream: &Arc<Upstream>) -> Place {
+        Place { pool: Arc::downgrade(self), upstream: Arc::clone(upstream) }
     }
 
-    fn open_shared(&self, upstream: &Upstream) -> Option<SendRequest<Outbound>> {
+    fn open_shared(&self, upstream: &Arc<Upstream>) -> Option<SendRequest<Outbound>> {
         let mut shared = locked(&self.shared);
         let sender = shared.get(upstream)?;
         if sender.is_closed() {
@@ -103,7 +103,7 @@ impl Pool {
     }
 
     /// The connection that was given back last and is still open.
-    fn take(&self, upstream: &Upstream) -> Option<Connection> {
+    fn take(&self, upstream: &Arc<Upstream>) -> Option<Connection> {
         let mut idle = locked(&self.idle);
         let waiting = idle.get_mut(upstream)?;
         let now = Instant::now();

@@ -302,7 +302,7 @@ mod tests {
 
     fn inbound(pieces: &[&'static [u8]]) -> Inbound {
         let frames: Vec<Result<Frame<Bytes>, BodyError>> = pieces.iter().map(|piece| Ok(Frame::data(Bytes::from_static(piece)))).collect();
-        StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync()
+        Inbound::Other(StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync())
     }
 
     async fn collected(body: Inbound) -> Result<(Vec<u8>, Option<HeaderMap>), BodyError> {

@@ -47,7 +47,7 @@ pub struct Target {
     /// `http` or `https`.
     pub scheme: Scheme,
     /// Lower-case name without trailing dot, or an IP address (IPv6 without brackets).
-    pub host: String,
+    pub host: Arc<str>,
     /// 1 to 65535.
     pub port: u16,
 }
@@ -62,7 +62,7 @@ impl Target {
         if port == 0 || !(named || bare.parse::<IpAddr>().is_ok()) {
             return Err(format!("{:?} port {port}: a host name or address and a port from 1 to 65535 are expected", shown(host)));
         }
-        Ok(Self { scheme, host: bare, port })
+        Ok(Self { scheme, host: bare.into(), port })
     }
 
     /// Reads `https://host[:port]`. The error says what is wrong with it.
@@ -82,7 +82,7 @@ impl Target {
 
     /// The Host header: the port stands only where it is not the scheme's own.
     pub fn authority(&self) -> String {
-        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.to_string() };
         if self.port == self.scheme.default_port() { host } else { format!("{host}:{}", self.port) }
     }
 }
@@ -135,19 +135,22 @@ pub struct RequestHead {
 }
 
 /// Headers that end at each hop (RFC 9110, section 7.6.1). `te: trailers` and `trailer` mean something only to the hop too.
-const HOP_BY_HOP: &[&str] = &[
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "expect",
-    "http2-settings",
-];
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "expect"
+            | "http2-settings"
+    )
+}
 
 /// Checks the head and takes from it what ends at this hop. Returns the protocol the client asks to upgrade to.
 pub(crate) fn admit(head: &mut RequestHead, limits: &Limits) -> Result<Option<HeaderValue>, Refusal> {
@@ -250,8 +253,9 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
-    for name in HOP_BY_HOP {
-        headers.remove(*name);
+    // Most messages have one of them at most: to ask for each costs more than to look at all.
+    while let Some(name) = headers.keys().find(|name| is_hop_by_hop(name)).cloned() {
+        headers.remove(name);
     }
 }
 

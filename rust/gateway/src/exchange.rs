@@ -180,7 +180,7 @@ pub struct Outgoing {
     /// All of them, Host included; no framing but content-length.
     pub headers: HeaderMap,
     /// Where to.
-    pub upstream: Upstream,
+    pub upstream: Arc<Upstream>,
     /// The body.
     pub body: BodyPlan,
     /// Sent in place of what was read.
@@ -285,7 +285,7 @@ pub struct Exchange {
     claimed: Option<Box<Claimed>>,
     decoder: Option<Decoder>,
     signing: Option<Signing>,
-    upstream: Option<Upstream>,
+    upstream: Option<Arc<Upstream>>,
     payload: PayloadMode,
     /// Trailers that the client announced.
     announced: Vec<HeaderName>,
@@ -325,6 +325,7 @@ pub struct Exchange {
     body_checked: bool,
     timed_out: bool,
     edited: Option<Bytes>,
+    shows_head: bool,
     record: Record,
 }
 
@@ -372,8 +373,16 @@ impl Exchange {
             body_checked: false,
             timed_out: false,
             edited: None,
+            shows_head: false,
             record: Record::default(),
         }
+    }
+
+    /// The record is to hold the head of the last attempt, redacted.
+    #[must_use]
+    pub fn showing_head(mut self) -> Self {
+        self.shows_head = true;
+        self
     }
 
     /// What there is to tell so far.
@@ -643,7 +652,7 @@ impl Exchange {
             && *signing.region != *region
         {
             if let Some(host) = recognise::s3_host_in(&upstream.target.host, &signing.region, region) {
-                upstream.target.host = host;
+                upstream.target.host = host.into();
             }
             signing.region = region.into();
             self.record.region = Some(Arc::clone(&signing.region));
@@ -651,8 +660,9 @@ impl Exchange {
                 sign::address(&mut head.headers, &upstream.target);
             }
         }
-        self.record.upstream = Some(upstream.target.to_string());
         self.endpoint = Some(self.config.live.endpoint(&upstream.target.authority()));
+        let upstream = Arc::new(upstream);
+        self.record.upstream = Some(Arc::clone(&upstream));
         self.upstream = Some(upstream);
     }
 
@@ -911,12 +921,14 @@ impl Exchange {
         } else {
             sign::frame(&mut headers, head, head.body);
         }
-        self.record.signed_head = redacted(&headers);
+        if self.shows_head {
+            self.record.signed_head = redacted(&headers);
+        }
         let outgoing = Outgoing {
             method: head.method.clone(),
             path,
             headers,
-            upstream: upstream.clone(),
+            upstream: Arc::clone(upstream),
             body: self.body,
             edited: self.edited.clone(),
             wrap,
@@ -1046,8 +1058,8 @@ impl Exchange {
                     }
                     self.redirected = true;
                     self.tell(format!("{status} region"), at);
-                    if let Some(upstream) = self.upstream.clone() {
-                        self.settle(upstream, Some(region));
+                    if let Some(upstream) = self.upstream.take() {
+                        self.settle(Arc::unwrap_or_clone(upstream), Some(region));
                     }
                     self.attempt(at, true)
                 }
@@ -1359,9 +1371,11 @@ fn reads(name: &str) -> bool {
     READING.iter().any(|word| name.starts_with(word)) && !TAKING.contains(&name)
 }
 
+const DEADLINE: HeaderName = HeaderName::from_static("x-sigward-deadline");
+
 /// How long the client gives: `x-sigward-deadline` in seconds, or with a unit (`500ms`, `2s`, `1m`). It is for sigward alone.
 fn deadline_of(headers: &mut HeaderMap) -> Result<Option<Duration>, Refusal> {
-    let Some(value) = headers.remove("x-sigward-deadline") else { return Ok(None) };
+    let Some(value) = headers.remove(DEADLINE) else { return Ok(None) };
     let text = value.to_str().unwrap_or_default().trim();
     let (number, unit) = text.split_at(text.find(|letter: char| letter.is_ascii_alphabetic()).unwrap_or(text.len()));
     let scale = match unit {

@@ -7,6 +7,7 @@ use http::header::{AUTHORIZATION, HeaderMap};
 use http::{HeaderName, HeaderValue};
 
 use crate::knowledge::Operation;
+use crate::route::Upstream;
 use crate::throttles::Throttled;
 
 /// One try, as the record tells it.
@@ -61,8 +62,8 @@ pub struct Record {
     pub identity: Option<Arc<str>>,
     /// Whose issued key signed the request.
     pub client: Option<Arc<str>>,
-    /// `scheme://host:port` that the bytes went to.
-    pub upstream: Option<String>,
+    /// Where the bytes went.
+    pub upstream: Option<Arc<Upstream>>,
     /// In order.
     pub attempts: Vec<Attempt>,
     /// Waited for its turn, all attempts together.

@@ -445,7 +445,7 @@ impl TryFrom<String> for Proxy {
             let decoded = Zeroizing::new(sigward_sigv4::wire::percent_decoded(user.as_bytes()));
             Hidden(Zeroizing::new(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(&*decoded))))
         });
-        Ok(Self { host: target.host, port: target.port, authorization })
+        Ok(Self { host: target.host.to_string(), port: target.port, authorization })
     }
 }
 

@@ -139,12 +139,23 @@ pub(crate) fn sign(
     };
     for (name, value) in signed.headers() {
         // What the signer makes of checked input is ASCII, and its names are.
-        if let (Ok(name), Ok(mut value)) = (HeaderName::from_bytes(name), HeaderValue::from_maybe_shared(Bytes::copy_from_slice(value))) {
+        if let (Some(name), Ok(mut value)) = (header_name(name), HeaderValue::from_maybe_shared(Bytes::copy_from_slice(value))) {
             value.set_sensitive(name == AUTHORIZATION || name == SECURITY_TOKEN || name == S3_SESSION_TOKEN);
             headers.insert(name, value);
         }
     }
     Ok((signed.signature().to_vec(), *signed.amz_date()))
+}
+
+/// The signer's headers are few, and to read a name costs more than to look which it is.
+fn header_name(name: &[u8]) -> Option<HeaderName> {
+    match name {
+        b"authorization" => Some(AUTHORIZATION),
+        b"x-amz-date" => Some(AMZ_DATE),
+        b"x-amz-content-sha256" => Some(CONTENT_SHA256),
+        b"x-amz-security-token" => Some(SECURITY_TOKEN),
+        name => HeaderName::from_bytes(name).ok(),
+    }
 }
 
 /// The same in the query. Gives the path to send. Only Host and `x-amz-*` are signed: what else a handshake has is the transport's.

@@ -286,8 +286,8 @@ impl Report {
     }
 
     #[getter]
-    fn upstream(&self) -> Option<&str> {
-        self.record.upstream.as_deref()
+    fn upstream(&self) -> Option<String> {
+        self.record.upstream.as_ref().map(|upstream| upstream.target.to_string())
     }
 
     #[getter]

@@ -172,7 +172,7 @@ impl Front {
         });
         let mut under_way = UnderWay::new(None, &self.shared);
         let pool = self.pool.load_full();
-        let answer = drive(&self.shared, &pool, head, inbound, informed.map(|informed| informed as Informed<'_>)).await;
+        let answer = drive(&self.shared, &pool, head, inbound, informed.map(|informed| informed as Informed<'_>), false).await;
         under_way.tell(&answer.record);
         if let Some(about) = about {
             let text = format!("{about} {} {}", answer.response.status().as_u16(), answer.record.summary());

@@ -147,7 +147,7 @@ impl Front {
         if config.clients.required() || is_forbidden(original.ip()) {
             return;
         }
-        let target = Target { scheme: Scheme::Https, host: original.ip().to_string(), port: original.port() };
+        let target = Target { scheme: Scheme::Https, host: original.ip().to_string().into(), port: original.port() };
         if let Ok(mut upstream) = self.reach(&target).await {
             copy(&mut stream, &mut upstream).await;
         }
