@@ -413,9 +413,10 @@ class Engine:
         """False if nothing is served that is not signed with an issued key, so no tunnel may be opened."""
     def load_authority(self, path: str, /) -> None:
         """Reads the CA that the native front's forward listeners intercept with: key and certificate in one PEM file. Raises ValueError."""
-    def listen(self, address: str, forward: bool, upstream: str | None = None, /) -> tuple[str, int]:
-        """Starts a listener of the native front on `HOST:PORT`; returns where it is bound. `upstream`: of a reverse listener,
-        `https://host[:port]`; None: the Host header names the endpoint. Raises OSError, ValueError."""
+    def listen(self, address: str, kind: str, upstream: str | None = None, /) -> tuple[str, int]:
+        """Starts a listener of the native front on `HOST:PORT` or `unix:/path`; returns where it is bound: host and port, or `unix:/path`
+        and 0. `kind`: "forward", "reverse" or "transparent". `upstream`: of a reverse listener, `https://host[:port]`; None: the Host
+        header names the endpoint. Raises OSError, ValueError."""
     def drain(self) -> None:
         """The native front accepts no more; connections end after what they are at."""
     def cut(self) -> None:

@@ -37,7 +37,7 @@ class ReverseListener:
 
 @dataclass(frozen=True)
 class FrontOptions:
-    """`forward`: "HOST:PORT" (port 0: a free one), None: no forward listener. `body_hold`: bytes. `grace`: seconds."""
+    """`forward`, `transparent`: "HOST:PORT" (port 0: a free one), None: no such listener. `body_hold`: bytes. `grace`: seconds."""
 
     forward: str | None
     reverse: tuple[ReverseListener, ...]
@@ -46,6 +46,7 @@ class FrontOptions:
     grace: float
     addons: tuple[object, ...] = ()
     access_log: bool = False
+    transparent: str | None = None
 
 
 class NativeFront:
@@ -70,6 +71,9 @@ class NativeFront:
             for number, listener in enumerate(self.options.reverse):
                 at = listener.listen
                 self.addresses[f"reverse:{number}"] = self.engine.listen(at, "reverse", listener.upstream)
+            if self.options.transparent is not None:
+                at = self.options.transparent
+                self.addresses["transparent"] = self.engine.listen(at, "transparent")
         except (OSError, ValueError) as error:
             asyncio.get_running_loop().remove_reader(self.engine.fileno())
             raise FrontError(

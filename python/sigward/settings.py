@@ -14,6 +14,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NoReturn
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -29,6 +30,7 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from sigward.credentials import Assume, Chain
+from sigward.environ import NO_PROXY, without_own_proxy
 from sigward.errors import UsageError
 
 DEFAULT_IDENTITY = "default"
@@ -54,7 +56,7 @@ SIZES = {
 
 DURATION_HINT = 'Write seconds or a duration: 10, "500ms", "10s", "2m".'
 SIZE_HINT = 'Write bytes or a size: 1048576, "64KiB", "1MiB", "5GiB".'
-LISTEN_HINT = 'Write HOST:PORT: "127.0.0.1:8080", "[::1]:8080", or "127.0.0.1:0" for any free port.'
+LISTEN_HINT = 'Write HOST:PORT: "127.0.0.1:8080", "[::1]:8080", or "127.0.0.1:0" for any free port; native front: also "unix:/run/sigward.sock".'
 UPSTREAM_HINT = 'Write scheme, host and, if it is not the usual one, port: "https://sqs.eu-west-1.amazonaws.com".'
 REACH_HINT = "Bind 127.0.0.1, or set allow_remote = true (--allow-remote) if that is meant."
 
@@ -100,10 +102,10 @@ def split_commas(value: object) -> object:
 
 
 def check_listen(value: str) -> str:
-    """ "127.0.0.1:8080", "[::1]:8080", or "off"."""
+    """ "127.0.0.1:8080", "[::1]:8080", "unix:/run/sigward.sock", or "off"."""
     if value in ("", "off"):
         return "off"
-    if not is_address(value):
+    if not is_address(value) and not (value.startswith("unix:/") and "=" not in value):
         wrong("HOST:PORT is expected", LISTEN_HINT)
     return value
 
@@ -116,6 +118,8 @@ def is_address(value: str) -> bool:
 
 def is_loopback(listen: str) -> bool:
     """True if nobody but this host can connect."""
+    if listen.startswith("unix:"):
+        return True
     host = listen.rpartition(":")[0].removeprefix("[").removesuffix("]")
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -173,6 +177,15 @@ class Timeouts(Group):
     )
     pool_idle: PositiveDuration = Field(60.0, description="An idle connection to the upstream is closed after this.")
     credentials: PositiveDuration = Field(10.0, description="A request waits so long for credentials that are being loaded.")
+    dns: Duration = Field(5.0, description="Addresses of names are remembered for so long; 0: not at all.")
+    client_head: PositiveDuration = Field(
+        60.0,
+        description="A client of the native front has so long for a request's head, for TLS, and for its first bytes inside a CONNECT.",
+    )
+    client_idle: PositiveDuration = Field(350.0, description="A client's idle connection to the native front is closed after this.")
+    client_write: PositiveDuration = Field(
+        60.0, description="A client of the native front that takes nothing of its answer for so long is let go."
+    )
 
 
 class Retry(Group):
@@ -249,12 +262,65 @@ class Tls(Group):
     system_roots: bool = Field(True, description="Trust the system's roots.")
 
 
+PROXY_HINT = 'Write "http://proxy.example:3128", "http://user:password@proxy.example:3128", "environment" or "off".'
+
+
+def check_proxy(value: str) -> str:
+    """ "http://[user:password@]host[:port]", "environment" or "off"."""
+    if value in ("environment", "off"):
+        return value
+    parts = urlsplit(value)
+    try:
+        known = parts.scheme == "http" and bool(parts.hostname) and parts.path in ("", "/") and (parts.port or 80) > 0
+    except ValueError:
+        known = False
+    if not known:
+        wrong("http://host[:port] is expected", PROXY_HINT)
+    return value.removesuffix("/")
+
+
+class Egress(Group):
+    """The way to the upstreams: directly, or through a proxy that speaks CONNECT."""
+
+    proxy: Annotated[str, AfterValidator(check_proxy)] = Field(
+        "environment",
+        repr=False,
+        description="`http://[user:password@]host[:port]`; `environment`: HTTPS_PROXY of sigward's own environment, unless that is on this "
+        "host (it may be sigward itself); `off`: none.",
+    )
+    no_proxy: Annotated[list[str] | None, NoDecode, BeforeValidator(split_commas)] = Field(
+        None, description="Hosts that are reached without it: names with all below them, addresses, `*`; none: NO_PROXY, and this host."
+    )
+    http2: Literal["auto", "always", "never"] = Field(
+        "auto", description="When HTTP/2 is offered to upstreams; `auto`: for event streams, which need both ways at once."
+    )
+
+    def engine(self) -> dict[str, Any]:
+        """What the engine takes; reads the environment."""
+        named, hosts = self.proxy, self.no_proxy
+        if named == "environment":
+            own = without_own_proxy(dict(os.environ))
+            named = own.get("HTTPS_PROXY") or own.get("https_proxy") or "off"
+            if "://" not in named and named != "off":
+                named = f"http://{named}"
+        if hosts is None:
+            hosts = [host for host in (os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or "").split(",") if host.strip()]
+            hosts = [*(host.strip() for host in hosts), *NO_PROXY.split(",")]
+        return {"proxy": None if named == "off" else named.removesuffix("/"), "no_proxy": hosts, "http2": self.http2}
+
+
 class Limits(Group):
-    """Limits of a request's head."""
+    """What clients may take of it; beyond it they wait or are refused."""
 
     header_bytes: Size = Field(64 << 10, description="All header names and values together.")
     headers: int = Field(200, ge=1, description="How many headers.")
     target_bytes: Size = Field(16 << 10, description="Path and query.")
+    connections: int = Field(
+        16_384, ge=1, le=1_000_000, description="Connections of clients to the native front at once; beyond it none is accepted."
+    )
+    streams: int = Field(1000, ge=1, le=100_000, description="Requests at once on one HTTP/2 connection to the native front.")
+    in_flight: int = Field(16_384, ge=1, le=1_000_000, description="Requests under way at once; beyond it: 503 `overloaded`.")
+    held_bytes: Size = Field(512 << 20, description="Bytes of bodies that are held in memory at once; beyond it: 503 `overloaded`.")
 
 
 class Route(Group):
@@ -419,11 +485,14 @@ class Settings(BaseSettings):
         None,
         description="Region for hosts that name none; none: AWS_REGION, AWS_DEFAULT_REGION, the profile, us-east-1.",
     )
-    listen: Listen = Field("127.0.0.1:8080", description="Forward proxy (HTTPS_PROXY); port 0 takes a free one; `off`: none.")
+    listen: Listen = Field("127.0.0.1:8080", description="Forward proxy (HTTPS_PROXY); port 0 takes a free one; native front: also `unix:/path`; `off`: none.")
     reverse: Annotated[list[str], NoDecode, BeforeValidator(reverse_from_table)] = Field(
         default_factory=list,
         description="Reverse proxy for endpoint URLs: `HOST:PORT=https://endpoint`, or `HOST:PORT`: the Host header names the endpoint. "
         "In the file: `[[reverse]]` with `listen` and `upstream`.",
+    )
+    transparent: Listen = Field(
+        "off", description="Native front: connections that iptables' REDIRECT turned round; AWS's hosts are served, all else goes on."
     )
     admin: Listen = Field("127.0.0.1:9901", description="/healthz, /readyz and /metrics; `off`: none.")
     allow_remote: bool = Field(
@@ -449,6 +518,7 @@ class Settings(BaseSettings):
     pacing: Pacing = Field(default_factory=Pacing)  # type: ignore[arg-type]
     circuit: Circuit = Field(default_factory=Circuit)  # type: ignore[arg-type]
     tls: Tls = Field(default_factory=Tls)  # type: ignore[arg-type]
+    egress: Egress = Field(default_factory=Egress)  # type: ignore[arg-type]
     limits: Limits = Field(default_factory=Limits)  # type: ignore[arg-type]
     clients: Clients = Field(default_factory=Clients)  # type: ignore[arg-type]
     identities: dict[str, Identity] = Field(default_factory=dict, description="Whose credentials routes may name; see below.")
@@ -491,11 +561,19 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check_reach(self) -> "Settings":
-        for listen in (self.listen, self.admin, *(entry.partition("=")[0] for entry in self.reverse)):
+        fronts = (self.listen, self.transparent, *(entry.partition("=")[0] for entry in self.reverse))
+        for listen in fronts:
+            if listen.startswith("unix:") and self.front != "native":
+                wrong(f"front: {listen} is a unix socket, which only the native front serves", 'Set front = "native", or HOST:PORT.')
+        if self.transparent != "off" and self.front != "native":
+            wrong("front: transparent is served by the native front alone", 'Set front = "native".')
+        for listen in (*fronts, self.admin):
             if listen != "off" and not is_loopback(listen) and not self.allow_remote:
                 wrong(f"allow_remote: {listen} can be reached by other hosts, and whoever reaches it can use your credentials", REACH_HINT)
-        if self.listen == "off" and not self.reverse:
+        if self.listen == "off" and self.transparent == "off" and not self.reverse:
             wrong("listen: it is off and there is no [[reverse]], so there is nothing to serve", "Set listen, or add a [[reverse]] table.")
+        if self.admin.startswith("unix:"):
+            wrong("admin: HOST:PORT is expected", LISTEN_HINT)
         return self
 
     def reverse_listeners(self) -> list[tuple[str, str | None]]:
@@ -530,6 +608,7 @@ class Settings(BaseSettings):
         """What the engine takes: `EngineSettings` in rust/gateway/src/settings.rs."""
         taken = {"threads", "access_log", "knowledge", "body", "timeouts", "retry", "circuit", "tls", "limits"}
         chosen = self.model_dump(mode="json", include=taken)
+        chosen["egress"] = self.egress.engine()
         chosen["pace"] = self.pacing.model_dump(mode="json") | {"rules": [rule.model_dump(mode="json") for rule in self.pace]}
         chosen["routes"] = [route.model_dump(mode="json") for route in self.route]
         chosen["default_region"] = region
@@ -707,6 +786,7 @@ def _known_keys(location: tuple[int | str, ...]) -> set[str]:
         "circuit": Circuit,
         "pace": Pace,
         "tls": Tls,
+        "egress": Egress,
         "limits": Limits,
         "route": Route,
         "clients": Client if len(location) > 1 else Clients,

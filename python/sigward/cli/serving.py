@@ -21,7 +21,7 @@ from sigward.settings import DEFAULT_IDENTITY, Settings
 logger = logging.getLogger("sigward")
 
 
-FIXED = ("front", "listen", "reverse", "admin", "ca_dir", "threads", "addons", "grace", "log_level")
+FIXED = ("front", "listen", "reverse", "transparent", "admin", "ca_dir", "threads", "addons", "grace", "log_level")
 """Settings that are taken at the start alone."""
 
 FIRST_LOAD = 1.0
@@ -157,6 +157,7 @@ class Service:
             body_hold=settings.body.hold,
             grace=settings.grace,
             access_log=settings.access_log,
+            transparent=None if settings.transparent == "off" else settings.transparent,
             addons=tuple(load_addon(path) for path in settings.addons),
         )
         if settings.front == "native":
@@ -186,12 +187,17 @@ class Service:
 
     def ready_line(self) -> str:
         """Where everything listens, in one line that programs can read."""
-        told = [
-            f"{name}={host}:{port}" if ":" not in host else f"{name}=[{host}]:{port}" for name, (host, port) in self.front.addresses.items()
-        ]
+        told = [f"{name}={shown_address(host, port)}" for name, (host, port) in self.front.addresses.items()]
         if self.admin:
             told.append(f"admin={self.admin[0]}:{self.admin[1]}")
         return "listening " + " ".join(told)
+
+
+def shown_address(host: str, port: int) -> str:
+    """HOST:PORT, with brackets about IPv6; a unix socket as it is."""
+    if host.startswith("unix:"):
+        return host
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def tell(line: str) -> None:

@@ -117,7 +117,7 @@ pub(crate) async fn drive<'a>(
                 let (mut head, body) = response.into_parts();
                 tell_attempts(&mut head.headers, driver.exchange.record());
                 let response = Response::from_parts(head, AnswerBody::whole(body));
-                return Answer { response, record: driver.exchange.into_record(), upgrade: None };
+                return Answer { response, record: driver.exchange.take_record(), upgrade: None };
             }
             Step::Deliver => return driver.deliver(),
             other => driver.carry_out(other).await,
@@ -354,7 +354,7 @@ impl Driver<'_> {
 
     async fn over_http1(
         &mut self,
-        connection: crate::h1::client::Connection,
+        connection: Box<crate::h1::client::Connection>,
         request: Http1Request,
         waits: Waits,
         place: Place,
@@ -384,23 +384,23 @@ impl Driver<'_> {
         prefix.freeze()
     }
 
-    fn deliver(mut self) -> Answer {
+    fn deliver(&mut self) -> Answer {
         let Some(answer) = self.answer.take() else {
             let mut response = Response::new(AnswerBody::whole(Bytes::from_static(b"sigward: no answer to deliver\n")));
             *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
             response.headers_mut().insert("x-sigward-error", http::HeaderValue::from_static("internal"));
-            return Answer { response, record: self.exchange.into_record(), upgrade: None };
+            return Answer { response, record: self.exchange.take_record(), upgrade: None };
         };
         let (mut head, mut body) = answer.into_parts();
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             let upgrade = body.into_stream();
             tell_attempts(&mut head.headers, self.exchange.record());
-            return Answer { response: Response::from_parts(head, AnswerBody::empty()), record: self.exchange.into_record(), upgrade };
+            return Answer { response: Response::from_parts(head, AnswerBody::empty()), record: self.exchange.take_record(), upgrade };
         }
         sigward_gateway::admit::remove_hop_by_hop(&mut head.headers);
         tell_attempts(&mut head.headers, self.exchange.record());
-        body.put_back(self.prefix);
-        Answer { response: Response::from_parts(head, body), record: self.exchange.into_record(), upgrade: None }
+        body.put_back(std::mem::take(&mut self.prefix));
+        Answer { response: Response::from_parts(head, body), record: self.exchange.take_record(), upgrade: None }
     }
 }
 

@@ -235,7 +235,7 @@ impl Metrics {
         }
         let retried = record.attempts.len().saturating_sub(1);
         for attempt in record.attempts.iter().take(retried) {
-            self.retries.with_label_values(&[service.as_str(), attempt.outcome.as_str()]).inc();
+            self.retries.with_label_values(&[service.as_str(), &*attempt.outcome]).inc();
         }
     }
 

@@ -30,7 +30,7 @@ pub(crate) struct Pool {
 }
 
 struct Idle {
-    connection: Connection,
+    connection: Box<Connection>,
     since: Instant,
 }
 
@@ -43,7 +43,7 @@ pub(crate) struct Place {
 /// A way to an upstream.
 pub(crate) enum Way {
     /// For one request at a time.
-    Http1(Connection, Place),
+    Http1(Box<Connection>, Place),
     /// For many.
     Http2(SendRequest<Outbound>),
 }
@@ -68,7 +68,7 @@ impl Pool {
     pub(crate) async fn fresh(self: &Arc<Self>, upstream: &Arc<Upstream>, http2: bool) -> Result<Way, Failure> {
         let stream = self.connector.connect(upstream, http2).await?;
         if stream.protocol() != Some(b"h2") {
-            return Ok(Way::Http1(Connection::new(stream), self.place(upstream)));
+            return Ok(Way::Http1(Box::new(Connection::new(stream)), self.place(upstream)));
         }
         let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
         builder.timer(TokioTimer::new()).keep_alive_interval(Some(Duration::from_secs(30))).keep_alive_while_idle(true);
@@ -103,7 +103,7 @@ impl Pool {
     }
 
     /// The connection that was given back last and is still open.
-    fn take(&self, upstream: &Arc<Upstream>) -> Option<Connection> {
+    fn take(&self, upstream: &Arc<Upstream>) -> Option<Box<Connection>> {
         let mut idle = locked(&self.idle);
         let waiting = idle.get_mut(upstream)?;
         let now = Instant::now();
@@ -139,7 +139,7 @@ pub(crate) async fn sweep(pool: Weak<Pool>) {
 
 impl Place {
     /// The connection waits for the next request.
-    pub(crate) fn give_back(self, mut connection: Connection) {
+    pub(crate) fn give_back(self, mut connection: Box<Connection>) {
         let Some(pool) = self.pool.upgrade() else { return };
         connection.stream.rest();
         let idle = Idle { connection, since: Instant::now() };

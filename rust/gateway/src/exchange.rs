@@ -13,6 +13,7 @@
 //! Each attempt is signed anew, with the time and the credentials of that moment. An event that does not fit the state is
 //! the driver's mistake and refuses the request; nothing panics.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, UNIX_EPOCH};
@@ -391,8 +392,8 @@ impl Exchange {
     }
 
     /// Takes the record out, when the exchange is over.
-    pub fn into_record(self) -> Record {
-        self.record
+    pub fn take_record(&mut self) -> Record {
+        std::mem::take(&mut self.record)
     }
 
     /// The settings that this exchange began with.
@@ -966,11 +967,11 @@ impl Exchange {
                 };
                 let size = body::framed(headers, *framing, variant, decoded, &trailers);
                 sign::frame(headers, head, size);
-                let (seed, amz_date) = sign::sign(terms, method, &head.path, hash, headers)?;
+                let signed = sign::sign(terms, method, &head.path, hash, headers)?;
                 let encoder = match framing {
                     Framing::UnsignedTrailer => Encoder::unsigned(),
                     framing => {
-                        let signer = ChunkSigner::new(credentials, &terms.scope, variant, &amz_date, &seed)?;
+                        let signer = ChunkSigner::new(credentials, &terms.scope, variant, signed.amz_date(), signed.signature())?;
                         Encoder::signed(signer, *framing == Framing::SignedTrailer)
                     }
                 };
@@ -979,8 +980,8 @@ impl Exchange {
             }
             (Form::Events, _) if self.body != BodyPlan::Empty => {
                 sign::frame(headers, head, BodySize::Unknown);
-                let (seed, _) = sign::sign(terms, method, &head.path, hash, headers)?;
-                let signer = Box::new(EventSigner::new(&terms.scope, &seed)?);
+                let signed = sign::sign(terms, method, &head.path, hash, headers)?;
+                let signer = Box::new(EventSigner::new(&terms.scope, signed.signature())?);
                 return Ok((None, Some(Wrap::Events { signer, credentials: Arc::clone(credentials) })));
             }
             _ => {}
@@ -1033,12 +1034,12 @@ impl Exchange {
         let ahead = self.ahead.filter(|ahead| class == RetryClass::Skew || ahead.abs_diff(skew) > judge::SKEW_LIMIT);
         match (class, &self.signing) {
             (RetryClass::Transient | RetryClass::Throttling, _) if self.may_repeat(class == RetryClass::Throttling, at) => {
-                self.again(class, status.to_string(), at).unwrap_or_else(|| self.hand_over(status, at))
+                self.again(class, code(status), at).unwrap_or_else(|| self.hand_over(status, at))
             }
             (RetryClass::Expired, Some(signing)) if self.may_mend(at) && !self.refreshed => {
                 let identity = Arc::clone(&signing.identity);
                 self.refreshed = true;
-                self.tell(format!("{status} expired"), at);
+                self.tell(format!("{status} expired").into(), at);
                 self.state = State::AwaitingCredentials;
                 Step::Refresh { identity, after: Some(self.signed_with) }
             }
@@ -1046,7 +1047,7 @@ impl Exchange {
                 Some(ahead) => {
                     self.config.live.skew.store(ahead, Ordering::Relaxed);
                     self.corrected = true;
-                    self.tell(format!("{status} clock"), at);
+                    self.tell(format!("{status} clock").into(), at);
                     self.attempt(at, true)
                 }
                 None => self.hand_over(status, at),
@@ -1057,7 +1058,7 @@ impl Exchange {
                         self.config.live.learn_region(bucket, region);
                     }
                     self.redirected = true;
-                    self.tell(format!("{status} region"), at);
+                    self.tell(format!("{status} region").into(), at);
                     if let Some(upstream) = self.upstream.take() {
                         self.settle(Arc::unwrap_or_clone(upstream), Some(region));
                     }
@@ -1247,11 +1248,11 @@ impl Exchange {
         let nothing_sent = matches!(failure, Failure::Connect(_));
         if repeatable
             && self.may_repeat(nothing_sent, at)
-            && let Some(step) = self.again(RetryClass::Transient, outcome.to_owned(), at)
+            && let Some(step) = self.again(RetryClass::Transient, outcome.into(), at)
         {
             return step;
         }
-        self.tell(outcome.to_owned(), at);
+        self.tell(outcome.into(), at);
         self.refuse(&refusal)
     }
 
@@ -1285,7 +1286,7 @@ impl Exchange {
     }
 
     /// Waits for the next attempt. `None`: it may not be, for the quota or the deadline.
-    fn again(&mut self, class: RetryClass, mut outcome: String, at: &Moment<'_>) -> Option<Step> {
+    fn again(&mut self, class: RetryClass, mut outcome: Cow<'static, str>, at: &Moment<'_>) -> Option<Step> {
         let config = Arc::clone(&self.config);
         let retry = &config.settings.retry;
         let n = self.record.attempts.len() as u32 + 1 - self.mended();
@@ -1302,7 +1303,7 @@ impl Exchange {
         }
         self.cost = cost;
         if class == RetryClass::Throttling {
-            outcome.push_str(" throttled");
+            outcome.to_mut().push_str(" throttled");
         }
         self.tell(outcome, at);
         self.waited = wait;
@@ -1310,7 +1311,7 @@ impl Exchange {
         Some(Step::Wait { until })
     }
 
-    fn tell(&mut self, outcome: String, at: &Moment<'_>) {
+    fn tell(&mut self, outcome: Cow<'static, str>, at: &Moment<'_>) {
         let took = at.since_start.saturating_sub(self.attempt_began);
         self.record.attempts.push(Attempt { outcome, took, waited: std::mem::take(&mut self.waited) });
         self.admitted = false;
@@ -1322,7 +1323,7 @@ impl Exchange {
     }
 
     fn hand_over(&mut self, status: u16, at: &Moment<'_>) -> Step {
-        self.tell(status.to_string(), at);
+        self.tell(code(status), at);
         self.record.status = status;
         self.state = State::Done;
         Step::Deliver
@@ -1354,6 +1355,11 @@ impl Exchange {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         (mix(self.random) >> 11) as f64 / (1_u64 << 53) as f64
     }
+}
+
+/// A status as attempts tell it; the usual one costs nothing.
+fn code(status: u16) -> Cow<'static, str> {
+    if status == 200 { Cow::Borrowed("200") } else { Cow::Owned(status.to_string()) }
 }
 
 fn mix(random: u64) -> u64 {

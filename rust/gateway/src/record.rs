@@ -1,5 +1,6 @@
 //! record: what we tell the operator of one exchange: for metrics, the access log and the flow. Never a secret.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use crate::throttles::Throttled;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
     /// `200`, `503 throttled`, `connect-failed`, …
-    pub outcome: String,
+    pub outcome: Cow<'static, str>,
     /// From sending to the head of the answer.
     pub took: Duration,
     /// Waited before it.
@@ -92,7 +93,7 @@ impl Record {
         words.extend(self.operation.as_ref().map(|operation| &*operation.name));
         words.extend([&self.region, &self.identity].into_iter().filter_map(Option::as_deref));
         words.extend(self.client.as_deref().into_iter().flat_map(|client| ["for", client]));
-        let mut outcomes: Vec<&str> = self.attempts.iter().map(|attempt| attempt.outcome.as_str()).collect();
+        let mut outcomes: Vec<&str> = self.attempts.iter().map(|attempt| &*attempt.outcome).collect();
         outcomes.extend(self.error);
         format!("{}: {}", words.join(" "), outcomes.join(", "))
     }

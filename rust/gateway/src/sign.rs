@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderMap, TRAILER};
 use http::{HeaderName, HeaderValue};
-use sigward_sigv4::{Credentials, Options, Payload, Request, Scope, SessionToken, SignError, Style, Variant, sign_with, wire};
+use sigward_sigv4::{Credentials, Options, Payload, Request, Scope, SessionToken, SignError, Signed, Style, Variant, sign_with, wire};
 
 use crate::admit::{BodySize, RequestHead, Target};
 use crate::recognise::Hint;
@@ -123,14 +123,14 @@ pub(crate) fn how(service: Arc<str>, form: SigningForm, head: &RequestHead, upgr
     (service, options, in_query)
 }
 
-/// One signature. `headers`: as they go out; the signature's own are added. Gives it in hexadecimal digits, and its date.
+/// One signature. `headers`: as they go out; the signature's own are added. Gives it.
 pub(crate) fn sign(
     terms: &Terms<'_>,
     method: &str,
     path: &str,
     hash: BodyHash<'_>,
     headers: &mut HeaderMap,
-) -> Result<(Vec<u8>, [u8; 16]), SignError> {
+) -> Result<Signed, SignError> {
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let signed = {
         let pairs: Vec<(&[u8], &[u8])> = headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())).collect();
@@ -144,7 +144,7 @@ pub(crate) fn sign(
             headers.insert(name, value);
         }
     }
-    Ok((signed.signature().to_vec(), *signed.amz_date()))
+    Ok(signed)
 }
 
 /// The signer's headers are few, and to read a name costs more than to look which it is.

@@ -180,7 +180,7 @@ fn failures_are_tried_three_times_with_growing_jittered_waits() {
     sent(third);
     assert!(matches!(drive.respond(502), Step::Deliver));
     let record = drive.exchange.record();
-    assert_eq!(record.attempts.iter().map(|attempt| attempt.outcome.as_str()).collect::<Vec<_>>(), ["500", "connection-broken", "502"]);
+    assert_eq!(record.attempts.iter().map(|attempt| &*attempt.outcome).collect::<Vec<_>>(), ["500", "connection-broken", "502"]);
     assert_eq!(record.signatures, 3);
     // Each attempt is signed with its own time.
     assert_eq!(first.headers["x-amz-date"], "20150830T123600Z");

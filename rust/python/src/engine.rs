@@ -293,7 +293,7 @@ impl Report {
     #[getter]
     fn attempts(&self) -> Vec<(String, f64, f64)> {
         let attempts = self.record.attempts.iter();
-        attempts.map(|attempt| (attempt.outcome.clone(), attempt.took.as_secs_f64(), attempt.waited.as_secs_f64())).collect()
+        attempts.map(|attempt| (attempt.outcome.to_string(), attempt.took.as_secs_f64(), attempt.waited.as_secs_f64())).collect()
     }
 
     #[getter]

@@ -78,7 +78,7 @@ pub(crate) struct NoAnswer {
 
 /// Sends a request and reads its answer's head. `place`: where the connection goes when all is over. `informed`: told of each 1xx.
 pub(crate) async fn exchange(
-    mut connection: Connection,
+    mut connection: Box<Connection>,
     request: Request,
     waits: Waits,
     place: Place,
@@ -302,7 +302,7 @@ enum Source {
 
 /// An answer that is being read.
 struct Reading {
-    connection: Connection,
+    connection: Box<Connection>,
     decoder: Decoder,
     upload: Upload,
     keep_alive: bool,
