@@ -33,6 +33,8 @@ class Http2Client:
         self.connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding="utf-8"))
         self.connection.initiate_connection()
         self.streams: dict[int, Stream] = {}
+        self.terminated: int | None = None
+        """The code of the proxy's GOAWAY."""
         self.flush()
 
     def flush(self) -> None:
@@ -95,7 +97,21 @@ class Http2Client:
             await asyncio.wait_for(self.read(), 10)
         return [self.streams[number] for number in numbers]
 
+    async def settled(self, number: int) -> Stream:
+        """One stream, once it has ended, or the connection has."""
+        async with asyncio.timeout(10):
+            while not self.streams[number].ended and (data := await self.reader.read(65536)):
+                for event in self.connection.receive_data(data):
+                    self._take(event)
+                if self.connection.state_machine.state is not h2.connection.ConnectionState.CLOSED:
+                    self.flush()
+            if not self.streams[number].ended:
+                assert self.terminated is not None, "the connection ended without a word"
+        return self.streams[number]
+
     def _take(self, event: h2.events.Event) -> None:
+        if isinstance(event, h2.events.ConnectionTerminated):
+            self.terminated = int(event.error_code or 0)
         stream = self.streams.get(getattr(event, "stream_id", 0) or 0)
         if stream is None:
             return

@@ -116,13 +116,6 @@ async def test_repeated_headers_are_joined_in_order(proxy: Proxy) -> None:
     assert_signed(received, HOST)
 
 
-@pytest.mark.mitmproxy("it unfolds; the native one refuses with 400 (docs/fronts.md)")
-async def test_a_folded_header_is_unfolded(proxy: Proxy) -> None:
-    received = await upstream_saw(proxy, request("GET", "/", "X-Folded: one\r\n  two", "X-Blanks:  a   b\t c  "))
-    assert (received.get("x-folded") or "").split() == ["one", "two"]
-    assert_signed(received, HOST)
-
-
 async def test_expect_continue(proxy: Proxy) -> None:
     body = b"x" * 1000
     async with connected(proxy.reverse) as (reader, writer):
