@@ -69,6 +69,9 @@ AHEAD_LIMIT = 1 << 20
 STREAM_WINDOW = 2 << 20
 """Bytes that an HTTP/2 client may send of one request ahead of what is taken; mitmproxy's own window is 2 GiB."""
 
+STREAMS = 1000
+"""Requests at once on one HTTP/2 connection; the native front's number."""
+
 LARGEST_WINDOW = 2**31 - 1
 """RFC 9113, section 6.9.1."""
 
@@ -378,6 +381,7 @@ class EngineH2Connection(BufferedH2Connection):
     def __init__(self, config: h2.config.H2Configuration) -> None:
         super().__init__(config)
         self.local_settings.initial_window_size = STREAM_WINDOW
+        self.local_settings.max_concurrent_streams = STREAMS
         # As in the base class: without this the old value would be announced.
         self.local_settings.acknowledge()
         self.room = asyncio.Event()
