@@ -169,6 +169,9 @@ class Sign:
         if flow.request.headers.get("content-type") == EVENT_STREAM:
             # Its client may wait for an answer before it sends more.
             flow.request.stream = True
+        if flow.request.http_version == "HTTP/1.0":
+            # RFC 9110, section 10.1.1: it knows no 100.
+            flow.request.headers.pop("expect", None)
         mode = flow.client_conn.proxy_mode
         if mode.type_name != "reverse":
             return

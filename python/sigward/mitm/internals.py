@@ -316,6 +316,8 @@ class EngineHttp1Server(Http1Server):
     proxy = False
 
     def send(self, event: HttpEvent) -> Commands:
+        if isinstance(event, ResponseHeaders) and event.response.status_code >= 200:
+            self.tell_whether_it_stays(event.response)
         follows = (
             isinstance(event, ResponseHeaders) and not event.end_stream and not event.response.stream and event.response.status_code >= 200
         )
@@ -347,6 +349,25 @@ class EngineHttp1Server(Http1Server):
             yield from self.refuse(wrong)
             yield commands.CloseConnection(self.conn)
             self.state = self.done
+
+    def tell_whether_it_stays(self, response: http.Response) -> None:
+        """RFC 9112, sections 9.3 and 9.6: what a client asks of its connection, in any case, is done and confirmed.
+
+        mitmproxy does it where it is asked in small letters, and says nothing.
+        """
+        if self.request is None or "connection" not in self.request.headers:
+            return
+        asked = self.request.headers["connection"] = self.request.headers["connection"].lower()
+        tokens = {token.strip() for token in asked.split(",")}
+        if "close" in tokens:
+            response.headers["connection"] = "close"
+        elif "keep-alive" in tokens and self.request.http_version == "HTTP/1.0":
+            response.headers.setdefault("connection", "keep-alive" if self.ends_by_itself(response) else "close")
+
+    def ends_by_itself(self, response: http.Response) -> bool:
+        """True if an HTTP/1.0 client knows the answer's end without the connection's."""
+        assert self.request is not None
+        return self.request.method == "HEAD" or response.status_code in (204, 304) or "content-length" in response.headers
 
     def refuse(self, wrong: Wrong) -> Commands:
         """Answers a request whose end is not clear; the connection is closed behind it."""
