@@ -14,7 +14,9 @@ TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 VALUE = rb"[\t\x20-\x7e\x80-\xff]*+"
 LINE = re.compile(rb"(%s) ([\x21\x22\x24-\x7e\x80-\xff]++) HTTP/([0-9])\.([0-9])\r\n" % TOKEN)
 HEADERS = re.compile(rb"(?:%s:%s\r\n(?:[ \t]%s\r\n)*+)*+\r\n" % (TOKEN, VALUE, VALUE))
-FRAMING = re.compile(rb"(?<=\n)(transfer-encoding|content-length|host):([^\r]*+)\r\n([ \t]?)", re.IGNORECASE)
+FRAMING = re.compile(rb"\n(transfer-encoding|content-length|host):([^\r]*+)(?=\r\n([ \t]?))")
+"""In a head in small letters: name, value, and the white space that folds it."""
+
 END = re.compile(rb"\n\r?\n")
 """Where a head ends for the most lenient of readers."""
 
@@ -53,7 +55,7 @@ def wrong_head(head: bytes, *, proxy: bool) -> Wrong | None:
         return Wrong(505, "bad-version", "only HTTP/1.0, HTTP/1.1 and, over TLS, HTTP/2 are served")
     if not HEADERS.fullmatch(head, line.end()):
         return Wrong(400, "bad-request", "a header line is malformed")
-    found = FRAMING.findall(head)
+    found = FRAMING.findall(head.lower())
     return (
         wrong_target(method, target, proxy=proxy)
         or wrong_framing(found, old=version == b"10")
@@ -76,8 +78,8 @@ def wrong_target(method: bytes, target: bytes, *, proxy: bool) -> Wrong | None:
 def wrong_framing(found: list[tuple[bytes, bytes, bytes]], *, old: bool) -> Wrong | None:
     """RFC 9112, section 6.3, without its concessions. `old`: HTTP/1.0, which has no chunks."""
     lengths, codings = values(found, b"content-length"), values(found, b"transfer-encoding")
-    if any(fold and name.lower() != b"host" for name, _, fold in found):
-        return Wrong(400, "bad-request", "a header that frames the body is folded")
+    if any(fold for _, _, fold in found):
+        return Wrong(400, "bad-request", "Host, or a header that frames the body, is folded")
     if lengths and codings:
         return Wrong(400, "bad-length", "content-length stands beside transfer-encoding")
     if len(lengths) > 1 or not all(LENGTH.fullmatch(length) for length in lengths):
@@ -99,8 +101,8 @@ def wrong_host(found: list[tuple[bytes, bytes, bytes]], *, needed: bool) -> Wron
 
 
 def values(found: list[tuple[bytes, bytes, bytes]], name: bytes) -> list[bytes]:
-    """All values of a header that frames, in small letters, without the white space around them."""
-    return [value.strip(b" \t").lower() for key, value, _ in found if key.lower() == name]
+    """All values of a header that frames, without the white space around them."""
+    return [value.strip(b" \t") for key, value, _ in found if key == name]
 
 
 def is_malformed_http2(headers: list[tuple[bytes, bytes]], *, ended: bool) -> bool:

@@ -336,19 +336,23 @@ class EngineHttp1Server(Http1Server):
             self.held_head = b""
 
     def read_headers(self, event: events.ConnectionEvent) -> Commands:
+        if not isinstance(event, events.DataReceived):
+            yield from super().read_headers(event)
+            return
         # RFC 9112, section 2.2: empty lines before a request are no part of it. mitmproxy would wait behind one for more bytes.
         while self.buf._data.startswith(b"\r\n"):
             self.buf.maybe_extract_at_most(2)
-        end = END.search(self.buf._data)
-        wrong = wrong_head(bytes(self.buf._data[: end.end()]), proxy=self.proxy) if end else None
-        if wrong is None and not end and len(self.buf) > HEAD_LIMIT:
+        wrong = None
+        if end := END.search(self.buf._data):
+            wrong = wrong_head(bytes(self.buf._data[: end.end()]), proxy=self.proxy)
+        elif len(self.buf) > HEAD_LIMIT:
             wrong = Wrong(431, "head-too-large", "the request's head does not end")
-        if wrong is None:
-            yield from super().read_headers(event)
-        else:
+        if wrong:
             yield from self.refuse(wrong)
             yield commands.CloseConnection(self.conn)
             self.state = self.done
+        elif end:
+            yield from super().read_headers(event)
 
     def tell_whether_it_stays(self, response: http.Response) -> None:
         """RFC 9112, sections 9.3 and 9.6: what a client asks of its connection, in any case, is done and confirmed.
