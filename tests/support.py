@@ -255,25 +255,29 @@ def assert_chunks_signed(received: Received) -> Chunks:
 
 @dataclass
 class Response:
-    """One response as a raw client sees it."""
+    """One response as a raw client sees it. `informational`: the status and headers of each 1xx before it."""
 
     status: int
     headers: list[tuple[str, str]]
     body: bytes
+    trailers: list[tuple[str, str]] = field(default_factory=list)
+    informational: list[tuple[int, list[tuple[str, str]]]] = field(default_factory=list)
 
     def get(self, name: str) -> str | None:
         return next((value for key, value in self.headers if key.lower() == name.lower()), None)
 
 
 async def read_response(reader: asyncio.StreamReader, method: str = "GET") -> Response:
-    """Reads one HTTP/1.1 response, whole; 100 is passed over."""
+    """Reads one HTTP/1.1 response, whole. 101 is one, all other 1xx come before one."""
+    informational, trailers = [], []
     while True:
         head = await reader.readuntil(b"\r\n\r\n")
         lines = head[:-4].decode("latin-1").split("\r\n")
         status = int(lines[0].split(" ")[1])
-        if status != 100:
+        headers = [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines[1:])]
+        if status >= 200 or status == 101:
             break
-    headers = [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines[1:])]
+        informational.append((status, headers))
     lower = {name.lower(): value for name, value in headers}
     body = b""
     if method == "HEAD" or status in (204, 304) or status < 200:
@@ -281,12 +285,14 @@ async def read_response(reader: asyncio.StreamReader, method: str = "GET") -> Re
     elif "chunked" in lower.get("transfer-encoding", ""):
         while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
             body += (await reader.readexactly(size + 2))[:-2]
-        await reader.readuntil(b"\r\n")
+        while (line := await reader.readuntil(b"\r\n")) != b"\r\n":
+            name, _, value = line.decode("latin-1").partition(":")
+            trailers.append((name, value.strip()))
     elif "content-length" in lower:
         body = await reader.readexactly(int(lower["content-length"]))
     else:
         body = await reader.read()
-    return Response(status, headers, body)
+    return Response(status, headers, body, trailers, informational)
 
 
 def engine_settings(upstream_port: int, ca_file: Path, **more: Any) -> str:

@@ -1,13 +1,16 @@
 """HTTP/2 clients, and protocols that a request upgrades to."""
 
 import asyncio
+import contextlib
 import hashlib
 import ssl
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import h2.config
 import h2.connection
 import h2.events
+import h2.exceptions
 
 from tests.conformance.conftest import HOST, Proxy, Start
 from tests.conformance.test_requests import BUCKET_HOST, request
@@ -23,16 +26,24 @@ class Stream:
     trailers: dict[str, str] = field(default_factory=dict)
     ended: bool = False
     reset: int | None = None
+    pieces: list[int] = field(default_factory=list)
+    """Sizes of DATA frames."""
 
 
 class Http2Client:
-    """A small HTTP/2 client over an open TLS connection."""
+    """A small HTTP/2 client over an open TLS connection. `window`: what each stream may be sent; then nothing is granted by itself."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader, self.writer = reader, writer
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, window: int | None = None) -> None:
+        self.reader, self.writer, self.window = reader, writer, window
         self.connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding="utf-8"))
+        if window is not None:
+            self.connection.local_settings.initial_window_size = window
+            self.connection.local_settings.acknowledge()
         self.connection.initiate_connection()
         self.streams: dict[int, Stream] = {}
+        self.terminated: int | None = None
+        """The code of the proxy's GOAWAY."""
+        self.pongs = 0
         self.flush()
 
     def flush(self) -> None:
@@ -95,7 +106,36 @@ class Http2Client:
             await asyncio.wait_for(self.read(), 10)
         return [self.streams[number] for number in numbers]
 
+    async def echo(self) -> None:
+        """Waits until the proxy has seen what was sent, and what it sent until then is here."""
+        want = self.pongs + 1
+        self.connection.ping(b"sigward!")
+        self.flush()
+        while self.pongs < want:
+            await asyncio.wait_for(self.read(), 10)
+
+    def grant(self, number: int, size: int) -> None:
+        """Lets so many bytes more come on a stream."""
+        self.connection.increment_flow_control_window(size, number)
+        self.flush()
+
+    async def settled(self, number: int) -> Stream:
+        """One stream, once it has ended, or the connection has."""
+        stream = self.streams[number]
+        # A connection that ends may be reset, or say what h2 does not expect any more.
+        with contextlib.suppress(ConnectionError, h2.exceptions.ProtocolError):
+            while not stream.ended and (data := await asyncio.wait_for(self.reader.read(65536), 10)):
+                for event in self.connection.receive_data(data):
+                    self._take(event)
+                self.flush()
+        assert stream.ended or self.terminated is not None, "the connection ended without a word"
+        return stream
+
     def _take(self, event: h2.events.Event) -> None:
+        if isinstance(event, h2.events.ConnectionTerminated):
+            self.terminated = int(event.error_code or 0)
+        elif isinstance(event, h2.events.PingAckReceived):
+            self.pongs += 1
         stream = self.streams.get(getattr(event, "stream_id", 0) or 0)
         if stream is None:
             return
@@ -105,11 +145,20 @@ class Http2Client:
             stream.trailers = dict(event.headers)
         elif isinstance(event, h2.events.DataReceived):
             stream.body += event.data
-            self.connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+            stream.pieces.append(len(event.data))
+            if self.window is None:
+                self.connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
         elif isinstance(event, h2.events.StreamReset):
             stream.reset, stream.ended = int(event.error_code), True
         elif isinstance(event, h2.events.StreamEnded):
             stream.ended = True
+
+
+@contextlib.asynccontextmanager
+async def http2(proxy: Proxy, host: str = HOST, window: int | None = None) -> AsyncIterator[Http2Client]:
+    """A client inside an intercepted CONNECT."""
+    async with proxy.tunnel(f"{host}:443", host, ["h2"]) as (reader, writer):
+        yield Http2Client(reader, writer, window)
 
 
 async def test_many_streams_on_one_connection(proxy: Proxy) -> None:

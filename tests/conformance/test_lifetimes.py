@@ -18,6 +18,73 @@ CLOSE = b"\x88\x82\x00\x00\x00\x00\x03\xe8"
 """A client's Close frame, code 1000, masked with zeros."""
 
 
+KEEPS = {
+    "HTTP/1.1": ("1.1", (), True),
+    "HTTP/1.1, keep-alive": ("1.1", ("Connection: keep-alive",), True),
+    "HTTP/1.1, close": ("1.1", ("Connection: close",), False),
+    "HTTP/1.1, Close among others": ("1.1", ("Connection: x-gone, Close",), False),
+    "HTTP/1.1, close on a second line": ("1.1", ("Connection: x-gone", "Connection: close"), False),
+    "HTTP/1.0": ("1.0", (), False),
+    "HTTP/1.0, keep-alive": ("1.0", ("Connection: Keep-Alive",), True),
+    "HTTP/1.0, close": ("1.0", ("Connection: close",), False),
+}
+OUTCOMES = {"answered": "/", "denied": "/denied", "failed upstream": "/failed"}
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES)
+@pytest.mark.parametrize("keeps", KEEPS)
+async def test_a_clients_connection_is_kept_or_closed(start: Start, upstream: Upstream, keeps: str, outcome: str) -> None:
+    """As the client says, whatever became of its request. What it says twice at once is not lost by that, nor served too much."""
+    version, headers, kept = KEEPS[keeps]
+    routes = [{"host": HOST, "path": "/denied", "action": "deny"}, {"host": "*", "connect": f"127.0.0.1:{upstream.port}"}]
+    proxy = await start(upstream, routes=routes, retry={"mode": "off"})
+    if outcome == "failed upstream":
+        upstream.answers = [b"not HTTP\r\n\r\n"]
+    raw = request("GET", OUTCOMES[outcome], *headers).replace(b"HTTP/1.1", b"HTTP/" + version.encode(), 1)
+    async with connected(proxy.reverse) as (reader, writer):
+        writer.write(raw + request("GET", "/next", "Connection: close"))
+        first = await asyncio.wait_for(read_response(reader), 10)
+        assert (first.status, first.get("x-sigward-error") is None) == {
+            "answered": (200, True),
+            "denied": (403, False),
+            "failed upstream": (502, False),
+        }[outcome]
+        told = (first.get("connection") or "").lower()
+        if kept:
+            # An HTTP/1.0 client takes it for closed unless it is told otherwise (RFC 9112, appendix C.2.2).
+            assert told == ("keep-alive" if version == "1.0" else "") or (told == "keep-alive" and "keep-alive" in keeps)
+            assert (await asyncio.wait_for(read_response(reader), 10)).status == 200
+        elif version == "1.1":
+            assert told == "close"
+        assert await asyncio.wait_for(reader.read(), 10) == b""
+    await idle(proxy)
+    assert [received.target for received in upstream.received if received.target == "/next"] == ["/next"] * kept
+
+
+async def test_an_upstream_that_closes_does_not_close_the_clients_connection(proxy: Proxy) -> None:
+    for headers in (b"connection: close\r\n", b"connection: x-gone, Close\r\n"):
+        proxy.upstream.answers.append(b"HTTP/1.1 200 OK\r\n" + headers + b"content-length: 2\r\n\r\nok")
+    proxy.upstream.answers.append(b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok")
+    async with connected(proxy.reverse) as (reader, writer):
+        for _ in range(4):
+            writer.write(request())
+            response = await asyncio.wait_for(read_response(reader), 10)
+            assert (response.body, response.get("connection")) == (b"ok", None)
+    assert [received.connection for received in proxy.upstream.received] == [1, 2, 3, 4]
+
+
+async def test_much_that_is_sent_ahead_is_answered_in_order(proxy: Proxy) -> None:
+    """More requests than one read takes in, bodies among them."""
+    count = 200
+    raw = b"".join(request("POST", f"/{number}", body=b"%d" % number * 200) for number in range(count))
+    async with connected(proxy.reverse) as (reader, writer):
+        writer.write(raw)
+        for _ in range(count):
+            assert (await asyncio.wait_for(read_response(reader), 10)).status == 200
+    assert [received.target for received in proxy.upstream.received] == [f"/{number}" for number in range(count)]
+    assert [received.body for received in proxy.upstream.received] == [b"%d" % number * 200 for number in range(count)]
+
+
 @pytest.mark.mitmproxy("it ends WebSockets itself; the native one passes their bytes on")
 async def test_a_websocket_close_frame_reaches_the_upstream(proxy: Proxy) -> None:
     got: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()

@@ -232,25 +232,6 @@ async def gone(proxy: Proxy) -> None:
             await asyncio.sleep(0.01)
 
 
-@pytest.mark.parametrize(
-    "raw",
-    [
-        b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
-        pytest.param(
-            b"POST / HTTP/1.1\r\nHost: sqs.us-east-1.amazonaws.com\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-            marks=pytest.mark.mitmproxy("it refuses; the native one goes by the chunks and closes (docs/fronts.md)"),
-        ),
-        b"POST / HTTP/1.1\r\nHost: sqs.us-east-1.amazonaws.com\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
-        b"GET / HTTP/1.1\r\nHost: sqs.us-east-1.amazonaws.com\r\nBad Name: x\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: sqs.us-east-1.amazonaws.com\r\nX: a\x00b\r\n\r\n",
-    ],
-)
-async def test_malformed_requests_are_refused(proxy: Proxy, raw: bytes) -> None:
-    response = await proxy.ask(raw)
-    assert 400 <= response.status < 500
-    assert proxy.upstream.received == []
-
-
 async def test_a_head_without_end_is_refused(proxy: Proxy) -> None:
     async with connected(proxy.reverse) as (reader, writer):
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n")

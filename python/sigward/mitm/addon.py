@@ -56,6 +56,11 @@ def same_host(one: str, other: str) -> bool:
     return one.lower().rstrip(".") == other.lower().rstrip(".")
 
 
+def same_authority(one: str, other: str) -> bool:
+    """True if two of `host[:port]` are one."""
+    return same_host(one.removesuffix(":80"), other.removesuffix(":80"))
+
+
 def is_undecided(data: bytes) -> bool:
     """True if a client's first bytes are too few to tell TLS, HTTP and other protocols apart."""
     return 0 < len(data) < TLS_TELLING or (len(data) <= LONGEST_LINE and data[:3].isalpha() and b"\n" not in data)
@@ -164,8 +169,15 @@ class Sign:
         if flow.request.headers.get("content-type") == EVENT_STREAM:
             # Its client may wait for an answer before it sends more.
             flow.request.stream = True
+        if flow.request.http_version == "HTTP/1.0":
+            # RFC 9110, section 10.1.1: it knows no 100.
+            flow.request.headers.pop("expect", None)
         mode = flow.client_conn.proxy_mode
         if mode.type_name != "reverse":
+            return
+        named, meant = flow.request.data.authority.decode("latin-1"), flow.request.headers.get("host")
+        if meant is not None and named and not flow.request.is_http2 and not same_authority(named, meant):
+            flow.response = refusal(421, "host-mismatch", f"the request target names {named!r}, and the Host header {meant!r}.")
             return
         listener = mode.data.split("://")[-1].split(":")[0]
         upstream = self.upstreams.get(listener)

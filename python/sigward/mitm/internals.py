@@ -18,12 +18,14 @@ from typing import Any, Protocol
 from weakref import WeakSet
 
 import h2.config
-import h11
+import h2.errors
+import h2.events
 from h2.stream import StreamState
+from h11._readers import ChunkedReader
 from mitmproxy import http
 from mitmproxy.connection import Connection, ConnectionState, Server
 from mitmproxy.flow import Error
-from mitmproxy.net.http import status_codes
+from mitmproxy.net.http import http1, status_codes
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import (
@@ -55,10 +57,8 @@ from mitmproxy.proxy.layers.http._http_h2 import BufferedH2Connection
 from mitmproxy.proxy.server import ConnectionHandler
 
 from sigward import _core
-
-HEAD_TOO_LARGE = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\nx-sigward-error: head-too-large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-)
+from sigward.mitm.heads import END, ChunkReader, Wrong, is_malformed_http2, wrong_head
+from sigward.mitm.refusals import refusal
 
 HEAD_LIMIT = 128 * 1024
 """Bytes of an HTTP/1 request's head after which a client that has not ended it is refused."""
@@ -68,6 +68,9 @@ AHEAD_LIMIT = 1 << 20
 
 STREAM_WINDOW = 2 << 20
 """Bytes that an HTTP/2 client may send of one request ahead of what is taken; mitmproxy's own window is 2 GiB."""
+
+STREAMS = 1000
+"""Requests at once on one HTTP/2 connection; the native front's number."""
 
 LARGEST_WINDOW = 2**31 - 1
 """RFC 9113, section 6.9.1."""
@@ -303,30 +306,18 @@ def framed(headers: Pairs, request: http.Request, status: int, length: int | Non
     return headers
 
 
-class BodyReader:
-    """Passes h11's reader through, and keeps the trailers, for which mitmproxy would raise (mitmproxy issue 2474)."""
-
-    def __init__(self, inner: Any) -> None:
-        self.inner = inner
-        self.trailers: list[tuple[bytes, bytes]] = []
-
-    def __call__(self, buffer: Any) -> Any:
-        event = self.inner(buffer)
-        if isinstance(event, h11.EndOfMessage) and event.headers:
-            self.trailers = list(event.headers)
-            return h11.EndOfMessage()
-        return event
-
-    def read_eof(self) -> Any:
-        return self.inner.read_eof()
-
-
 class EngineHttp1Server(Http1Server):
-    """mitmproxy's HTTP/1 server, with trailers, a limit to the head, and a held answer's head and body in one write."""
+    """mitmproxy's HTTP/1 server, with trailers, strict heads and chunks, a limit to the head, and a held answer in one write.
+
+    `proxy`: this is a forward listener, outside of CONNECT.
+    """
 
     held_head = b""
+    proxy = False
 
     def send(self, event: HttpEvent) -> Commands:
+        if isinstance(event, ResponseHeaders) and event.response.status_code >= 200:
+            self.tell_whether_it_stays(event.response)
         follows = (
             isinstance(event, ResponseHeaders) and not event.end_stream and not event.response.stream and event.response.status_code >= 200
         )
@@ -345,11 +336,48 @@ class EngineHttp1Server(Http1Server):
             self.held_head = b""
 
     def read_headers(self, event: events.ConnectionEvent) -> Commands:
-        yield from super().read_headers(event)
-        if self.state == self.read_headers and len(self.buf) > HEAD_LIMIT:
-            yield commands.SendData(self.conn, HEAD_TOO_LARGE)
+        if not isinstance(event, events.DataReceived):
+            yield from super().read_headers(event)
+            return
+        # RFC 9112, section 2.2: empty lines before a request are no part of it. mitmproxy would wait behind one for more bytes.
+        while self.buf._data.startswith(b"\r\n"):
+            self.buf.maybe_extract_at_most(2)
+        wrong = None
+        if end := END.search(self.buf._data):
+            wrong = wrong_head(bytes(self.buf._data[: end.end()]), proxy=self.proxy)
+        elif len(self.buf) > HEAD_LIMIT:
+            wrong = Wrong(431, "head-too-large", "the request's head does not end")
+        if wrong:
+            yield from self.refuse(wrong)
             yield commands.CloseConnection(self.conn)
             self.state = self.done
+        elif end:
+            yield from super().read_headers(event)
+
+    def tell_whether_it_stays(self, response: http.Response) -> None:
+        """RFC 9112, sections 9.3 and 9.6: what a client asks of its connection, in any case, is done and confirmed.
+
+        mitmproxy does it where it is asked in small letters, and says nothing.
+        """
+        if self.request is None or "connection" not in self.request.headers:
+            return
+        asked = self.request.headers["connection"] = self.request.headers["connection"].lower()
+        tokens = {token.strip() for token in asked.split(",")}
+        if "close" in tokens:
+            response.headers["connection"] = "close"
+        elif "keep-alive" in tokens and self.request.http_version == "HTTP/1.0":
+            response.headers.setdefault("connection", "keep-alive" if self.ends_by_itself(response) else "close")
+
+    def ends_by_itself(self, response: http.Response) -> bool:
+        """True if an HTTP/1.0 client knows the answer's end without the connection's."""
+        assert self.request is not None
+        return self.request.method == "HEAD" or response.status_code in (204, 304) or "content-length" in response.headers
+
+    def refuse(self, wrong: Wrong) -> Commands:
+        """Answers a request whose end is not clear; the connection is closed behind it."""
+        answer = refusal(wrong.status, wrong.slug, f"{wrong.why}. Send a request that keeps to RFC 9112.")
+        answer.headers["connection"] = "close"
+        yield commands.SendData(self.conn, http1.assemble_response(answer))
 
     def wait(self, event: events.Event) -> Commands:
         # mitmproxy keeps what comes of later requests until this one is done, without limit.
@@ -358,13 +386,17 @@ class EngineHttp1Server(Http1Server):
         yield from super().wait(event)
 
     def read_body(self, event: events.Event) -> Commands:
-        if not isinstance(self.body_reader, BodyReader):
-            self.body_reader = BodyReader(self.body_reader)  # type: ignore[assignment]
+        if isinstance(self.body_reader, ChunkedReader):
+            self.body_reader = ChunkReader()  # type: ignore[assignment]
         reader: Any = self.body_reader
         for command in super().read_body(event):
-            if reader.trailers and isinstance(command, ReceiveHttp) and isinstance(command.event, RequestEndOfMessage):
-                trailers, reader.trailers = reader.trailers, []
+            trailers = reader.trailers if isinstance(reader, ChunkReader) else []
+            if trailers and isinstance(command, ReceiveHttp) and isinstance(command.event, RequestEndOfMessage):
                 yield ReceiveHttp(RequestTrailers(command.event.stream_id, http.Headers(trailers)))
+            if isinstance(command, commands.CloseConnection) and not (self.request_done or self.response):
+                # mitmproxy closes without a word.
+                yield from self.refuse(Wrong(400, "bad-request", "the request's body is malformed, or not whole"))
+                self.state = self.done
             yield command
 
 
@@ -374,6 +406,7 @@ class EngineH2Connection(BufferedH2Connection):
     def __init__(self, config: h2.config.H2Configuration) -> None:
         super().__init__(config)
         self.local_settings.initial_window_size = STREAM_WINDOW
+        self.local_settings.max_concurrent_streams = STREAMS
         # As in the base class: without this the old value would be announced.
         self.local_settings.acknowledge()
         self.room = asyncio.Event()
@@ -440,6 +473,12 @@ class EngineHttp2Server(Http2Server):
             self.h2_conn.grant_all(event.stream_id)
         handled: Commands = super()._handle_event(event)
         return handled
+
+    def handle_h2_event(self, event: h2.events.Event) -> Generator[commands.Command, Any, bool]:
+        if isinstance(event, h2.events.RequestReceived) and is_malformed_http2(event.headers, ended=event.stream_ended is not None):
+            self.h2_conn.reset_stream(event.stream_id, h2.errors.ErrorCodes.PROTOCOL_ERROR)
+            return False
+        return (yield from super().handle_h2_event(event))
 
 
 class EngineHttpStream(HttpStream):
@@ -523,8 +562,10 @@ class EngineHttpLayer(HttpLayer):
         if isinstance(event, events.Start):
             # Only now is it known what the client's TLS has agreed on.
             client = self.context.client
-            server = EngineHttp2Server if client.alpn == b"h2" else EngineHttp1Server
-            self.connections[client] = server(self.context.fork())
+            server = EngineHttp2Server(self.context.fork()) if client.alpn == b"h2" else EngineHttp1Server(self.context.fork())
+            if isinstance(server, EngineHttp1Server):
+                server.proxy = self.mode is HTTPMode.regular
+            self.connections[client] = server
             yield from self.event_to_child(self.connections[client], event)
         else:
             yield from super()._handle_event(event)

@@ -1,0 +1,334 @@
+"""Connections that end by halves, break, or hardly move: nothing hangs, and whoever is still there gets an answer."""
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from sigward.mitm import Front
+from tests.conformance.conftest import HOST, Proxy, Start
+from tests.conformance.test_hooks import idle
+from tests.conformance.test_requests import BUCKET_HOST, request
+from tests.support import OK, Answer, Received, Upstream, assert_signed, connected, read_response
+
+SEND = request("POST", "/", "X-Amz-Target: AmazonSQS.SendMessage", "Content-Type: application/x-amz-json-1.0", body=b"{}")
+"""May have been done once it was sent, so it is not sent again."""
+
+LIST = SEND.replace(b"SendMessage", b"ListQueues")
+"""May be done again."""
+
+HEAD, BODY = OK[:-2], OK[-2:]
+ALWAYS = {"circuit": {"failures": 0}}
+"""However often an endpoint fails, it is tried."""
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """Ends a connection by RST."""
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+def cut(writer: asyncio.StreamWriter) -> None:
+    """Ends a connection by FIN, and TLS not at all."""
+    writer.transport.abort()
+
+
+def close(writer: asyncio.StreamWriter) -> None:
+    """Ends TLS and the connection in good order."""
+    writer.close()
+
+
+ENDINGS = {ending.__name__: ending for ending in (close, cut, reset)}
+Ending = Callable[[asyncio.StreamWriter], None]
+
+
+@pytest.fixture(params=ENDINGS)
+def ending(request: pytest.FixtureRequest) -> Ending:
+    return ENDINGS[request.param]
+
+
+def ends_after(told: bytes, ending: Ending) -> Callable[[Received, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+    """An upstream that says so much, and is gone."""
+
+    async def answer(_: Received, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if told:
+            writer.write(told)
+            await writer.drain()
+        ending(writer)
+
+    return answer
+
+
+async def test_an_upstream_that_ends_within_its_head(start: Start, upstream: Upstream, ending: Ending) -> None:
+    """At every byte of it: the client is told, and its connection goes on."""
+    proxy = await start(upstream, **ALWAYS)
+    async with connected(proxy.reverse) as (reader, writer):
+        for size in range(len(HEAD)):
+            upstream.answers = [ends_after(HEAD[:size], ending)]
+            writer.write(SEND)
+            answer = await asyncio.wait_for(read_response(reader), 10)
+            assert (answer.status, answer.get("x-sigward-error")) == (502, "connection-broken"), size
+        writer.write(SEND)
+        assert (await asyncio.wait_for(read_response(reader), 10)).body == b"ok"
+    assert len(upstream.received) == len(HEAD) + 1, "none was sent twice"
+
+
+async def test_an_upstream_that_ends_within_its_head_is_asked_again_where_that_is_safe(
+    start: Start, upstream: Upstream, ending: Ending
+) -> None:
+    proxy = await start(upstream, **ALWAYS, retry={"attempts": 2, "base": 0.001})
+    async with connected(proxy.reverse) as (reader, writer):
+        for size in range(len(HEAD)):
+            upstream.answers = [ends_after(HEAD[:size], ending)]
+            writer.write(LIST)
+            answer = await asyncio.wait_for(read_response(reader), 10)
+            assert (answer.status, answer.body, answer.get("x-sigward-attempts")) == (200, b"ok", "2"), size
+    assert len(upstream.received) == 2 * len(HEAD)
+
+
+async def test_an_upstream_that_ends_within_its_body(proxy: Proxy, ending: Ending) -> None:
+    """The client has the head already: its connection ends, in no way that looks whole."""
+    for told in (HEAD, HEAD + BODY[:1], b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", CHUNKED[:-1], CHUNKED[:-5], CHUNKED[:-8]):
+        proxy.upstream.answers = [ends_after(told, ending)]
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+            await proxy.ask(LIST)
+    assert (await proxy.ask(LIST)).body == b"ok"
+    assert len(proxy.upstream.received) == 7
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize("raw", [LIST, SEND])
+async def test_an_upstream_that_has_ended_a_kept_connection_is_connected_to_anew(proxy: Proxy, ending: Ending, raw: bytes) -> None:
+    """It ends as soon as it has answered; nobody's request is lost by that."""
+    async with connected(proxy.reverse) as (reader, writer):
+        for _ in range(20):
+            ended = asyncio.Event()
+
+            async def answer(_: Received, __: asyncio.StreamReader, upstream: asyncio.StreamWriter, ended: asyncio.Event = ended) -> None:
+                upstream.write(OK)
+                await upstream.drain()
+                ending(upstream)
+                ended.set()
+
+            proxy.upstream.answers = [answer]
+            writer.write(raw)
+            assert (await asyncio.wait_for(read_response(reader), 10)).body == b"ok"
+            await ended.wait()
+    assert len(proxy.upstream.received) == proxy.upstream.connections
+
+
+HALF_CLOSED = {
+    "no body": request(),
+    "a length": request("POST", "/", body=b"hello"),
+    "chunks": request("POST", "/", "Transfer-Encoding: chunked") + b"5\r\nhello\r\n0\r\n\r\n",
+    "HTTP/1.0": request().replace(b"HTTP/1.1", b"HTTP/1.0", 1),
+}
+
+
+@pytest.mark.parametrize("raw", HALF_CLOSED.values(), ids=HALF_CLOSED)
+async def test_a_client_that_has_said_all_gets_its_answer(proxy: Proxy, raw: bytes) -> None:
+    """It ends its side while the upstream is at it."""
+    go = asyncio.Event()
+
+    async def answer(_: Received, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await go.wait()
+        writer.write(OK)
+
+    proxy.upstream.answers = [answer]
+    async with connected(proxy.reverse) as (reader, writer):
+        writer.write(raw)
+        writer.write_eof()
+        if isinstance(proxy.front, Front):
+            # mitmproxy takes a client that ends its side for one that is gone, and its job ends with it.
+            assert await asyncio.wait_for(reader.read(), 10) == b""
+            await idle(proxy)
+            return
+        await proxy.upstream.wait_for(1)
+        go.set()
+        assert (await asyncio.wait_for(read_response(reader), 10)).body == b"ok"
+        assert await asyncio.wait_for(reader.read(), 10) == b""
+    assert_signed(proxy.upstream.received[0], HOST)
+
+
+WHOLE = request("POST", "/", "X-Amz-Target: AmazonSQS.SendMessage", body=b"hello")
+
+
+async def test_a_client_that_ends_its_side_too_early_is_let_go(proxy: Proxy) -> None:
+    """At every byte of a request."""
+    for size in range(1, len(WHOLE)):
+        async with connected(proxy.reverse) as (reader, writer):
+            writer.write(WHOLE[:size])
+            writer.write_eof()
+            left = await asyncio.wait_for(reader.read(), 10)
+            assert left == b"" or left.startswith(b"HTTP/1.1 400 "), size
+    await idle(proxy)
+    assert proxy.upstream.received == []
+
+
+async def test_a_client_that_resets_at_every_byte_leaves_nothing_behind(proxy: Proxy) -> None:
+    for size in range(1, len(WHOLE)):
+        async with connected(proxy.reverse) as (_, writer):
+            writer.write(WHOLE[:size])
+            await writer.drain()
+            reset(writer)
+    await idle(proxy)
+    assert (await proxy.ask(SEND)).status == 200
+    assert len(proxy.upstream.received) == 1
+
+
+async def test_a_client_that_resets_while_its_answer_streams_ends_the_job(proxy: Proxy) -> None:
+    ended = asyncio.Event()
+
+    async def endless(_: Received, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        try:
+            while not writer.transport.is_closing():
+                writer.write(b"x" * 65536)
+                await writer.drain()
+                await asyncio.sleep(0)
+        finally:
+            ended.set()
+
+    proxy.upstream.answers = [endless]
+    async with connected(proxy.reverse) as (reader, writer):
+        writer.write(request())
+        await reader.readexactly(100_000)
+        reset(writer)
+    await asyncio.wait_for(ended.wait(), 10)
+    await idle(proxy)
+
+
+@pytest.mark.parametrize("raw", [WHOLE, request("POST", "/", "Transfer-Encoding: chunked") + b"5\r\nhello\r\n0\r\nx: y\r\n\r\n"])
+async def test_a_request_in_two_pieces(proxy: Proxy, raw: bytes) -> None:
+    """Cut at every byte."""
+    async with connected(proxy.reverse) as (reader, writer):
+        for size in range(1, len(raw)):
+            writer.write(raw[:size])
+            await settle()
+            writer.write(raw[size:])
+            assert (await asyncio.wait_for(read_response(reader), 10)).status == 200, size
+    assert {received.body for received in proxy.upstream.received} == {b"hello"}
+    assert len(proxy.upstream.received) == len(raw) - 1
+
+
+async def settle() -> None:
+    """What was written gets to be seen alone."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+ANSWERS = {"a length": OK, "chunks": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx: y\r\n\r\n"}
+
+
+@pytest.mark.parametrize("told", ANSWERS.values(), ids=ANSWERS)
+async def test_an_answer_in_two_pieces(proxy: Proxy, told: bytes) -> None:
+    """Cut at every byte; and the upstream's connection is used again."""
+    async with connected(proxy.reverse) as (reader, writer):
+        for size in range(1, len(told)):
+            proxy.upstream.answers = [in_pieces(told[:size], told[size:])]
+            writer.write(request())
+            assert (await asyncio.wait_for(read_response(reader), 10)).body == b"ok", size
+    assert proxy.upstream.connections == 1
+
+
+@pytest.mark.parametrize("told", ANSWERS.values(), ids=ANSWERS)
+async def test_an_upstream_that_dribbles(proxy: Proxy, told: bytes) -> None:
+    proxy.upstream.answers = [in_pieces(*(bytes([byte]) for byte in told))]
+    assert (await proxy.ask(request())).body == b"ok"
+
+
+def in_pieces(*pieces: bytes) -> Answer:
+    async def answer(_: Received, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            await settle()
+
+    return answer
+
+
+@pytest.mark.parametrize("told", [b"content-length: 30000\r\n\r\n%s", b"transfer-encoding: chunked\r\n\r\n7530\r\n%s\r\n0\r\n\r\n"])
+async def test_a_client_that_reads_byte_by_byte(proxy: Proxy, told: bytes) -> None:
+    """From a socket that hardly holds anything."""
+    body = bytes(range(250)) * 120
+    proxy.upstream.answers = [b"HTTP/1.1 200 OK\r\nconnection: close\r\n" + told % body]
+    loop = asyncio.get_running_loop()
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        client.setblocking(False)
+        await loop.sock_connect(client, proxy.reverse)
+        await loop.sock_sendall(client, request("GET", "/", "Connection: close", host=BUCKET_HOST))
+        got = bytearray()
+        async with asyncio.timeout(30):
+            while piece := await loop.sock_recv(client, 1):
+                got += piece
+    reader = asyncio.StreamReader()
+    reader.feed_data(bytes(got))
+    reader.feed_eof()
+    assert (await read_response(reader)).body == body
+
+
+async def test_a_client_that_sends_its_body_byte_by_byte_through_a_stream(start: Start, upstream: Upstream) -> None:
+    proxy = await start(upstream, body={"hold": 10})
+    body = bytes(range(200))
+    async with connected(proxy.reverse) as (reader, writer):
+        writer.write(request("PUT", "/k", f"Content-Length: {len(body)}", host=BUCKET_HOST))
+        for byte in body:
+            writer.write(bytes([byte]))
+            await settle()
+        assert (await asyncio.wait_for(read_response(reader), 10)).status == 200
+    assert upstream.received[0].body == body
+
+
+class Early(Upstream):
+    """Answers 403 when it has a head; reads no more."""
+
+    def __init__(self, ending: Ending | None) -> None:
+        super().__init__()
+        self.ending = ending
+        self.over = asyncio.Event()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self.connections += 1
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 403 Forbidden\r\nconnection: close\r\ncontent-length: 5\r\n\r\nearly")
+        await writer.drain()
+        if self.ending is not None:
+            self.ending(writer)
+        else:
+            # In good order, but not a byte of the body is read.
+            writer.transport.pause_reading()
+            await self.over.wait()
+            writer.close()
+
+
+@pytest.mark.parametrize("how", [None, "close"])
+@pytest.mark.parametrize("framing", ["length", "chunks"])
+async def test_an_answer_before_the_upload_has_ended(start: Start, how: str | None, framing: str) -> None:
+    """The client gets it, though its upload can go nowhere; what it still sends is nobody's request."""
+    size = 1 << 20
+    async with Early(ENDINGS[how] if how else None) as upstream:
+        proxy = await start(upstream, body={"hold": 1000}, retry={"mode": "off"})
+        async with connected(proxy.reverse) as (reader, writer):
+            if framing == "length":
+                writer.write(request("PUT", "/k", f"Content-Length: {size}", host=BUCKET_HOST) + b"x" * (size // 2))
+            else:
+                head = request("PUT", "/k", "Transfer-Encoding: chunked", "x-amz-content-sha256: UNSIGNED-PAYLOAD", host=BUCKET_HOST)
+                writer.write(head + b"%x\r\n" % size + b"x" * (size // 2))
+            answer = await asyncio.wait_for(read_response(reader), 10)
+            assert (answer.status, answer.body) == (403, b"early")
+            with contextlib.suppress(ConnectionError):
+                writer.write(request("GET", "/smuggled") * 10)
+                writer.write_eof()
+                assert b"HTTP/1.1 200" not in await asyncio.wait_for(reader.read(), 10)
+        upstream.over.set()
+        await idle(proxy)
+        assert upstream.connections == 1
