@@ -1,6 +1,7 @@
 //! The driver: carries out the steps of one exchange. The only place where requests meet the network.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -47,6 +48,15 @@ pub struct Answer {
 /// Told of each informational answer (1xx) that comes before the answer.
 pub(crate) type Informed<'a> = &'a mut (dyn FnMut(StatusCode, &HeaderMap) + Send);
 
+/// What a front hears of a request before its answer.
+#[derive(Default)]
+pub(crate) struct Listener<'a> {
+    /// Each 1xx.
+    pub(crate) informed: Option<Informed<'a>>,
+    /// It waits for its turn, or for the next attempt.
+    pub(crate) waiting: Option<&'a AtomicBool>,
+}
+
 /// What was read of the body so far.
 enum Kept {
     Memory(Bytes),
@@ -75,7 +85,7 @@ struct Driver<'a> {
     trailers: Option<HeaderMap>,
     answer: Option<Response<AnswerBody>>,
     prefix: Bytes,
-    informed: Option<Informed<'a>>,
+    listener: Listener<'a>,
     /// When the last event was.
     clock: Clock,
 }
@@ -86,7 +96,7 @@ pub(crate) async fn drive<'a>(
     pool: &'a Arc<Pool>,
     head: RequestHead,
     body: Inbound,
-    informed: Option<Informed<'a>>,
+    listener: Listener<'a>,
     shows_head: bool,
 ) -> Answer {
     let mut exchange = Exchange::new(shared.config.load_full(), shared.next_seed());
@@ -104,7 +114,7 @@ pub(crate) async fn drive<'a>(
         trailers: None,
         answer: None,
         prefix: Bytes::new(),
-        informed,
+        listener,
         clock: shared.clock(),
     };
     let mut step = driver.tell_then(Event::Head(head));
@@ -152,7 +162,9 @@ impl Driver<'_> {
                 Err(error) => self.tell(Event::Failed(error.failure())),
             },
             Step::Wait { until } => {
+                self.waits(true);
                 tokio::time::sleep_until((self.shared.started + until).into()).await;
+                self.waits(false);
                 self.answer = None;
                 self.tell(Event::Elapsed)
             }
@@ -162,12 +174,14 @@ impl Driver<'_> {
                 if ticket.is_unleased() {
                     self.shared.unleased.notify_one();
                 }
+                self.waits(true);
                 let granted = if let Some(until) = self.shared.started.checked_add(until) {
                     tokio::time::timeout_at(until.into(), ticket).await.is_ok()
                 } else {
                     ticket.await;
                     true
                 };
+                self.waits(false);
                 self.tell(Event::Paced { granted })
             }
             Step::Refresh { identity, after } => {
@@ -187,6 +201,12 @@ impl Driver<'_> {
                 self.tell(Event::ResponseBody { prefix: &prefix })
             }
             Step::Reply(_) | Step::Deliver => step,
+        }
+    }
+
+    fn waits(&self, waits: bool) {
+        if let Some(waiting) = self.listener.waiting {
+            waiting.store(waits, Ordering::Relaxed);
         }
     }
 
@@ -359,7 +379,7 @@ impl Driver<'_> {
         waits: Waits,
         place: Place,
     ) -> Result<Response<AnswerBody>, NoAnswer> {
-        let informed = self.informed.as_mut().map(|informed| &mut **informed as Informed<'_>);
+        let informed = self.listener.informed.as_mut().map(|informed| &mut **informed as Informed<'_>);
         let answer = exchange(connection, request, waits, place, informed).await?;
         let mut response = Response::new(answer.body);
         *response.status_mut() = answer.status;

@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 
 use crate::body::{BodyError, Inbound};
-use crate::drive::{Answer, AnswerBody, drive};
+use crate::drive::{Answer, AnswerBody, Listener, drive};
 use crate::net::Stream;
 use crate::outbox::OutboxEvent;
 use crate::pool::Pool;
@@ -215,7 +215,7 @@ pub(crate) fn start(
         let (shared, pool, queue, credit) = (Arc::clone(shared), Arc::clone(pool), Arc::clone(&queue), Arc::clone(&credit));
         let mut under_way = UnderWay::new(Some(id), &shared);
         async move {
-            let answer = drive(&shared, &pool, head, inbound, None, true).await;
+            let answer = drive(&shared, &pool, head, inbound, Listener::default(), true).await;
             under_way.tell(&answer.record);
             tell(id, &shared, &queue, &credit, answer).await;
         }

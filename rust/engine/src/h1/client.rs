@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HeaderMap};
+use http::header::{CONTENT_LENGTH, HeaderMap, UPGRADE};
 use http::{Method, StatusCode};
 use http_body::{Body as _, Frame};
 use sigward_gateway::Failure;
@@ -87,6 +87,7 @@ pub(crate) async fn exchange(
     let Request { method, path, headers, mut body } = request;
     let mut first = Vec::with_capacity(1024);
     let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let upgrades = headers.contains_key(UPGRADE);
     let chunked = length.is_none() && !body.is_end_stream();
     head::write_request(&mut first, &method, &path, &headers, chunked);
     let whole = if chunked { None } else { body.take_held(WITH_HEAD) };
@@ -134,6 +135,9 @@ pub(crate) async fn exchange(
                         informed(head.status, &head.headers);
                     }
                     continue;
+                }
+                Ok(Some(head)) if head.status == StatusCode::SWITCHING_PROTOCOLS && !upgrades => {
+                    return Poll::Ready(Err(Failure::Broken("it switched protocols, and nobody had asked for that".into())));
                 }
                 Ok(Some(head)) => return Poll::Ready(Ok(head)),
                 Ok(None) => {}

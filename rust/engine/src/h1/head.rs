@@ -5,11 +5,12 @@ use std::io::Write as _;
 use std::mem::MaybeUninit;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HeaderMap, TE, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, TE, TRANSFER_ENCODING};
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 use httparse::{Header, Status};
 use memchr::memmem;
 use sigward_gateway::Refusal;
+use smallvec::SmallVec;
 
 /// Headers that are read without an allocation for their places.
 const PLACES: usize = 128;
@@ -67,7 +68,7 @@ pub(crate) fn request(buffer: &mut BytesMut, most: Most) -> Result<Option<Reques
     }
     let Some(size) = end_of_head(buffer) else {
         if buffer.len() > most.bytes {
-            return Err(too_large(most));
+            return Err(if memchr::memchr(b'\n', buffer).is_none() { too_long(most) } else { too_large(most) });
         }
         return if has_bare_line_end(buffer) { Err(bad("a line ends with LF alone, or holds a lone CR")) } else { Ok(None) };
     };
@@ -76,7 +77,7 @@ pub(crate) fn request(buffer: &mut BytesMut, most: Most) -> Result<Option<Reques
     }
     let head = buffer.split_to(size).freeze();
     match parsed(&head, most) {
-        Err(_) if is_folded(&head) => parsed(&unfolded(&head), most).map(Some),
+        Err(_) if is_folded(&head) => parsed(&unfolded(&head)?, most).map(Some),
         result => result.map(Some),
     }
 }
@@ -98,7 +99,7 @@ fn parsed(head: &Bytes, most: Most) -> Result<RequestHead, Refusal> {
         Ok(Status::Complete(size)) if size == head.len() => {}
         Ok(_) => return Err(bad("an empty line ends with LF alone")),
         Err(httparse::Error::TooManyHeaders) => return Err(too_large(most)),
-        Err(httparse::Error::Version) => {
+        Err(httparse::Error::Version) if names_a_version(head) => {
             return Err(Refusal::client(505, "bad-version", "the request's version is not HTTP/1.1 or HTTP/1.0.", "Send HTTP/1.1."));
         }
         Err(error) => return Err(bad(&error.to_string())),
@@ -109,7 +110,12 @@ fn parsed(head: &Bytes, most: Most) -> Result<RequestHead, Refusal> {
     let framing = request_framing(&headers, old)?;
     let keep_alive = keeps_alive(&headers, old);
     let expects = !old && framing != Framing::Length(0) && headers.get(EXPECT).is_some_and(|value| is(value, b"100-continue"));
-    let target = legal_target(request.path.unwrap_or_default().as_bytes());
+    let target = request.path.unwrap_or_default();
+    // A fragment is nothing that is sent (RFC 9110, section 7.1).
+    if !target.bytes().all(|byte| (byte.is_ascii_graphic() && byte != b'#') || !byte.is_ascii()) {
+        return Err(bad("its target holds a byte that no target may hold"));
+    }
+    let target = legal_target(target.as_bytes());
     let version = if old { Version::HTTP_10 } else { Version::HTTP_11 };
     Ok(RequestHead { method, target, version, headers, framing, keep_alive, expects })
 }
@@ -138,11 +144,11 @@ pub(crate) fn response(buffer: &mut BytesMut, method: &Method, most: Most) -> Re
     let mut headers = collected(&head, response.headers).map_err(str::to_owned)?;
     let status = response.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or("its status is none")?;
     let old = response.version == Some(0);
-    let mut keep_alive = keeps_alive(&headers, old);
+    let keep_alive = keeps_alive(&headers, old);
     let bodiless = *method == Method::HEAD || status.is_informational() || matches!(status.as_u16(), 204 | 304);
-    let framing = response_framing(&mut headers, &mut keep_alive)?;
+    let framing = response_framing(&mut headers, old)?;
     let framing = if bodiless { Framing::Length(0) } else { framing };
-    keep_alive &= framing != Framing::Close;
+    let keep_alive = keep_alive && framing != Framing::Close;
     Ok(Some(ResponseHead { status, headers, framing, keep_alive }))
 }
 
@@ -183,8 +189,9 @@ fn is_folded(head: &[u8]) -> bool {
     memmem::find(head, b"\r\n ").is_some() || memmem::find(head, b"\r\n\t").is_some()
 }
 
-/// Each obsolete line fold becomes blanks, as it has to before it is forwarded (RFC 9112, section 5.2).
-fn unfolded(head: &[u8]) -> Bytes {
+/// Each obsolete line fold becomes blanks, as it has to before it is forwarded (RFC 9112, section 5.2); but not where a reader that does
+/// otherwise would send the request elsewhere, or see its end elsewhere.
+fn unfolded(head: &[u8]) -> Result<Bytes, Refusal> {
     let mut lines: Vec<u8> = Vec::with_capacity(head.len());
     let mut rest = head;
     while let Some(at) = memmem::find(rest, b"\r\n") {
@@ -194,31 +201,43 @@ fn unfolded(head: &[u8]) -> Bytes {
         let blanks = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
         // The request line is none that could go on.
         if blanks > 0 && lines.contains(&b'\n') {
+            let start = memchr::memrchr(b'\n', &lines).map_or(0, |at| at + 1);
+            let name = lines.get(start..).unwrap_or_default().split(|byte| *byte == b':').next().unwrap_or_default();
+            if [HOST, CONTENT_LENGTH, TRANSFER_ENCODING].iter().any(|framing| name.eq_ignore_ascii_case(framing.as_str().as_bytes())) {
+                return Err(bad("Host, content-length or transfer-encoding is folded"));
+            }
             lines.extend_from_slice(b"  ");
             rest = rest.get(blanks..).unwrap_or_default();
         } else {
             lines.extend_from_slice(b"\r\n");
         }
     }
-    lines.into()
+    Ok(lines.into())
+}
+
+/// True if the request line ends with a version, whichever.
+fn names_a_version(head: &[u8]) -> bool {
+    let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    let version = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
+    matches!(version, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit())
 }
 
 fn request_framing(headers: &HeaderMap, old: bool) -> Result<Framing, Refusal> {
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
     let length = lengths.next();
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     let hint = "Send one content-length, or chunks.";
-    if let Some(coding) = codings.next() {
-        if length.is_some() || old || codings.next().is_some() {
-            let why = "transfer-encoding is repeated, beside content-length, or in HTTP/1.0";
+    if headers.contains_key(TRANSFER_ENCODING) {
+        let words = headers.get_all(TRANSFER_ENCODING).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+        let words: SmallVec<[&[u8]; 2]> = words.map(<[u8]>::trim_ascii).collect();
+        if length.is_some() || old || words.iter().any(|word| word.is_empty()) {
+            let why = "transfer-encoding is empty, beside content-length, or in HTTP/1.0";
             return Err(Refusal::client(400, "bad-length", why, hint));
         }
-        return if is(coding, b"chunked") {
-            Ok(Framing::Chunked)
-        } else {
+        if words.iter().any(|word| !word.eq_ignore_ascii_case(b"chunked")) {
             let why = "the transfer-encoding is not `chunked` alone.";
-            Err(Refusal::client(501, "unknown-coding", why, "Send the body as it is, or in chunks."))
-        };
+            return Err(Refusal::client(501, "unknown-coding", why, "Send the body as it is, or in chunks."));
+        }
+        return if words.len() == 1 { Ok(Framing::Chunked) } else { Err(Refusal::client(400, "bad-length", "it is chunked twice", hint)) };
     }
     let Some(length) = length else { return Ok(Framing::Length(0)) };
     match (digits(length), lengths.next()) {
@@ -227,15 +246,12 @@ fn request_framing(headers: &HeaderMap, old: bool) -> Result<Framing, Refusal> {
     }
 }
 
-/// Chunks count where a length stands beside them, and the connection is not used again (RFC 9112, section 6.3).
-fn response_framing(headers: &mut HeaderMap, keep_alive: &mut bool) -> Result<Framing, String> {
+/// A length beside chunks is the mark of an answer that was tampered with (RFC 9112, section 6.3).
+fn response_framing(headers: &mut HeaderMap, old: bool) -> Result<Framing, String> {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next() {
-        if codings.next().is_some() || !is(coding, b"chunked") {
-            return Err("its transfer-encoding is not `chunked` alone".into());
-        }
-        if headers.remove(CONTENT_LENGTH).is_some() {
-            *keep_alive = false;
+        if old || codings.next().is_some() || !is(coding, b"chunked") || headers.contains_key(CONTENT_LENGTH) {
+            return Err("its transfer-encoding is not `chunked` alone, or beside content-length".into());
         }
         return Ok(Framing::Chunked);
     }
@@ -251,10 +267,10 @@ fn response_framing(headers: &mut HeaderMap, keep_alive: &mut bool) -> Result<Fr
     Ok(Framing::Length(length))
 }
 
-/// Digits alone: no sign, no list.
+/// Digits alone: no sign, no list, no zeros before it.
 fn digits(value: &HeaderValue) -> Option<u64> {
     let bytes = value.as_bytes();
-    if bytes.is_empty() || bytes.len() > 19 || !bytes.iter().all(u8::is_ascii_digit) {
+    if bytes.is_empty() || bytes.len() > 18 || !bytes.iter().all(u8::is_ascii_digit) || (bytes.len() > 1 && bytes.starts_with(b"0")) {
         return None;
     }
     Some(bytes.iter().fold(0, |length, digit| length * 10 + u64::from(digit - b'0')))
@@ -312,6 +328,15 @@ fn too_large(most: Most) -> Refusal {
         "head-too-large",
         format!("the request's head has more than {} bytes or {} headers.", most.bytes, most.headers),
         "Send fewer or shorter headers, or raise limits.headers and limits.header_bytes.",
+    )
+}
+
+fn too_long(most: Most) -> Refusal {
+    Refusal::client(
+        414,
+        "target-too-long",
+        format!("the request line has more than {} bytes", most.bytes),
+        "Shorten path and query, or raise limits.target_bytes.",
     )
 }
 
@@ -398,6 +423,12 @@ mod tests {
             (b"GET  / HTTP/1.1\r\n\r\n", 400),
             (b"GET / HTTP/1.2\r\n\r\n", 505),
             (b"GET / HTTP/3.0\r\n\r\n", 505),
+            (b"GET / HTTP/1.10\r\n\r\n", 400),
+            (b"GET /a#b HTTP/1.1\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\nContent-Length: 05\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\nContent-Length:\r\n 5\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\nTransfer-Encoding: chunked, chunked\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\nTransfer-Encoding:\r\n\r\n", 400),
         ] {
             assert_eq!(read(bytes).err(), Some(status), "{}", String::from_utf8_lossy(bytes));
         }
@@ -418,7 +449,7 @@ mod tests {
         let some: Vec<u8> = (0..199).flat_map(|number| format!("h{number}: v\r\n").into_bytes()).collect();
         assert_eq!(read(&head(&some)).unwrap().unwrap().headers.len(), 199);
         assert_eq!(read(&head(&[b"a: ".as_slice(), &vec![b'x'; 65 << 10], b"\r\n"].concat())).err(), Some(431));
-        assert_eq!(read(&[b"GET /".as_slice(), &vec![b'x'; 65 << 10]].concat()).err(), Some(431));
+        assert_eq!(read(&[b"GET /".as_slice(), &vec![b'x'; 65 << 10]].concat()).err(), Some(414));
     }
 
     #[test]
@@ -427,7 +458,6 @@ mod tests {
         let framing = |bytes: &[u8]| read(bytes, Method::GET).unwrap().map(|head| (head.framing, head.keep_alive));
         assert_eq!(framing(b"HTTP/1.1 200 OK\r\n\r\n"), Some((Framing::Close, false)));
         assert_eq!(framing(b"HTTP/1.1 200\r\ncontent-length: 5\r\ncontent-length: 5\r\n\r\n"), Some((Framing::Length(5), true)));
-        assert_eq!(framing(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n"), Some((Framing::Chunked, false)));
         assert_eq!(framing(b"HTTP/1.1 204 No\r\n\r\n"), Some((Framing::Length(0), true)));
         assert_eq!(framing(b"HTTP/1.0 200 OK\r\ncontent-length: 5\r\n\r\n"), Some((Framing::Length(5), false)));
         assert_eq!(framing(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: Close\r\n\r\n"), Some((Framing::Length(5), false)));
@@ -435,6 +465,7 @@ mod tests {
         for bad in [
             &b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\n"[..],
             b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n",
             b"HTTP/1.1 20 OK\r\n\r\n",
             b"ICY 200 OK\r\n\r\n",
             b"HTTP/1.1 200 OK\r\na: b\nc: d\r\n\r\n",

@@ -1,12 +1,13 @@
 //! The client half of HTTP/1.1: requests one after another on a connection, and their answers.
 
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderValue, Method, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use sigward_gateway::settings::EngineSettings;
@@ -16,7 +17,7 @@ use tokio::sync::watch;
 use super::{Ending, Front, Via, at_least};
 use crate::alarm::Alarm;
 use crate::body::{BodyError, Inbound};
-use crate::drive::AnswerBody;
+use crate::drive::{AnswerBody, Listener};
 use crate::h1::body::{Decoder, Piece};
 use crate::h1::head::{self, Framing, Most, RequestHead};
 use crate::net::Stream;
@@ -62,17 +63,26 @@ impl Io {
         }
     }
 
-    /// True if the client has gone, while nothing more of its request is to come.
-    fn is_gone(&mut self, context: &mut Context<'_>) -> bool {
+    /// Whether the client is still there, while nothing more of its request is to come.
+    fn look_out(&mut self, context: &mut Context<'_>) -> Client {
         while self.stream.plain.len() < AHEAD {
             match self.stream.poll_fill(context) {
-                Poll::Ready(Ok(0) | Err(_)) => return true,
+                Poll::Ready(Ok(0)) => return Client::SaysNoMore,
+                Poll::Ready(Err(_)) => return Client::Gone,
                 Poll::Ready(Ok(_)) => {}
-                Poll::Pending => return false,
+                Poll::Pending => break,
             }
         }
-        false
+        Client::Here
     }
+}
+
+/// What is known of a client.
+enum Client {
+    Here,
+    /// It has closed its side, or all.
+    SaysNoMore,
+    Gone,
 }
 
 type Shared = Arc<Mutex<Io>>;
@@ -241,7 +251,11 @@ enum After {
 /// One request.
 async fn one(front: &Front, io: &Shared, request: RequestHead, via: &Via, client: &Arc<str>, ending: &watch::Receiver<Ending>) -> After {
     let RequestHead { method, target, version, headers, framing, keep_alive, expects } = request;
-    let (target, path) = match super::target::destination(&target, &headers, via, &front.kind) {
+    let found = match version {
+        Version::HTTP_11 if !headers.contains_key(HOST) => Err(super::target::no_host()),
+        _ => super::target::destination(&target, &headers, via, &front.kind),
+    };
+    let (target, path) = match found {
         Ok(found) => found,
         Err(refusal) => {
             front.shared.metrics.bad_requests.with_label_values(&[refusal.slug]).inc();
@@ -271,17 +285,24 @@ async fn one(front: &Front, io: &Shared, request: RequestHead, via: &Via, client
         let _ = locked(io).stream.queue(&told);
     };
     let answer = {
-        let mut driving = pin!(front.exchange(head, inbound, if old { None } else { Some(&mut informed) }));
+        let waiting = AtomicBool::new(false);
+        let listener = Listener { informed: if old { None } else { Some(&mut informed) }, waiting: Some(&waiting) };
+        let mut driving = pin!(front.exchange(head, inbound, listener));
         std::future::poll_fn(|context| {
             if let Poll::Ready(answer) = driving.as_mut().poll(context) {
                 return Poll::Ready(Some(answer));
             }
             let mut io = locked(io);
             let flushed = io.stream.poll_flush_out(context);
-            if matches!(flushed, Poll::Ready(Err(_))) || (io.decoder.is_done() && io.is_gone(context)) {
+            if matches!(flushed, Poll::Ready(Err(_))) {
                 return Poll::Ready(None);
             }
-            Poll::Pending
+            match io.decoder.is_done().then(|| io.look_out(context)) {
+                Some(Client::Gone) => Poll::Ready(None),
+                // It may have said all that it has to say, or be gone: what is under way comes to its end, but nothing new begins.
+                Some(Client::SaysNoMore) if waiting.load(Ordering::Relaxed) => Poll::Ready(None),
+                _ => Poll::Pending,
+            }
         })
         .await
     };

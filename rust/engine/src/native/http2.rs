@@ -15,7 +15,7 @@ use sigward_gateway::{BodySize, Refusal, RequestHead, Shape};
 
 use super::{Ending, Front, Via, at_least};
 use crate::body::{BodyError, Inbound};
-use crate::drive::AnswerBody;
+use crate::drive::{AnswerBody, Listener};
 use crate::net::{Socket, Stream};
 
 /// Serves a connection to its end.
@@ -73,6 +73,9 @@ async fn answer(front: Front, mut request: Request<Incoming>, via: Via, client: 
         // HTTP/2 says it in :authority.
         parts.headers.insert(HOST, host);
     }
+    if !parts.headers.contains_key(HOST) {
+        return refused(&super::target::no_host());
+    }
     // A proxy's client sends the whole of it, every other a path.
     let target = if matches!(via, Via::Proxy) {
         parts.uri.to_string()
@@ -94,7 +97,7 @@ async fn answer(front: Front, mut request: Request<Incoming>, via: Via, client: 
     } else {
         Inbound::Other(body.map_err(|error| BodyError::Client(error.to_string())).boxed_unsync())
     };
-    front.exchange(head, inbound, None).await.response
+    front.exchange(head, inbound, Listener::default()).await.response
 }
 
 fn refused(refusal: &Refusal) -> Reply {

@@ -21,7 +21,7 @@ use sigward_gateway::{Entry, RequestHead, Target};
 use tokio::sync::{Notify, watch};
 
 use crate::body::Inbound;
-use crate::drive::{Answer, Informed, drive};
+use crate::drive::{Answer, Informed, Listener, drive};
 use crate::job::UnderWay;
 use crate::net::{Socket, Stream};
 use crate::outbox::OutboxEvent;
@@ -163,7 +163,7 @@ impl Front {
     }
 
     /// One request, and what is told of it.
-    pub(crate) async fn exchange(&self, head: RequestHead, inbound: Inbound, informed: Option<Informed<'_>>) -> Answer {
+    pub(crate) async fn exchange(&self, head: RequestHead, inbound: Inbound, listener: Listener<'_>) -> Answer {
         // A query may hold a signature, and much else that is nobody's business.
         let about = self.shared.config.load().settings.access_log.then(|| {
             let path = head.path.split('?').next().unwrap_or_default();
@@ -172,7 +172,9 @@ impl Front {
         });
         let mut under_way = UnderWay::new(None, &self.shared);
         let pool = self.pool.load_full();
-        let answer = drive(&self.shared, &pool, head, inbound, informed.map(|informed| informed as Informed<'_>), false).await;
+        // For as long as the pool is held here.
+        let listener = Listener { informed: listener.informed.map(|informed| informed as Informed<'_>), ..listener };
+        let answer = drive(&self.shared, &pool, head, inbound, listener, false).await;
         under_way.tell(&answer.record);
         if let Some(about) = about {
             let text = format!("{about} {} {}", answer.response.status().as_u16(), answer.record.summary());

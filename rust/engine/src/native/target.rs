@@ -15,7 +15,12 @@ fn absolute(target: &str) -> Option<(&str, &str, &str)> {
 
 /// The destination and the path of a request. `target`: as sent. The refusal is for the client.
 pub(super) fn destination(target: &str, headers: &HeaderMap, via: &Via, kind: &Kind) -> Result<(Target, String), Refusal> {
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let mut hosts = headers.get_all(HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err(bad("bad-host", "there is more than one Host header.", "Send one."));
+    }
+    let host = host.and_then(|host| host.to_str().ok());
     let (authority, path) = match absolute(target) {
         Some((scheme, authority, path)) => {
             let path = if path.is_empty() || path.starts_with('?') { format!("/{path}") } else { path.to_owned() };
@@ -23,6 +28,14 @@ pub(super) fn destination(target: &str, headers: &HeaderMap, via: &Via, kind: &K
         }
         None => (None, target.to_owned()),
     };
+    if let Some((scheme, _)) = authority
+        && !["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known))
+    {
+        return Err(bad("bad-target", &format!("the scheme {scheme:?} is not http or https."), "Send http:// or https://."));
+    }
+    if authority.is_none() && !(path.starts_with('/') || path == "*") {
+        return Err(bad("bad-target", "the request target is not a path.", "Send a path that begins with a slash."));
+    }
     if let Via::Proxy = via {
         let Some((scheme, authority)) = authority else {
             return Err(bad(
@@ -31,13 +44,7 @@ pub(super) fn destination(target: &str, headers: &HeaderMap, via: &Via, kind: &K
                 "Send CONNECT or an absolute URL, or send requests for an endpoint URL to a reverse listener.",
             ));
         };
-        let scheme = if scheme.eq_ignore_ascii_case("https") {
-            Scheme::Https
-        } else if scheme.eq_ignore_ascii_case("http") {
-            Scheme::Http
-        } else {
-            return Err(bad("bad-target", &format!("the scheme {scheme:?} is not http or https."), "Send http:// or https://."));
-        };
+        let scheme = if scheme.eq_ignore_ascii_case("https") { Scheme::Https } else { Scheme::Http };
         return Ok((named(scheme, authority, scheme.default_port(), "bad-target")?, path));
     }
     if let (Some((_, authority)), Some(host)) = (authority, host)
@@ -76,6 +83,14 @@ pub(super) fn destination(target: &str, headers: &HeaderMap, via: &Via, kind: &K
     }
 }
 
+/// Where a CONNECT leads: a host and a port, both.
+pub(super) fn authority(target: &str) -> Result<Target, Refusal> {
+    if !target.rsplit_once(':').is_some_and(|(_, port)| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit())) {
+        return Err(bad("bad-target", "CONNECT does not name a host and a port.", "Send CONNECT host:port."));
+    }
+    named(Scheme::Https, target, 443, "bad-target")
+}
+
 /// A host with its port, as a client writes it.
 pub(super) fn named(scheme: Scheme, authority: &str, port: u16, slug: &'static str) -> Result<Target, Refusal> {
     let hint = if slug == "bad-host" { "Send the Host header of an AWS endpoint." } else { "Send a host name and a port." };
@@ -94,6 +109,11 @@ pub(super) fn named(scheme: Scheme, authority: &str, port: u16, slug: &'static s
         return Err(wrong(why.to_owned()));
     }
     Target::new(scheme, host, port).map_err(wrong)
+}
+
+/// A request of HTTP/1.1, or /2, that names no host.
+pub(super) fn no_host() -> Refusal {
+    bad("bad-host", "the request names no host.", "Send one Host header.")
 }
 
 fn bad(slug: &'static str, why: &str, hint: &str) -> Refusal {

@@ -45,10 +45,7 @@ pub(super) async fn copy(one: &mut (impl AsyncRead + AsyncWrite + Unpin), other:
 impl Front {
     /// CONNECT: AWS's hosts are looked into, all else is passed on, but never to a local address.
     pub(super) async fn connect(&self, authority: &str) -> Result<Beyond, Refusal> {
-        if authority.is_empty() {
-            return Err(Refusal::client(400, "bad-target", "CONNECT names no host.", "Send CONNECT host:port."));
-        }
-        let target = super::target::named(Scheme::Https, authority, 443, "bad-target")?;
+        let target = super::target::authority(authority)?;
         let config = self.shared.config.load_full();
         if config.intercepts(&target.host) && self.native.authority.get().is_some() {
             return Ok(Beyond::Inside(target));
