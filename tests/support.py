@@ -310,3 +310,12 @@ async def connected(address: tuple[str, int], **tls: Any) -> AsyncIterator[tuple
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
+
+
+def counted(metrics: str, name: str, **labels: str) -> float:
+    """The sum of all samples of this name that have these labels. `metrics`: in Prometheus's text format."""
+    total = 0.0
+    for found in re.finditer(rf"^{name}(?:\{{(.*)\}})? (\S+)$", metrics, re.MULTILINE):
+        if labels.items() <= dict(re.findall(r'(\w+)="([^"]*)"', found[1] or "")).items():
+            total += float(found[2])
+    return total
