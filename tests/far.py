@@ -70,11 +70,14 @@ class Far:
 
 async def answer(received: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """By the request's path."""
-    if received.target == "/half":
+    if received.target == "/silent":
+        sys.stdout.write("silent\n")
+        sys.stdout.flush()
+    elif received.target == "/half":
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (2 * HALF) + b"x" * HALF)
     elif received.target == "/chunks":
         writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n%x\r\n" % HALF + b"x" * HALF + b"\r\n")
-    elif received.target != "/silent":
+    else:
         writer.write(OK)
         return
     await writer.drain()
