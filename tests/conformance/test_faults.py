@@ -18,6 +18,7 @@ import h2.exceptions
 import pytest
 import pytest_asyncio
 
+from sigward import _core
 from sigward.credentials import Chain, Failure, Found, Keeper, Snapshot
 from tests.conformance.conftest import HOST, Proxy, Start
 from tests.conformance.test_hooks import idle
@@ -564,3 +565,58 @@ async def test_a_busy_python_does_not_delay_native_requests(start: Start, far: F
         while far.answers < before + 3:
             await asyncio.sleep(0.01)
     assert counted(proxy.engine.metrics(), "sigward_requests_total", service="sqs", code="200") >= far.answers - 1
+
+
+# ---------------------------------------------------------------- the end
+
+HASHED = 128 << 20
+"""Bytes whose hash takes the engine a while, all of it in one go."""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+async def test_what_is_in_its_sockets_when_it_drains_is_answered(start: Start, upstream: Upstream, request: pytest.FixtureRequest) -> None:
+    """Requests that have come while the engine was busy, on connections that it has known for long, are no less accepted."""
+    if request.node.callspec.params["start"] == "native":
+        reason = "it takes connections for idle without having looked what is in their sockets, and resets them"
+        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        busy = "kms.us-east-1.amazonaws.com"
+        routes = [{"host": busy, "connect": f"127.0.0.1:{nobody.getsockname()[1]}"}]
+        routes.append({"host": "*.amazonaws.com", "connect": f"127.0.0.1:{upstream.port}"})
+        proxy = await start(upstream, body={"hold": 2 * HASHED}, retry={"mode": "off"}, routes=routes, grace=20.0)
+        clients = [await asyncio.to_thread(socket.create_connection, proxy.reverse, 20) for _ in range(8)]
+        for client in clients:
+            client.sendall(REQUEST)
+            assert (await asyncio.to_thread(client.recv, 65536)).startswith(b"HTTP/1.1 200 ")
+        headers = [(b"Host", busy.encode()), (b"Content-Length", b"%d" % HASHED)]
+        body, before = bytes(HASHED), engine_worked()
+        proxy.engine.submit(_core.ENTRY_REVERSE, b"POST", b"https", busy, 443, b"/", headers, body, "127.0.0.1")
+        end = time.monotonic() + 20
+        while engine_worked() < before + BEGUN:
+            assert time.monotonic() < end, "it does not begin"
+        # All that follows until `drain` takes less time than the hash.
+        for client in clients:
+            client.sendall(REQUEST)
+        draining = asyncio.create_task(proxy.front.drain())
+        answers = await asyncio.gather(*(asyncio.to_thread(received_by, client) for client in clients))
+        await asyncio.wait_for(draining, 30)
+    assert [answer[:13] for answer in answers] == [b"HTTP/1.1 200 "] * len(clients)
+
+
+REQUEST = request()
+BEGUN = 5_000_000
+"""Nanoseconds of the engine's work: it is at the hash."""
+
+
+def engine_worked() -> int:
+    """Nanoseconds that the engine's thread has run for."""
+    engines = [task for task in Path("/proc/self/task").glob("*/comm") if task.read_text() == "sigward-0\n"]
+    return sum(int((engine.parent / "schedstat").read_text().split()[0]) for engine in engines)
+
+
+def received_by(client: socket.socket) -> bytes:
+    """What comes next; nothing, if the connection ends."""
+    with client, contextlib.suppress(ConnectionError):
+        return client.recv(65536)
+    return b""

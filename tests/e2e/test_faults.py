@@ -460,23 +460,6 @@ async def test_sigterm_under_load(load: Load) -> None:
         client.writer.close()
 
 
-async def test_what_is_in_its_sockets_when_sigterm_comes_is_answered(load: Load) -> None:
-    """The process is stopped while the requests are sent, so that the signal and they are all there when it goes on."""
-    clients = [await load.client(f"old{number}") for number in range(20)]
-    for client in clients:
-        client.send()
-        assert await client.read()
-    load.signal(signal.SIGSTOP)
-    for client in clients:
-        client.send()
-    load.signal(signal.SIGTERM)
-    load.signal(signal.SIGCONT)
-    answered = [await asyncio.wait_for(client.read(), PATIENCE) for client in clients]
-    assert await load.exits() == 0
-    load.nothing_is_lost()
-    assert answered == [True] * 20
-
-
 @pytest.mark.usefixtures("many_descriptors")
 async def test_who_has_connected_when_sigterm_comes_is_answered(load: Load, front: str, request: pytest.FixtureRequest) -> None:
     """The kernel has taken the connection and the request; sigward has seen neither."""
