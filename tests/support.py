@@ -10,7 +10,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import trustme
@@ -87,7 +87,7 @@ class Upstream:
         self.port = 0
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    async def __aenter__(self) -> "Upstream":
+    async def __aenter__(self) -> Self:
         self.server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self.context, limit=1 << 20)
         self.port = self.server.sockets[0].getsockname()[1]
         return self
@@ -316,3 +316,12 @@ async def connected(address: tuple[str, int], **tls: Any) -> AsyncIterator[tuple
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
+
+
+def counted(metrics: str, name: str, **labels: str) -> float:
+    """The sum of all samples of this name that have these labels. `metrics`: in Prometheus's text format."""
+    total = 0.0
+    for found in re.finditer(rf"^{name}(?:\{{(.*)\}})? (\S+)$", metrics, re.MULTILINE):
+        if labels.items() <= dict(re.findall(r'(\w+)="([^"]*)"', found[1] or "")).items():
+            total += float(found[2])
+    return total

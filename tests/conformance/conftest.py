@@ -60,12 +60,12 @@ class Proxy:
         """Its upstream is HOST."""
         return self.front.addresses["reverse:1"]
 
-    async def ask(self, raw: bytes, *, to: tuple[str, int] | None = None) -> Response:
-        """Sends bytes to the reverse listener on a connection of their own; reads one response."""
+    async def ask(self, raw: bytes, *, to: tuple[str, int] | None = None, patience: float = 20) -> Response:
+        """Sends bytes to the reverse listener on a connection of their own; reads one response, within so many seconds."""
         async with connected(to or self.reverse) as (reader, writer):
             writer.write(raw)
             method = raw.split(b" ", 1)[0].decode()
-            return await asyncio.wait_for(read_response(reader, method), 20)
+            return await asyncio.wait_for(read_response(reader, method), patience)
 
     @contextlib.asynccontextmanager
     async def tunnel(

@@ -23,7 +23,7 @@ from sigward import _core
 from sigward.front import FrontError, FrontOptions
 from sigward.mitm.addon import Sign, Tunnels
 from sigward.mitm.bridge import Bridge
-from sigward.mitm.internals import drained, hang_up
+from sigward.mitm.internals import drained, hang_up, take_in
 from sigward.mitm.refusals import refuse_flow
 
 logger = logging.getLogger(__name__)
@@ -39,6 +39,10 @@ last 900, and quiet WebSockets; the engine's own time-outs end what hangs."""
 
 CLOSING = 2.0
 """Seconds that clients' connections have to close when the front does."""
+
+
+TAKING_IN = 2.0
+"""Seconds that the listeners stay open, at most, for clients that had connected before the front drains."""
 
 
 Handler = tuple[Any, Callable[..., Any]]
@@ -220,6 +224,7 @@ class Front:
         """No new connections; what is under way may end within the grace; then all closes."""
         if self._server is None:
             return
+        await take_in(self._server, min(TAKING_IN, self.options.grace))
         await self._server.servers.update([])
         self.bridge.draining = True
         try:

@@ -9,6 +9,7 @@ hook may answer a request that streams.
 """
 
 import asyncio
+import select
 import socket
 import struct
 import time
@@ -23,6 +24,7 @@ import h2.events
 from h2.stream import StreamState
 from h11._readers import ChunkedReader
 from mitmproxy import http
+from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.connection import Connection, ConnectionState, Server
 from mitmproxy.flow import Error
 from mitmproxy.net.http import http1, status_codes
@@ -59,6 +61,8 @@ from mitmproxy.proxy.server import ConnectionHandler
 from sigward import _core
 from sigward.mitm.heads import END, ChunkReader, Wrong, is_malformed_http2, wrong_head
 from sigward.mitm.refusals import refusal
+
+TURNS = 10
 
 HEAD_LIMIT = 128 * 1024
 """Bytes of an HTTP/1 request's head after which a client that has not ended it is refused."""
@@ -662,6 +666,23 @@ def break_off(handler: ConnectionHandler) -> None:
         # Without this the kernel ends the connection in good order all the same.
         transport.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         transport.writer.transport.abort()
+
+
+async def take_in(server: Proxyserver, patience: float) -> None:
+    """Lets in who has connected before now: the kernel resets them with the listener, and the requests that they have sent.
+
+    `patience`: seconds, for clients that go on coming.
+    """
+    poller = select.poll()
+    instances: Any = server.servers
+    for listening in (listening for instance in instances for listener in instance._servers for listening in listener.sockets):
+        poller.register(listening.fileno(), select.POLLIN)
+    end = time.monotonic() + patience
+    while poller.poll(0) and time.monotonic() < end:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    # From a socket to the stream that is busy with a request it takes a few turns of the loop.
+    for _ in range(TURNS):
+        await asyncio.sleep(0)
 
 
 def hang_up(handler: ConnectionHandler) -> None:

@@ -14,6 +14,7 @@ from mitmproxy.proxy import events
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import http as http_layers
 from mitmproxy.proxy.layers.http import _events, _hooks, _http1, _http2, _http_h2
+from mitmproxy.proxy.mode_servers import AsyncioServerInstance
 from mitmproxy.proxy.server import ConnectionHandler, ConnectionIO
 from mitmproxy.test import tflow
 
@@ -226,3 +227,9 @@ def test_the_options_that_the_front_sets(option: str) -> None:
 
     with taddons.context(Proxyserver()) as context:
         assert option in context.options
+
+
+def test_where_a_front_listens() -> None:
+    """`take_in` looks at the sockets of these."""
+    assert "self._servers = await self.listen(host, port)" in source(AsyncioServerInstance._start)
+    assert "s.sockets" in source(AsyncioServerInstance.listen_addrs.fget)
