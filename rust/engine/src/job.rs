@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
+use prometheus::IntCounter;
 use sigward_gateway::{Record, RequestHead};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
@@ -169,12 +170,13 @@ impl UnderWay {
         Self { job, shared: Arc::clone(shared), began: Instant::now(), told: false }
     }
 
-    pub(crate) fn tell(&mut self, record: &Record) {
+    /// Gives what an answer that breaks off is counted in.
+    pub(crate) fn tell(&mut self, record: &Record) -> IntCounter {
         self.told = true;
         if let Some(advice) = &record.advice {
             self.shared.outbox.push(OutboxEvent::Log { warning: true, text: advice.to_string() });
         }
-        self.shared.metrics.count(record, None, self.began.elapsed());
+        self.shared.metrics.count(record, None, self.began.elapsed())
     }
 }
 
@@ -216,7 +218,9 @@ pub(crate) fn start(
         let mut under_way = UnderWay::new(Some(id), &shared);
         async move {
             let answer = drive(&shared, &pool, head, inbound, Listener::default(), true).await;
-            under_way.tell(&answer.record);
+            let broken = under_way.tell(&answer.record);
+            let mut answer = answer;
+            answer.response.body_mut().count_break_off(broken);
             tell(id, &shared, &queue, &credit, answer).await;
         }
     };

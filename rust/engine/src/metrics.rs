@@ -25,6 +25,9 @@ pub(crate) struct Metrics {
     duration: HistogramVec,
     signatures: IntCounterVec,
     attempts: IntCounterVec,
+    broken: IntCounterVec,
+    /// Loads of credentials that failed.
+    pub(crate) credentials_failures: IntCounterVec,
     retries: IntCounterVec,
     expiry: GaugeVec,
     backoff: HistogramVec,
@@ -83,6 +86,7 @@ struct Series {
     duration: Histogram,
     signatures: IntCounter,
     attempts: IntCounter,
+    broken: IntCounter,
 }
 
 impl Series {
@@ -119,6 +123,8 @@ impl Metrics {
             duration: histogram("sigward_request_duration_seconds", "From a request's head to its answer's head.", &["service"]),
             signatures: counter("sigward_signatures_total", "Signatures made.", &["service", "region", "identity"]),
             attempts: counter("sigward_attempts_total", "Attempts sent upstream.", &["service"]),
+            broken: counter("sigward_broken_answers_total", "Answers that broke off behind their head.", &["service"]),
+            credentials_failures: counter("sigward_credentials_failures_total", "Loads of credentials that failed.", &["identity"]),
             retries: counter("sigward_retries_total", "Attempts after the first.", &["service", "cause"]),
             expiry: GaugeVec::new(
                 Opts::new("sigward_credentials_expiry_timestamp_seconds", "When an identity's credentials expire; +Inf: never."),
@@ -163,6 +169,8 @@ impl Metrics {
             Box::new(metrics.duration.clone()),
             Box::new(metrics.signatures.clone()),
             Box::new(metrics.attempts.clone()),
+            Box::new(metrics.broken.clone()),
+            Box::new(metrics.credentials_failures.clone()),
             Box::new(metrics.retries.clone()),
             Box::new(metrics.expiry.clone()),
             Box::new(metrics.backoff.clone()),
@@ -193,8 +201,8 @@ impl Metrics {
         self.expiry.with_label_values(&[identity]).set(at.unwrap_or(f64::INFINITY));
     }
 
-    /// Counts one exchange. `code`: what took the status's place, such as `client-gone`.
-    pub(crate) fn count(&self, record: &Record, code: Option<&'static str>, took: Duration) {
+    /// Counts one exchange. `code`: what took the status's place, such as `client-gone`. Gives what its answer counts in if it breaks off.
+    pub(crate) fn count(&self, record: &Record, code: Option<&'static str>, took: Duration) -> IntCounter {
         let service = record.service.as_deref().unwrap_or_default();
         let region = record.region.as_deref().unwrap_or_default();
         let identity = record.identity.as_deref().unwrap_or_default();
@@ -213,6 +221,7 @@ impl Metrics {
         if record.attempts.len() > 1 || record.pace_rule.is_some() || record.quota_empty {
             self.count_trouble(record);
         }
+        series.broken.clone()
     }
 
     /// What most requests do not have.
@@ -266,6 +275,7 @@ impl Metrics {
             duration: self.duration.with_label_values(&[service.as_str()]),
             signatures: self.signatures.with_label_values(&[service.as_str(), region, labels.identity]),
             attempts: self.attempts.with_label_values(&[service.as_str()]),
+            broken: self.broken.with_label_values(&[service.as_str()]),
         });
         if let Some(place) = place {
             place.store(Some(Arc::clone(&series)));

@@ -82,6 +82,7 @@ impl Shared {
 
     /// Notes that a load failed. A snapshot that is still valid goes on serving.
     pub(crate) fn publish_failure(&self, name: &str, failures: Vec<(String, String)>) {
+        self.metrics.credentials_failures.with_label_values(&[name]).inc();
         self.update(name, |identity| identity.failures = failures.into());
     }
 

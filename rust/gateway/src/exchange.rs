@@ -1252,7 +1252,10 @@ impl Exchange {
         {
             return step;
         }
-        self.tell(outcome.into(), at);
+        // What was not sent was no attempt.
+        if self.state == State::Sending {
+            self.tell(outcome.into(), at);
+        }
         self.refuse(&refusal)
     }
 

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderMap, UPGRADE};
 use http::{Method, StatusCode};
 use http_body::{Body as _, Frame};
+use prometheus::IntCounter;
 use sigward_gateway::Failure;
 
 use super::body::{Decoder, Piece};
@@ -175,6 +176,7 @@ pub(crate) async fn exchange(
                     idle: waits.idle,
                     moved: Instant::now(),
                 })),
+                broken: None,
             };
             // After `101` the connection is the client's.
             Ok(Answer { status, headers, body: if switched { body } else { body.settled() } })
@@ -294,6 +296,8 @@ pub struct AnswerBody {
     /// What was read for its code comes first.
     prefix: Bytes,
     source: Source,
+    /// What it counts in if it breaks off.
+    broken: Option<IntCounter>,
 }
 
 enum Source {
@@ -318,12 +322,12 @@ struct Reading {
 impl AnswerBody {
     /// None.
     pub(crate) fn empty() -> Self {
-        Self { prefix: Bytes::new(), source: Source::Done }
+        Self { prefix: Bytes::new(), source: Source::Done, broken: None }
     }
 
     /// Of sigward's own.
     pub(crate) fn whole(bytes: Bytes) -> Self {
-        Self { prefix: Bytes::new(), source: if bytes.is_empty() { Source::Done } else { Source::Whole(bytes) } }
+        Self { prefix: Bytes::new(), source: if bytes.is_empty() { Source::Done } else { Source::Whole(bytes) }, broken: None }
     }
 
     pub(crate) fn http2(incoming: hyper::body::Incoming, idle: Duration) -> Self {
@@ -332,7 +336,7 @@ impl AnswerBody {
         } else {
             Source::H2 { incoming, idle, alarm: Alarm::default(), moved: Instant::now() }
         };
-        Self { prefix: Bytes::new(), source }
+        Self { prefix: Bytes::new(), source, broken: None }
     }
 
     /// The connection goes back at once where nothing follows the head.
@@ -344,6 +348,13 @@ impl AnswerBody {
             self.give_back();
         }
         self
+    }
+
+    /// Counted in this, if it breaks off.
+    pub(crate) fn count_break_off(&mut self, broken: IntCounter) {
+        if !matches!(self.source, Source::Done | Source::Whole(_)) {
+            self.broken = Some(broken);
+        }
     }
 
     /// What was read comes first again.
@@ -442,7 +453,27 @@ impl http_body::Body for AnswerBody {
     type Error = AnswerError;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
-        let this = &mut *self;
+        let polled = self.poll_source(context);
+        if matches!(polled, Poll::Ready(Some(Err(_))))
+            && let Some(broken) = self.broken.take()
+        {
+            broken.inc();
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.prefix.is_empty() && matches!(self.source, Source::Done)
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.length().map(http_body::SizeHint::with_exact).unwrap_or_default()
+    }
+}
+
+impl AnswerBody {
+    fn poll_source(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
+        let this = self;
         if !this.prefix.is_empty() {
             return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut this.prefix)))));
         }
@@ -482,14 +513,6 @@ impl http_body::Body for AnswerBody {
                 }
             },
         }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.prefix.is_empty() && matches!(self.source, Source::Done)
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.length().map(http_body::SizeHint::with_exact).unwrap_or_default()
     }
 }
 

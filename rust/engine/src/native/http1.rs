@@ -14,7 +14,7 @@ use sigward_gateway::settings::EngineSettings;
 use sigward_gateway::{BodySize, Refusal, Shape};
 use tokio::sync::watch;
 
-use super::{Ending, Front, Via, at_least};
+use super::{Ending, Front, LAME_DUCK, Via, at_least};
 use crate::alarm::Alarm;
 use crate::body::{BodyError, Inbound};
 use crate::drive::{AnswerBody, Listener};
@@ -221,13 +221,18 @@ async fn next(front: &Front, io: &Shared, ending: &mut watch::Receiver<Ending>, 
         Poll::Ready(Next::End)
     });
     let mut reading = pin!(reading);
-    let mut ended = pin!(at_least(ending, Ending::Draining));
+    let mut leaving = pin!(async {
+        at_least(ending, Ending::Draining).await;
+        tokio::time::sleep(LAME_DUCK).await;
+    });
+    let mut left = false;
     std::future::poll_fn(|context| {
         if let Poll::Ready(next) = reading.as_mut().poll(context) {
             return Poll::Ready(next);
         }
-        ready!(ended.as_mut().poll(context));
-        Poll::Ready(Next::End)
+        left = left || leaving.as_mut().poll(context).is_ready();
+        // A request that has begun to come in comes in.
+        if left && locked(io).stream.plain.is_empty() { Poll::Ready(Next::End) } else { Poll::Pending }
     })
     .await
 }

@@ -7,19 +7,21 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::task::JoinSet;
 
-use super::{Ending, Front, Kind, at_least};
+use super::{Ending, Front, Kind, LAME_DUCK, at_least};
 use crate::net::Socket;
 use crate::outbox::OutboxEvent;
 
 /// After a failed accept: out of descriptors, mostly. Doubled each time, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// When the front drains, who has connected before is taken in for so long at most.
+const LATECOMERS: Duration = Duration::from_secs(2);
 /// Connections that the kernel holds for us.
 const BACKLOG: i32 = 4096;
 
@@ -143,12 +145,7 @@ pub(crate) async fn accept(bound: Bound, front: Front) {
             accepted = next(&listener, &front) => match accepted {
                 Ok((socket, client)) => {
                     pause = FIRST_PAUSE;
-                    let original = if let (Kind::Transparent, Socket::Tcp(stream)) = (&front.kind, &socket) { original(stream) } else { None };
-                    let front = front.clone();
-                    connections.spawn(async move {
-                        let _counted = front.counted();
-                        front.begin(socket, client, original).await;
-                    });
+                    serve(&front, &mut connections, socket, client);
                 }
                 Err(error) => {
                     front.shared.metrics.accept_paused.with_label_values(&["descriptors"]).inc();
@@ -162,6 +159,14 @@ pub(crate) async fn accept(bound: Bound, front: Front) {
             }
         }
     }
+    // Who has connected already was told so by the kernel, and may have sent a request.
+    let until = Instant::now() + LATECOMERS;
+    while let Ok(Ok((socket, client))) = tokio::time::timeout(LAME_DUCK, listener.accept()).await {
+        serve(&front, &mut connections, socket, client);
+        if Instant::now() >= until {
+            break;
+        }
+    }
     drop(listener);
     loop {
         tokio::select! {
@@ -170,6 +175,15 @@ pub(crate) async fn accept(bound: Bound, front: Front) {
             () = at_least(&mut ending, Ending::Cut) => return connections.abort_all(),
         }
     }
+}
+
+fn serve(front: &Front, connections: &mut JoinSet<()>, socket: Socket, client: Arc<str>) {
+    let original = if let (Kind::Transparent, Socket::Tcp(stream)) = (&front.kind, &socket) { original(stream) } else { None };
+    let (front, counted) = (front.clone(), front.counted());
+    connections.spawn(async move {
+        let _counted = counted;
+        front.begin(socket, client, original).await;
+    });
 }
 
 /// The next connection, when there is room for one.

@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::header::HOST;
@@ -87,6 +88,10 @@ impl Native {
         self.connections.load(Ordering::Relaxed)
     }
 }
+
+/// When the front drains, a connection that nothing is known to have come on is looked at for so long: what lies in its socket is a
+/// request that its client takes for accepted.
+const LAME_DUCK: Duration = Duration::from_millis(50);
 
 /// Ready when the front has come so far to its end.
 async fn at_least(ending: &mut watch::Receiver<Ending>, far: Ending) {
@@ -174,8 +179,9 @@ impl Front {
         let pool = self.pool.load_full();
         // For as long as the pool is held here.
         let listener = Listener { informed: listener.informed.map(|informed| informed as Informed<'_>), ..listener };
-        let answer = drive(&self.shared, &pool, head, inbound, listener, false).await;
-        under_way.tell(&answer.record);
+        let mut answer = drive(&self.shared, &pool, head, inbound, listener, false).await;
+        let broken = under_way.tell(&answer.record);
+        answer.response.body_mut().count_break_off(broken);
         if let Some(about) = about {
             let text = format!("{about} {} {}", answer.response.status().as_u16(), answer.record.summary());
             self.shared.outbox.push(OutboxEvent::Access { text });

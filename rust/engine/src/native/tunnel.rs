@@ -10,7 +10,7 @@ use rustls::ServerConfig;
 use sigward_gateway::{Refusal, Scheme, Target, is_forbidden};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Front, Via};
+use super::{Ending, Front, LAME_DUCK, Via, at_least};
 use crate::connect::ConnectError;
 use crate::h1::head::{self, Most};
 use crate::net::{Socket, Stream};
@@ -169,8 +169,17 @@ impl Front {
 
     async fn first_byte(&self, stream: &mut Stream) -> Option<u8> {
         if stream.plain.is_empty() {
-            let filling = std::future::poll_fn(|context| stream.poll_fill(context));
-            tokio::time::timeout(self.patience(), filling).await.ok()?.ok()?;
+            let mut ending = self.native.ending.subscribe();
+            let leaving = async {
+                at_least(&mut ending, Ending::Draining).await;
+                tokio::time::sleep(LAME_DUCK).await;
+            };
+            tokio::select! {
+                biased;
+                filled = std::future::poll_fn(|context| stream.poll_fill(context)) => filled.ok()?,
+                () = tokio::time::sleep(self.patience()) => return None,
+                () = leaving => return None,
+            };
         }
         stream.plain.first().copied()
     }
