@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-WIDTH, HEIGHT = 720, 360
-LEFT, RIGHT, TOP, BOTTOM = 72, 20, 58, 48
+WIDTH, HEIGHT = 720, 380
+LEFT, RIGHT, TOP, BOTTOM = 72, 20, 80, 48
 INK = "#7a828c"
 """Text, axes and grid. At least 3.9:1 on white and on GitHub's black, so that no theme has to be known."""
 COLOURS = ("#2f81f7", "#db6d28", "#2da44e", "#a371f7", "#d4548e", "#8b949e")
@@ -94,12 +94,12 @@ def write(path: Path, plot: str) -> None:
 
 
 def _legend(names: Sequence[str]) -> list[str]:
-    """In one line, at the right of the title's; marks tell the series apart where colours do not."""
+    """In one line below the title; marks tell the series apart where colours do not."""
     parts: list[str] = []
-    x = WIDTH - RIGHT - sum(34 + 6.6 * len(name) for name in names)
+    x = float(LEFT)
     for number, name in enumerate(names):
-        parts.append(_mark(number, x + 6, TOP - 14))
-        parts.append(_text(x + 16, TOP - 10, name))
+        parts.append(_mark(number, x + 5, 38))
+        parts.append(_text(x + 15, 42, name))
         x += 34 + 6.6 * len(name)
     return parts
 
