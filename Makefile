@@ -30,12 +30,20 @@ test: build ## Run all tests.
 	$(BIN)/pytest
 
 .PHONY: bench
-bench: build ## Measure; prints the tables, and writes them into README.md.
+bench: build ## Measure; prints the tables, and writes them into README.md and docs/benchmarks.md.
 	@mkdir -p build/bench
 	$(BIN)/python -m tests.bench.bench_signing --json build/bench/signing.json
+	$(BIN)/python -m tests.bench.bench_native --json build/bench/native.json --plots docs/plots
 	$(BIN)/python -m tests.bench.bench_proxy --json build/bench/proxy.json
 	$(BIN)/python -m tests.bench.bench_memory --json build/bench/memory.json
 	$(BIN)/python -m tests.bench.report build/bench/*.json
+
+SOAK_SECONDS := 600
+
+.PHONY: soak
+soak: build ## Load each front for SOAK_SECONDS at saturation; fails if memory or descriptors grow.
+	@mkdir -p build/bench
+	$(BIN)/python -m tests.bench.soak --seconds $(SOAK_SECONDS) --json build/bench/soak.json --plots docs/plots
 
 .PHONY: knowledge-report
 knowledge-report: build ## Measure the table of operations against botocore.

@@ -1,6 +1,6 @@
-"""Writes the tables of the benchmarks' JSON files into README.md, between its markers.
+"""Writes the tables of the benchmarks' JSON files between the markers: all into docs/benchmarks.md, those that say so into README.md.
 
-`python tests/bench/report.py FILE.json …`: {"tables": [{"title", "columns", "rows"}]} each.
+`python tests/bench/report.py FILE.json …`: {"tables": [{"title", "columns", "rows", "readme"}]} each.
 """
 
 import json
@@ -31,9 +31,11 @@ def write(readme: Path, tables: list[Table]) -> None:
 
 
 def main(files: list[Path]) -> None:
-    """All tables into README.md, the signer's into its crate's, too."""
+    """Into the pages; the signer's into its crate's, too."""
     tables = {file: [Table(**told) for told in json.loads(file.read_text())["tables"]] for file in files}
-    write(ROOT / "README.md", [table for found in tables.values() for table in found])
+    every = [table for found in tables.values() for table in found]
+    write(ROOT / "README.md", [table for table in every if table.readme])
+    write(ROOT / "docs" / "benchmarks.md", every)
     for file in files:
         if file.stem == "signing":
             write(ROOT / "rust" / "sigv4" / "README.md", tables[file])
