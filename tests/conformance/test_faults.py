@@ -108,7 +108,6 @@ async def test_an_upstream_that_dies_in_its_answer(proxy: Proxy, where: str, res
     await works(proxy)
 
 
-@pytest.mark.xfail(strict=True, reason="no metric tells of answers that broke off: they count as what their head said")
 async def test_answers_that_break_off_are_counted(proxy: Proxy) -> None:
     proxy.upstream.answers = [breaks_off(BREAKS["a large body, of known length"], reset=True)]
     with pytest.raises(BROKEN):
@@ -287,7 +286,6 @@ async def test_a_disk_that_is_full_ends_one_stream_of_http2(spooling: Proxy) -> 
     assert [received.target for received in proxy.upstream.received] == ["/other", "/after"]
 
 
-@pytest.mark.xfail(strict=True, reason="a body that could not be spooled is told, and counted, as an attempt; nothing was sent")
 async def test_what_was_not_sent_is_no_attempt(start: Start, upstream: Upstream, tmp_path: Path) -> None:
     proxy = await start(upstream, body={"hold": HOLD, "spool_dir": str(tmp_path / "gone")})
     response = await proxy.ask(b"".join(upload()))
@@ -516,7 +514,6 @@ async def test_a_keeper_that_fails_for_minutes(start: Start, upstream: Upstream)
     assert authorization(upstream.received[-1])["Credential"].startswith("AKIDRENEWED/")
 
 
-@pytest.mark.xfail(strict=True, reason="no metric tells that credentials cannot be refreshed; the log alone does")
 async def test_a_keeper_that_fails_is_counted(proxy: Proxy) -> None:
     proxy.engine.set_credentials_failed("default", DOWN.reasons)
     await works(proxy)
@@ -574,11 +571,8 @@ HASHED = 128 << 20
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-async def test_what_is_in_its_sockets_when_it_drains_is_answered(start: Start, upstream: Upstream, request: pytest.FixtureRequest) -> None:
+async def test_what_is_in_its_sockets_when_it_drains_is_answered(start: Start, upstream: Upstream) -> None:
     """Requests that have come while the engine was busy, on connections that it has known for long, are no less accepted."""
-    if request.node.callspec.params["start"] == "native":
-        reason = "it takes connections for idle without having looked what is in their sockets, and resets them"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         busy = "kms.us-east-1.amazonaws.com"

@@ -214,7 +214,7 @@ fn head(client: usize) -> RequestHead {
         path: "/".into(),
         headers,
         body: BodySize::Known(0),
-        client: format!("10.0.{}.{}", client / 256, client % 256),
+        client: format!("10.0.{}.{}", client / 256, client % 256).into(),
         malformed: None,
     }
 }

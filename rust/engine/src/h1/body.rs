@@ -162,7 +162,7 @@ fn size_line(buffer: &mut BytesMut) -> Result<Option<u64>, &'static str> {
     }
     // Blanks may stand before an extension (RFC 9112, section 7.1.1); nothing else may stand before the line's end.
     let extension = after.trim_ascii_start();
-    if !(after.is_empty() || extension.starts_with(b";")) || extension.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {
+    if !(extension.is_empty() || extension.starts_with(b";")) || extension.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {
         return Err("a chunk's size is followed by what is no extension");
     }
     let value = |digit: &u8| char::from(*digit).to_digit(16).map_or(0, u64::from);
@@ -189,6 +189,11 @@ fn trailers(buffer: &mut BytesMut) -> Result<Piece, &'static str> {
     }
     let mut trailers = HeaderMap::with_capacity(parsed.len());
     for header in parsed {
+        // As in heads: httparse takes LF alone for a line's end.
+        let at = header.name.as_ptr() as usize - block.as_ptr() as usize;
+        if at > 0 && block.get(at.wrapping_sub(2)..at) != Some(b"\r\n") {
+            return Err("a trailer ends with LF alone");
+        }
         let (Ok(name), Ok(value)) = (HeaderName::from_bytes(header.name.as_bytes()), HeaderValue::from_bytes(header.value)) else {
             return Err("its trailers are not headers");
         };

@@ -218,7 +218,8 @@ fn unfolded(head: &[u8]) -> Result<Bytes, Refusal> {
 /// True if the request line ends with a version, whichever.
 fn names_a_version(head: &[u8]) -> bool {
     let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
-    let version = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
+    let mut words = line.split(|byte| *byte == b' ');
+    let (Some(_), Some(_), Some(version), None) = (words.next(), words.next(), words.next(), words.next()) else { return false };
     matches!(version, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit())
 }
 
@@ -391,8 +392,9 @@ mod tests {
     #[test]
     fn a_head_is_read_when_it_is_whole_and_not_before() {
         let whole = b"POST /a?b HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabcGET /";
-        for size in 0..55 {
-            assert!(read(&whole[..size.min(52)]).unwrap().is_none(), "{size}");
+        let head = whole.len() - b"abcGET /".len();
+        for size in 0..head {
+            assert!(read(&whole[..size]).unwrap().is_none(), "{size}");
         }
         let mut buffer = BytesMut::from(&whole[..]);
         let head = request(&mut buffer, MOST).unwrap().unwrap();

@@ -625,7 +625,11 @@ async fn tunnel(front: Front, io: Shared, mut upstream: Stream) {
 }
 
 async fn connect(front: Front, io: Shared, request: RequestHead, client: Arc<str>) {
-    match front.connect(&request.target).await {
+    let beyond = match super::target::only_host(&request.headers) {
+        Ok(_) => front.connect(&request.target).await,
+        Err(refusal) => Err(refusal),
+    };
+    match beyond {
         Ok(beyond) => {
             let established = Bytes::from_static(b"HTTP/1.1 200 Connection established\r\n\r\n");
             if write(&front, &io, established).await.is_err() {

@@ -9,11 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::task::JoinSet;
 
-use super::{Ending, Front, Kind, LAME_DUCK, at_least};
+use super::{Ending, Front, Kind, at_least};
 use crate::net::Socket;
 use crate::outbox::OutboxEvent;
 
@@ -22,6 +23,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// When the front drains, who has connected before is taken in for so long at most.
 const LATECOMERS: Duration = Duration::from_secs(2);
+/// In which the runtime has looked at all sockets.
+const GLANCE: Duration = Duration::from_millis(2);
 /// Connections that the kernel holds for us.
 const BACKLOG: i32 = 4096;
 
@@ -159,9 +162,10 @@ pub(crate) async fn accept(bound: Bound, front: Front) {
             }
         }
     }
-    // Who has connected already was told so by the kernel, and may have sent a request.
+    // Who has connected already was told so by the kernel, and may have sent a request. The runtime looks at its sockets first.
+    tokio::time::sleep(GLANCE).await;
     let until = Instant::now() + LATECOMERS;
-    while let Ok(Ok((socket, client))) = tokio::time::timeout(LAME_DUCK, listener.accept()).await {
+    while let Some(Ok((socket, client))) = listener.accept().now_or_never() {
         serve(&front, &mut connections, socket, client);
         if Instant::now() >= until {
             break;

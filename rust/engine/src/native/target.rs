@@ -15,12 +15,7 @@ fn absolute(target: &str) -> Option<(&str, &str, &str)> {
 
 /// The destination and the path of a request. `target`: as sent. The refusal is for the client.
 pub(super) fn destination(target: &str, headers: &HeaderMap, via: &Via, kind: &Kind) -> Result<(Target, String), Refusal> {
-    let mut hosts = headers.get_all(HOST).iter();
-    let host = hosts.next();
-    if hosts.next().is_some() {
-        return Err(bad("bad-host", "there is more than one Host header.", "Send one."));
-    }
-    let host = host.and_then(|host| host.to_str().ok());
+    let host = only_host(headers)?;
     let (authority, path) = match absolute(target) {
         Some((scheme, authority, path)) => {
             let path = if path.is_empty() || path.starts_with('?') { format!("/{path}") } else { path.to_owned() };
@@ -32,6 +27,9 @@ pub(super) fn destination(target: &str, headers: &HeaderMap, via: &Via, kind: &K
         && !["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known))
     {
         return Err(bad("bad-target", &format!("the scheme {scheme:?} is not http or https."), "Send http:// or https://."));
+    }
+    if authority.is_some_and(|(_, authority)| authority.contains('@')) {
+        return Err(bad("bad-target", "the request target names a user.", "Leave the user out; send an Authorization header if one is needed."));
     }
     if authority.is_none() && !(path.starts_with('/') || path == "*") {
         return Err(bad("bad-target", "the request target is not a path.", "Send a path that begins with a slash."));
@@ -81,6 +79,16 @@ pub(super) fn destination(target: &str, headers: &HeaderMap, via: &Via, kind: &K
             Ok((target, path))
         }
     }
+}
+
+/// The Host header, of which there is one at most.
+pub(super) fn only_host(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
+    let mut hosts = headers.get_all(HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err(bad("bad-host", "there is more than one Host header.", "Send one."));
+    }
+    Ok(host.and_then(|host| host.to_str().ok()))
 }
 
 /// Where a CONNECT leads: a host and a port, both.
