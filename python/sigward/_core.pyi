@@ -423,6 +423,8 @@ class Engine:
         """Whatever the native front's clients are at ends now."""
     def connections(self) -> int:
         """Open connections of the native front's clients, tunnels among them."""
+    def draining(self) -> bool:
+        """After `drain`: True until all that had connected to the native front has ended."""
     def may_connect(self, host: str, address: str, /) -> bool:
         """False if `address` (an IP address that `host` resolved to) is a metadata, loopback or link-local address that no route names."""
     def set_credentials(

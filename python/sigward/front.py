@@ -95,7 +95,7 @@ class NativeFront:
         self.engine.drain()
         end = time.monotonic() + self.options.grace
         # The engine's threads tell no event loop of it.
-        while (self.engine.in_flight() or self.engine.connections()) and time.monotonic() < end:  # noqa: ASYNC110
+        while (self.engine.in_flight() or self.engine.draining()) and time.monotonic() < end:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         if left := self.engine.in_flight():
             logger.warning("%d requests did not end within the grace of %g s", left, self.options.grace)

@@ -117,7 +117,7 @@ def test_a_name_that_comes_and_goes(front: str, far: Far, tmp_path: Path, monkey
         pytest.skip("a process with files of its own can be started by root alone")
     monkeypatch.setattr("sigward.demo.gateway.sys.executable", str(python))
     # Sooner than a resolver that cannot be reached gives up.
-    settings = {"timeouts": {"connect": "1s", "pool_idle": "1ms"}, "retry": {"base": "10ms"}}
+    settings = {"timeouts": {"connect": "1s", "pool_idle": "1ms", "dns": 0}, "retry": {"base": "10ms"}}
     with Gateway(far, front=front, **settings) as gateway:
         gateway.wait_ready()
         text = gateway.config_file.read_text().replace(f"127.0.0.1:{far.port}", f"{NAME}:{far.port}")

@@ -239,11 +239,6 @@ impl Outbound {
         }
     }
 
-    /// What `take_held` took is there again.
-    pub(crate) fn with_held(self, bytes: Bytes) -> Self {
-        Self { source: Source::Held(Some(bytes)), ..self }
-    }
-
     /// The same in its wrapping; `trailers`: what followed it, if it was read whole.
     pub(crate) fn wrapped(self, wrap: Wrap, trailers: Option<HeaderMap>) -> Self {
         Self { wrapper: Some(Wrapper::new(wrap)), trailers, ..self }

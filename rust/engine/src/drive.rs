@@ -18,9 +18,9 @@ use sigward_gateway::{
 
 use crate::body::{BodyError, Inbound, Next, Outbound, Progress, Read, SharedInbound, Spool, next_piece, read_up_to};
 pub use crate::h1::client::AnswerBody;
-use crate::h1::client::{NoAnswer, Request as Http1Request, Waits, exchange};
+use crate::h1::client::{Request as Http1Request, Waits, exchange};
 use crate::net::Stream;
-use crate::pool::{Place, Pool, Way};
+use crate::pool::{Pool, Way};
 use crate::shared::{Held, Shared, unix_seconds};
 use crate::wrap::unwrapped;
 
@@ -355,36 +355,17 @@ impl Driver<'_> {
         let timeouts = &self.exchange.config().settings.timeouts;
         let until = self.exchange.deadline().and_then(|deadline| self.shared.started.checked_add(deadline));
         let waits = Waits { idle: timeouts.idle, head: timeouts.head, until };
-        let mut way = in_time(until, self.pool.way(upstream, http2)).await?;
-        let mut request = request;
-        loop {
-            let (connection, place) = match way {
-                Way::Http2(sender) => return over_http2(sender, request, upstream, waits).await,
-                Way::Http1(connection, place) => (connection, place),
-            };
-            match self.over_http1(connection, request, waits, place).await {
-                Ok(answer) => return Ok(answer),
-                // It was closed while it lay idle, and the request has not been seen: another connection takes it as it is.
-                Err(NoAnswer { stale: true, request: Some(again), .. }) => request = *again,
-                Err(NoAnswer { failure, .. }) => return Err(failure),
+        match in_time(until, self.pool.way(upstream, http2)).await? {
+            Way::Http2(sender) => over_http2(sender, request, upstream, waits).await,
+            Way::Http1(connection, place) => {
+                let informed = self.listener.informed.as_mut().map(|informed| &mut **informed as Informed<'_>);
+                let answer = exchange(connection, request, waits, place, informed).await?;
+                let mut response = Response::new(answer.body);
+                *response.status_mut() = answer.status;
+                *response.headers_mut() = answer.headers;
+                Ok(response)
             }
-            way = in_time(until, self.pool.fresh(upstream, http2)).await?;
         }
-    }
-
-    async fn over_http1(
-        &mut self,
-        connection: Box<crate::h1::client::Connection>,
-        request: Http1Request,
-        waits: Waits,
-        place: Place,
-    ) -> Result<Response<AnswerBody>, NoAnswer> {
-        let informed = self.listener.informed.as_mut().map(|informed| &mut **informed as Informed<'_>);
-        let answer = exchange(connection, request, waits, place, informed).await?;
-        let mut response = Response::new(answer.body);
-        *response.status_mut() = answer.status;
-        *response.headers_mut() = answer.headers;
-        Ok(response)
     }
 
     async fn read_code(&mut self, limit: usize) -> Bytes {

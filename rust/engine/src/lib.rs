@@ -232,6 +232,11 @@ impl Engine {
         self.native.connections()
     }
 
+    /// True until all that had connected to the native front before it drained has ended.
+    pub fn draining(&self) -> bool {
+        self.native.is_busy()
+    }
+
     /// Publishes a snapshot of credentials.
     pub fn set_credentials(&self, identity: &str, credentials: sigward_sigv4::Credentials, expires_at: Option<f64>, provider: &str) {
         self.shared.publish(identity, credentials, expires_at, provider);

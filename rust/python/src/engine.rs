@@ -146,6 +146,10 @@ impl Engine {
         self.engine.connections()
     }
 
+    fn draining(&self) -> bool {
+        self.engine.draining()
+    }
+
     #[pyo3(signature = (host, address, /))]
     fn may_connect(&self, host: &str, address: &str) -> PyResult<bool> {
         // A scope (fe80::1%eth0) says only which link.

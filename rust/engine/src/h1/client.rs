@@ -31,13 +31,11 @@ const MOST: Most = Most { bytes: 256 << 10, headers: 1000 };
 pub(crate) struct Connection {
     pub(crate) stream: Stream,
     pub(crate) alarm: Alarm,
-    /// It has served a request.
-    pub(crate) used: bool,
 }
 
 impl Connection {
     pub(crate) fn new(stream: Stream) -> Self {
-        Self { stream, alarm: Alarm::default(), used: false }
+        Self { stream, alarm: Alarm::default() }
     }
 }
 
@@ -68,15 +66,6 @@ pub(crate) struct Answer {
     pub(crate) body: AnswerBody,
 }
 
-/// Why there is no answer.
-pub(crate) struct NoAnswer {
-    pub(crate) failure: Failure,
-    /// The connection was used before, and ended before a byte of an answer: the upstream had closed it, most likely.
-    pub(crate) stale: bool,
-    /// The request, if not a byte of its body was taken.
-    pub(crate) request: Option<Box<Request>>,
-}
-
 /// Sends a request and reads its answer's head. `place`: where the connection goes when all is over. `informed`: told of each 1xx.
 pub(crate) async fn exchange(
     mut connection: Box<Connection>,
@@ -84,30 +73,20 @@ pub(crate) async fn exchange(
     waits: Waits,
     place: Place,
     mut informed: Option<&mut (dyn FnMut(StatusCode, &HeaderMap) + Send)>,
-) -> Result<Answer, NoAnswer> {
+) -> Result<Answer, Failure> {
     let Request { method, path, headers, mut body } = request;
     let mut first = Vec::with_capacity(1024);
     let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     let upgrades = headers.contains_key(UPGRADE);
     let chunked = length.is_none() && !body.is_end_stream();
     head::write_request(&mut first, &method, &path, &headers, chunked);
+    // A body that lies in memory and is small goes out with the head.
     let whole = if chunked { None } else { body.take_held(WITH_HEAD) };
     if let Some(whole) = &whole {
         first.extend_from_slice(whole);
     }
     let sent = whole.as_ref().map_or(0, |whole| whole.len() as u64);
-    let used = connection.used;
-    let again = |body: Outbound, whole: Option<Bytes>| {
-        let body = match whole {
-            Some(whole) => body.with_held(whole),
-            None => body,
-        };
-        Some(Box::new(Request { method: method.clone(), path: path.clone(), headers: headers.clone(), body }))
-    };
-    if let Err(error) = connection.stream.queue(&first) {
-        let failure = Failure::Broken(error.to_string());
-        return Err(NoAnswer { failure, stale: used, request: again(body, whole) });
-    }
+    connection.stream.queue(&first).map_err(|error| Failure::Broken(error.to_string()))?;
     let mut upload = Upload {
         left: length.map(|length| length.saturating_sub(sent)),
         chunked,
@@ -115,7 +94,6 @@ pub(crate) async fn exchange(
         piece: Bytes::new(),
         moved: Instant::now(),
         complete: false,
-        touched: false,
     };
     let mut broken: Option<String> = None;
     let outcome = std::future::poll_fn(|context| {
@@ -159,35 +137,24 @@ pub(crate) async fn exchange(
         Poll::Ready(Err(Failure::HeadTimeout))
     })
     .await;
-    match outcome {
-        Ok(head) => {
-            connection.used = true;
-            let ResponseHead { status, headers, framing, keep_alive } = head;
-            upload.failed(broken.is_some());
-            let switched = status == StatusCode::SWITCHING_PROTOCOLS;
-            let body = AnswerBody {
-                prefix: Bytes::new(),
-                source: Source::H1(Box::new(Reading {
-                    connection,
-                    decoder: Decoder::new(framing),
-                    upload,
-                    keep_alive: keep_alive && broken.is_none() && !switched,
-                    place,
-                    idle: waits.idle,
-                    moved: Instant::now(),
-                })),
-                broken: None,
-            };
-            // After `101` the connection is the client's.
-            Ok(Answer { status, headers, body: if switched { body } else { body.settled() } })
-        }
-        Err(failure) => {
-            let stale = used && matches!(failure, Failure::Broken(_)) && connection.stream.plain.is_empty();
-            // Whole and held, or empty: it can be sent once more as it was.
-            let request = if upload.touched { None } else { upload.body.take().and_then(|body| again(body, whole)) };
-            Err(NoAnswer { failure, stale, request })
-        }
-    }
+    let ResponseHead { status, headers, framing, keep_alive } = outcome?;
+    upload.failed(broken.is_some());
+    let switched = status == StatusCode::SWITCHING_PROTOCOLS;
+    let body = AnswerBody {
+        prefix: Bytes::new(),
+        source: Source::H1(Box::new(Reading {
+            connection,
+            decoder: Decoder::new(framing),
+            upload,
+            keep_alive: keep_alive && broken.is_none() && !switched,
+            place,
+            idle: waits.idle,
+            moved: Instant::now(),
+        })),
+        broken: None,
+    };
+    // After `101` the connection is the client's.
+    Ok(Answer { status, headers, body: if switched { body } else { body.settled() } })
 }
 
 /// A request's body on its way.
@@ -201,8 +168,6 @@ struct Upload {
     moved: Instant,
     /// All is out.
     complete: bool,
-    /// A piece of the body was taken from where it came from.
-    touched: bool,
 }
 
 enum UploadError {
@@ -229,15 +194,6 @@ impl Upload {
                 self.complete = true;
                 return Poll::Ready(Ok(()));
             };
-            if !self.touched && body.is_end_stream() && !self.chunked {
-                if self.left.is_some_and(|left| left > 0) {
-                    return Poll::Ready(Err(UploadError::Body(short())));
-                }
-                // Kept, so that the request can be sent once more on another connection.
-                self.complete = true;
-                return Poll::Ready(Ok(()));
-            }
-            self.touched = true;
             match ready!(Pin::new(body).poll_frame(context)) {
                 Some(Err(error)) => return Poll::Ready(Err(UploadError::Body(error))),
                 Some(Ok(frame)) => match frame.into_data() {

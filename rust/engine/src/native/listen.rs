@@ -14,7 +14,7 @@ use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::task::JoinSet;
 
-use super::{Ending, Front, Kind, at_least};
+use super::{Ending, Front, Kind, Native, at_least};
 use crate::net::Socket;
 use crate::outbox::OutboxEvent;
 
@@ -128,6 +128,22 @@ impl Listener {
     }
 }
 
+/// A listener that still takes connections.
+struct Accepting(Arc<Native>);
+
+impl Accepting {
+    fn new(native: &Arc<Native>) -> Self {
+        native.accepting.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(native))
+    }
+}
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        self.0.accepting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Accepts until the front drains; then waits until its connections have ended, or cuts them.
 pub(crate) async fn accept(bound: Bound, front: Front) {
     let listener = match Listener::new(bound) {
@@ -137,6 +153,7 @@ pub(crate) async fn accept(bound: Bound, front: Front) {
             return;
         }
     };
+    let accepting = Accepting::new(&front.native);
     let mut ending = front.native.ending.subscribe();
     let mut connections = JoinSet::new();
     let mut pause = FIRST_PAUSE;
@@ -165,13 +182,14 @@ pub(crate) async fn accept(bound: Bound, front: Front) {
     // Who has connected already was told so by the kernel, and may have sent a request. The runtime looks at its sockets first.
     tokio::time::sleep(GLANCE).await;
     let until = Instant::now() + LATECOMERS;
-    while let Some(Ok((socket, client))) = listener.accept().now_or_never() {
+    while let Some(Ok((socket, client))) = tokio::task::unconstrained(listener.accept()).now_or_never() {
         serve(&front, &mut connections, socket, client);
         if Instant::now() >= until {
             break;
         }
     }
     drop(listener);
+    drop(accepting);
     loop {
         tokio::select! {
             biased;

@@ -62,13 +62,15 @@ pub(crate) struct Native {
     /// No new connections; those that are open end after what they are at, or at once.
     ending: watch::Sender<Ending>,
     connections: AtomicI64,
+    /// Listeners that take connections.
+    accepting: AtomicI64,
     /// A connection has ended.
     ended: Notify,
 }
 
 impl Default for Native {
     fn default() -> Self {
-        Self { authority: OnceLock::new(), ending: watch::Sender::new(Ending::No), connections: AtomicI64::new(0), ended: Notify::new() }
+        Self { authority: OnceLock::new(), ending: watch::Sender::new(Ending::No), connections: AtomicI64::new(0), accepting: AtomicI64::new(0), ended: Notify::new() }
     }
 }
 
@@ -86,6 +88,11 @@ impl Native {
 
     pub(crate) fn connections(&self) -> i64 {
         self.connections.load(Ordering::Relaxed)
+    }
+
+    /// False once all that had connected before the front drained has ended.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.accepting.load(Ordering::Relaxed) > 0 || self.connections() > 0
     }
 }
 
