@@ -192,9 +192,9 @@ pub(crate) type SharedInbound = Arc<std::sync::Mutex<Inbound>>;
 /// The body of one attempt.
 pub(crate) struct Outbound {
     source: Source,
-    wrapper: Option<Wrapper>,
+    wrapper: Option<Box<Wrapper>>,
     /// What followed a kept body.
-    trailers: Option<HeaderMap>,
+    trailers: Option<Box<HeaderMap>>,
     /// For whoever waits beside it.
     progress: Option<Arc<Progress>>,
 }
@@ -241,7 +241,7 @@ impl Outbound {
 
     /// The same in its wrapping; `trailers`: what followed it, if it was read whole.
     pub(crate) fn wrapped(self, wrap: Wrap, trailers: Option<HeaderMap>) -> Self {
-        Self { wrapper: Some(Wrapper::new(wrap)), trailers, ..self }
+        Self { wrapper: Some(Box::new(Wrapper::new(wrap))), trailers: trailers.map(Box::new), ..self }
     }
 
     /// The next frame of the wrapping.
@@ -264,7 +264,7 @@ impl Outbound {
                     Ok(data) => wrapper.take(data),
                     Err(frame) => wrapper.end(frame.trailers_ref()),
                 },
-                None => wrapper.end(self.trailers.as_ref()),
+                None => wrapper.end(self.trailers.as_deref()),
             };
             if let Err(error) = taken {
                 return Poll::Ready(Some(Err(error)));
@@ -334,7 +334,7 @@ impl Body for Outbound {
 
     fn is_end_stream(&self) -> bool {
         match &self.source {
-            _ if self.wrapper.is_some() => self.wrapper.as_ref().is_some_and(Wrapper::is_done),
+            _ if self.wrapper.is_some() => self.wrapper.as_ref().is_some_and(|wrapper| wrapper.is_done()),
             Source::Empty | Source::Held(None) => true,
             Source::Held(Some(_)) => false,
             Source::Spooled { spool, at, .. } => *at >= spool.length,

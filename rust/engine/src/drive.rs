@@ -42,7 +42,7 @@ pub struct Answer {
     /// For the operator.
     pub record: Record,
     /// With status 101: the bytes that follow.
-    pub(crate) upgrade: Option<Stream>,
+    pub(crate) upgrade: Option<Box<Stream>>,
 }
 
 /// Told of each informational answer (1xx) that comes before the answer.
@@ -157,7 +157,7 @@ impl Driver<'_> {
                 self.tell(Event::Unwrapped)
             }
             Step::Read { limit, keep: Keep::Memory } => self.hold(limit).await,
-            Step::Read { keep: Keep::Spool, .. } => match self.spool().await {
+            Step::Read { keep: Keep::Spool, .. } => match Box::pin(self.spool()).await {
                 Ok(step) => step,
                 Err(error) => self.tell(Event::Failed(error.failure())),
             },
@@ -186,7 +186,7 @@ impl Driver<'_> {
             }
             Step::Refresh { identity, after } => {
                 let patience = self.exchange.config().settings.timeouts.credentials;
-                self.shared.wait_for_credentials(&identity, after, patience).await;
+                Box::pin(self.shared.wait_for_credentials(&identity, after, patience)).await;
                 self.tell(Event::Refreshed)
             }
             Step::Send(outgoing) => {
@@ -196,7 +196,7 @@ impl Driver<'_> {
                 self.send(*outgoing).await
             }
             Step::ReadCode { limit } => {
-                self.prefix = self.read_code(limit).await;
+                self.prefix = Box::pin(self.read_code(limit)).await;
                 let prefix = self.prefix.clone();
                 self.tell(Event::ResponseBody { prefix: &prefix })
             }
@@ -356,7 +356,7 @@ impl Driver<'_> {
         let until = self.exchange.deadline().and_then(|deadline| self.shared.started.checked_add(deadline));
         let waits = Waits { idle: timeouts.idle, head: timeouts.head, until };
         match in_time(until, self.pool.way(upstream, http2)).await? {
-            Way::Http2(sender) => over_http2(sender, request, upstream, waits).await,
+            Way::Http2(sender) => Box::pin(over_http2(sender, request, upstream, waits)).await,
             Way::Http1(connection, place) => {
                 let informed = self.listener.informed.as_mut().map(|informed| &mut **informed as Informed<'_>);
                 let answer = exchange(connection, request, waits, place, informed).await?;
@@ -394,7 +394,7 @@ impl Driver<'_> {
         };
         let (mut head, mut body) = answer.into_parts();
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            let upgrade = body.into_stream();
+            let upgrade = body.into_stream().map(Box::new);
             tell_attempts(&mut head.headers, self.exchange.record());
             return Answer { response: Response::from_parts(head, AnswerBody::empty()), record: self.exchange.take_record(), upgrade };
         }

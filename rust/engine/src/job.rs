@@ -240,7 +240,7 @@ async fn tell(job: u64, shared: &Arc<Shared>, queue: &Arc<Mutex<Queue>>, credit:
         // What the front queues from here on is the tunnel's. Before it is told, or its first bytes are lost.
         queue.lock().unwrap_or_else(PoisonError::into_inner).ended = false;
         respond(Bytes::new(), false);
-        return tunnel(job, shared, queue, credit, upgrade).await;
+        return tunnel(job, shared, queue, credit, *upgrade).await;
     }
     if body.is_end_stream() {
         return respond(Bytes::new(), true);

@@ -60,7 +60,8 @@ impl Pool {
         }
         match self.take(upstream) {
             Some(connection) => Ok(Way::Http1(connection, self.place(upstream))),
-            None => self.fresh(upstream, http2).await,
+            // What is rare lies on the heap: the future of each request has room for all that is not.
+            None => Box::pin(self.fresh(upstream, http2)).await,
         }
     }
 

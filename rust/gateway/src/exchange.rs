@@ -284,7 +284,7 @@ pub struct Exchange {
     upgrade: Option<HeaderValue>,
     /// Whose issued key signed it, and what checks the chunks that go with it.
     claimed: Option<Box<Claimed>>,
-    decoder: Option<Decoder>,
+    decoder: Option<Box<Decoder>>,
     signing: Option<Signing>,
     upstream: Option<Arc<Upstream>>,
     payload: PayloadMode,
@@ -293,7 +293,7 @@ pub struct Exchange {
     form: Form,
     /// Of all of it, once it is known.
     digest: Option<[u8; 32]>,
-    hasher: Option<Sha256>,
+    hasher: Option<Box<Sha256>>,
     read: u64,
     body: BodyPlan,
     /// What followed a body that was unwrapped and read whole.
@@ -485,7 +485,7 @@ impl Exchange {
         if let Some(claimed) = &mut self.claimed {
             self.record.client = Some(Arc::clone(&claimed.client.name));
             match claimed.check_head(head.method.as_str(), at.unix_seconds) {
-                Ok(verified) => self.decoder = verified.and_then(|verified| verified.decoder()),
+                Ok(verified) => self.decoder = verified.and_then(|verified| verified.decoder()).map(Box::new),
                 Err(refusal) => return self.refuse(&refusal),
             }
             if claimed.in_query() {
@@ -694,7 +694,7 @@ impl Exchange {
             return self.too_large(max);
         }
         self.state = State::Unwrapping;
-        Step::Unwrap { length, decoder: Box::new(self.decoder.take().unwrap_or_default()) }
+        Step::Unwrap { length, decoder: self.decoder.take().unwrap_or_default() }
     }
 
     /// Bodies: held up to `body.hold`; beyond that streamed where nothing of all of it must be known, else spooled.
@@ -777,7 +777,7 @@ impl Exchange {
         if last && self.hasher.is_none() && hashing {
             self.digest = Some(Sha256::digest(bytes).into());
         } else if hashing {
-            self.hasher.get_or_insert_with(Sha256::new).update(bytes);
+            self.hasher.get_or_insert_default().update(bytes);
         }
         if !last {
             return match keep {

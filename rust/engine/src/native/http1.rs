@@ -137,22 +137,22 @@ pub(crate) async fn serve(front: Front, stream: Stream, via: Via, client: Arc<st
             Next::Http2 => {
                 if let Some(io) = Arc::into_inner(io) {
                     let io = io.into_inner().unwrap_or_else(PoisonError::into_inner);
-                    super::http2::serve(front, io.stream, via, client).await;
+                    Box::pin(super::http2::serve(front, io.stream, via, client)).await;
                 }
                 return;
             }
             Next::Refused(refusal) => {
                 front.shared.metrics.bad_requests.with_label_values(&[refusal.slug]).inc();
-                let _ = refuse(&front, &io, &refusal).await;
+                let _ = Box::pin(refuse(&front, &io, &refusal)).await;
                 break;
             }
             Next::Request(request) if request.method == Method::CONNECT && matches!(via, Via::Proxy) => {
-                return connect(front, io, *request, client).await;
+                return Box::pin(connect(front, io, *request, client)).await;
             }
             Next::Request(request) => match one(&front, &io, *request, &via, &client, &ending).await {
                 After::Next => {}
                 After::Close => break,
-                After::Tunnel(upstream) => return tunnel(front, io, *upstream).await,
+                After::Tunnel(upstream) => return Box::pin(tunnel(front, io, *upstream)).await,
                 After::Gone => return,
             },
         }
@@ -264,7 +264,7 @@ async fn one(front: &Front, io: &Shared, request: RequestHead, via: &Via, client
         Ok(found) => found,
         Err(refusal) => {
             front.shared.metrics.bad_requests.with_label_values(&[refusal.slug]).inc();
-            let _ = refuse(front, io, &refusal).await;
+            let _ = Box::pin(refuse(front, io, &refusal)).await;
             return After::Close;
         }
     };
@@ -316,7 +316,7 @@ async fn one(front: &Front, io: &Shared, request: RequestHead, via: &Via, client
         let mut told = Vec::with_capacity(512);
         head::write_response(&mut told, answer.response.status(), answer.response.headers());
         told.extend_from_slice(b"\r\n");
-        return if write(front, io, told.into()).await.is_ok() { After::Tunnel(Box::new(upstream)) } else { After::Gone };
+        return if write(front, io, told.into()).await.is_ok() { After::Tunnel(upstream) } else { After::Gone };
     }
     let left = {
         let io = locked(io);
@@ -329,13 +329,13 @@ async fn one(front: &Front, io: &Shared, request: RequestHead, via: &Via, client
         Ok(true) => {}
         Ok(false) => {
             if !is_read_out(io) {
-                linger(front, io).await;
+                Box::pin(linger(front, io)).await;
             }
             return After::Close;
         }
         Err(()) => return After::Gone,
     }
-    if !rest_of_body(front, io).await {
+    if !locked(io).decoder.is_done() && !Box::pin(rest_of_body(front, io)).await {
         return After::Close;
     }
     After::Next
@@ -428,7 +428,7 @@ async fn answered(front: &Front, io: &Shared, response: Response<AnswerBody>, te
         return Ok(keep_alive);
     }
     let end = Tail { chunked, trailers: terms.trailers };
-    if copied(front, io, first, body, &end).await.is_err() {
+    if Box::pin(copied(front, io, first, body, &end)).await.is_err() {
         if by_close {
             // An end would look like the answer's.
             locked(io).stream.socket().abort();
@@ -570,9 +570,6 @@ fn is_read_out(io: &Shared) -> bool {
 
 /// Reads what is left of a body, so that the next request can be read. False: it does not come.
 async fn rest_of_body(front: &Front, io: &Shared) -> bool {
-    if locked(io).decoder.is_done() {
-        return true;
-    }
     let until = Instant::now() + front.shared.config.load().settings.timeouts.idle;
     std::future::poll_fn(|context| {
         loop {

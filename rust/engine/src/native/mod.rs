@@ -161,14 +161,14 @@ impl Front {
         match self.kind {
             Kind::Forward => self.http(stream, Via::Proxy, client).await,
             Kind::Reverse(_) => self.endpoint(stream, client).await,
-            Kind::Transparent => self.turned_round(stream, original, client).await,
+            Kind::Transparent => Box::pin(self.turned_round(stream, original, client)).await,
         }
     }
 
     /// HTTP of whichever version; a TLS client may have agreed on one.
     async fn http(self, stream: Stream, via: Via, client: Arc<str>) {
         if stream.protocol() == Some(b"h2") {
-            http2::serve(self, stream, via, client).await;
+            Box::pin(http2::serve(self, stream, via, client)).await;
         } else {
             http1::serve(self, stream, via, client).await;
         }

@@ -108,15 +108,15 @@ impl Front {
 
     /// A reverse listener takes plain text and TLS.
     pub(super) async fn endpoint(self, mut stream: Stream, client: Arc<str>) {
-        let Some(first) = self.first_byte(&mut stream).await else { return };
+        let Some(first) = Box::pin(self.first_byte(&mut stream)).await else { return };
         if first != TLS {
             return self.http(stream, Via::Endpoint, client).await;
         }
-        let Some(Hello::Tls(name)) = self.hello(&mut stream).await else { return };
+        let Some(Hello::Tls(name)) = Box::pin(self.hello(&mut stream)).await else { return };
         // A client that names nobody knows the listener by its address.
         let own = || stream.socket().local_addr().map_or_else(|| "localhost".to_owned(), |address| address.ip().to_string());
         let name = name.unwrap_or_else(own);
-        self.shaken(stream, &name, Via::Endpoint, client).await;
+        Box::pin(self.shaken(stream, &name, Via::Endpoint, client)).await;
     }
 
     /// A connection that was bound for somewhere else: AWS's hosts are served, all else goes where it was bound for.
@@ -153,7 +153,7 @@ impl Front {
     /// The handshake, with a certificate for this name, and what comes after it.
     async fn shaken(self, stream: Stream, name: &str, via: Via, client: Arc<str>) {
         let Some(Ok(config)) = self.server_config(name) else { return };
-        let shaking = tokio::time::timeout(self.patience(), stream.accept(config));
+        let shaking = Box::pin(tokio::time::timeout(self.patience(), stream.accept(config)));
         if let Ok(Ok(stream)) = shaking.await {
             self.http(stream, via, client).await;
         }
