@@ -59,6 +59,8 @@ pub struct Config {
     pub paces: Paces,
     /// What is learnt on the way.
     pub live: Arc<Live>,
+    /// `settings.default_identity`.
+    pub default_identity: Arc<str>,
 }
 
 impl Config {
@@ -67,7 +69,8 @@ impl Config {
     pub fn new(settings: EngineSettings, knowledge: Arc<Knowledge>, clients: Clients, live: Arc<Live>) -> Result<Self, String> {
         let router = Router::new(&settings.routes)?;
         let paces = Paces::new(&settings.pace, settings.retry.mode == RetryMode::Adaptive)?;
-        Ok(Self { settings, router, knowledge, clients, paces, live })
+        let default_identity = settings.default_identity.as_str().into();
+        Ok(Self { settings, router, knowledge, clients, paces, live, default_identity })
     }
 
     /// True if TLS to this host is to be intercepted.
@@ -610,7 +613,7 @@ impl Exchange {
                     identity: route
                         .and_then(|route| route.identity.clone())
                         .or_else(|| client.and_then(|client| client.identity.clone()))
-                        .unwrap_or_else(|| settings.default_identity.as_str().into()),
+                        .unwrap_or_else(|| Arc::clone(&config.default_identity)),
                     service,
                 });
                 if let (Some(claimed), Some(signing)) = (&self.claimed, &self.signing)

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderMap, TRAILER};
 use http::{HeaderName, HeaderValue};
+use smallvec::SmallVec;
 use sigward_sigv4::{Credentials, Options, Payload, Request, Scope, SessionToken, SignError, Signed, Style, Variant, sign_with, wire};
 
 use crate::admit::{BodySize, RequestHead, Target};
@@ -133,7 +134,7 @@ pub(crate) fn sign(
 ) -> Result<Signed, SignError> {
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let signed = {
-        let pairs: Vec<(&[u8], &[u8])> = headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())).collect();
+        let pairs: SmallVec<[(&[u8], &[u8]); 24]> = headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())).collect();
         let request = Request { method, path: path.as_bytes(), query: query.as_bytes(), headers: &pairs, payload: hash.payload() };
         sign_with(terms.credentials, &terms.scope, &request, terms.unix_seconds, terms.options)?
     };

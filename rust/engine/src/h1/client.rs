@@ -75,7 +75,7 @@ pub(crate) async fn exchange(
     mut informed: Option<&mut (dyn FnMut(StatusCode, &HeaderMap) + Send)>,
 ) -> Result<Answer, Failure> {
     let Request { method, path, headers, mut body } = request;
-    let mut first = Vec::with_capacity(1024);
+    let mut first = connection.stream.scratch();
     let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     let upgrades = headers.contains_key(UPGRADE);
     let chunked = length.is_none() && !body.is_end_stream();
@@ -86,7 +86,7 @@ pub(crate) async fn exchange(
         first.extend_from_slice(whole);
     }
     let sent = whole.as_ref().map_or(0, |whole| whole.len() as u64);
-    connection.stream.queue(&first).map_err(|error| Failure::Broken(error.to_string()))?;
+    connection.stream.queue_scratch(first).map_err(|error| Failure::Broken(error.to_string()))?;
     let mut upload = Upload {
         left: length.map(|length| length.saturating_sub(sent)),
         chunked,

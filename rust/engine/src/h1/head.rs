@@ -166,7 +166,7 @@ fn has_bare_line_end(buffer: &[u8]) -> bool {
 /// Names and values, if every line ends as it must.
 fn collected(head: &Bytes, parsed: &[Header<'_>]) -> Result<HeaderMap, &'static str> {
     let base = head.as_ptr() as usize;
-    let mut headers = HeaderMap::with_capacity(parsed.len() + 8);
+    let mut headers = HeaderMap::with_capacity(parsed.len() + 4);
     for header in parsed {
         let name_at = header.name.as_ptr() as usize - base;
         // httparse takes LF alone for a line's end, which others take for a part of the line.

@@ -258,7 +258,7 @@ async fn one(front: &Front, io: &Shared, request: RequestHead, via: &Via, client
     let RequestHead { method, target, version, headers, framing, keep_alive, expects } = request;
     let found = match version {
         Version::HTTP_11 if !headers.contains_key(HOST) => Err(super::target::no_host()),
-        _ => super::target::destination(&target, &headers, via, &front.kind),
+        _ => super::target::destination(target, &headers, via, &front.kind),
     };
     let (target, path) = match found {
         Ok(found) => found,
@@ -396,7 +396,7 @@ async fn answered(front: &Front, io: &Shared, response: Response<AnswerBody>, te
     } else {
         headers.remove(CONNECTION);
     }
-    let mut first = Vec::with_capacity(1024);
+    let mut first = locked(io).stream.scratch();
     if chunked || by_close {
         headers.remove(CONTENT_LENGTH);
     }
@@ -413,7 +413,8 @@ async fn answered(front: &Front, io: &Shared, response: Response<AnswerBody>, te
     if bodiless {
         // What the upstream sends all the same is not waited for.
         drop(body);
-        write(front, io, first.into()).await?;
+        queued(io, first)?;
+        write(front, io, Bytes::new()).await?;
         return Ok(keep_alive);
     }
     if let Some(whole) = body.take_whole() {
@@ -423,7 +424,7 @@ async fn answered(front: &Front, io: &Shared, response: Response<AnswerBody>, te
         } else {
             whole
         };
-        write(front, io, first.into()).await?;
+        queued(io, first)?;
         write(front, io, rest).await?;
         return Ok(keep_alive);
     }
@@ -522,13 +523,14 @@ async fn copied(front: &Front, io: &Shared, first: Vec<u8>, mut body: AnswerBody
     .await
 }
 
-/// Writes all of it, as fast as the client takes it.
+fn queued(io: &Shared, message: Vec<u8>) -> Result<(), ()> {
+    locked(io).stream.queue_scratch(message).map_err(drop)
+}
+
+/// Writes what is queued, and all of a piece, as fast as the client takes it.
 async fn write(front: &Front, io: &Shared, mut piece: Bytes) -> Result<(), ()> {
-    if piece.is_empty() {
-        return Ok(());
-    }
     let mut moved: Option<Instant> = None;
-    let mut small = piece.len() < AHEAD;
+    let mut small = !piece.is_empty() && piece.len() < AHEAD;
     std::future::poll_fn(|context| {
         let mut io = locked(io);
         let Io { stream, alarm, .. } = &mut *io;

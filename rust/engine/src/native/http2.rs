@@ -82,7 +82,7 @@ async fn answer(front: Front, mut request: Request<Incoming>, via: Via, client: 
     } else {
         parts.uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string)
     };
-    let (target, path) = match super::target::destination(&target, &parts.headers, &via, &front.kind) {
+    let (target, path) = match super::target::destination(target, &parts.headers, &via, &front.kind) {
         Ok(found) => found,
         Err(refusal) => return refused(&refusal),
     };

@@ -14,15 +14,22 @@ fn absolute(target: &str) -> Option<(&str, &str, &str)> {
 }
 
 /// The destination and the path of a request. `target`: as sent. The refusal is for the client.
-pub(super) fn destination(target: &str, headers: &HeaderMap, via: &Via, kind: &Kind) -> Result<(Target, String), Refusal> {
+pub(super) fn destination(target: String, headers: &HeaderMap, via: &Via, kind: &Kind) -> Result<(Target, String), Refusal> {
     let host = only_host(headers)?;
-    let (authority, path) = match absolute(target) {
+    if target.starts_with('/') {
+        return by_path(target, None, host, via, kind);
+    }
+    match absolute(&target) {
         Some((scheme, authority, path)) => {
             let path = if path.is_empty() || path.starts_with('?') { format!("/{path}") } else { path.to_owned() };
-            (Some((scheme, authority)), path)
+            by_path(path, Some((scheme, authority)), host, via, kind)
         }
-        None => (None, target.to_owned()),
-    };
+        None => by_path(target, None, host, via, kind),
+    }
+}
+
+/// `authority`: scheme and authority of a target in absolute form. `host`: the Host header.
+fn by_path(path: String, authority: Option<(&str, &str)>, host: Option<&str>, via: &Via, kind: &Kind) -> Result<(Target, String), Refusal> {
     if let Some((scheme, _)) = authority
         && !["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known))
     {
@@ -137,7 +144,7 @@ mod tests {
         if let Some(host) = host {
             headers.insert(HOST, host.parse().unwrap());
         }
-        destination(target, &headers, via, kind).map(|(target, path)| format!("{target} {path}")).map_err(|refusal| refusal.status)
+        destination(target.to_owned(), &headers, via, kind).map(|(target, path)| format!("{target} {path}")).map_err(|refusal| refusal.status)
     }
 
     #[test]

@@ -33,6 +33,16 @@ impl Socket {
         }
     }
 
+    /// Ready when a read would find something, its end or an error.
+    pub(crate) fn poll_read_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_read_ready(context),
+            #[cfg(unix)]
+            Self::Unix(stream) => stream.poll_read_ready(context),
+            Self::Other(_) => Poll::Ready(Ok(())),
+        }
+    }
+
     /// Where a client came in.
     pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
         match self {

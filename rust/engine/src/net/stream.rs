@@ -42,11 +42,13 @@ pub(crate) struct Stream {
     end: Option<End>,
     /// What the next read may take.
     appetite: usize,
+    /// Where messages are put together; empty between them.
+    scratch: Vec<u8>,
 }
 
 impl Stream {
     pub(crate) fn new(socket: Socket) -> Self {
-        Self { socket, session: None, plain: BytesMut::new(), out: Window::default(), end: None, appetite: LEAST }
+        Self { socket, session: None, plain: BytesMut::new(), out: Window::default(), end: None, appetite: LEAST, scratch: Vec::new() }
     }
 
     /// The connection in pieces, to begin anew on it: what was read and not taken comes with it.
@@ -142,6 +144,8 @@ impl Stream {
     }
 
     fn poll_fill_plain(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        // No buffer for what is not there: the last one may still be in use, and is free again when more comes.
+        ready!(self.socket.poll_read_ready(context))?;
         if self.plain.capacity() - self.plain.len() < self.appetite {
             self.plain.reserve(self.appetite);
         }
@@ -177,6 +181,21 @@ impl Stream {
     /// True if nothing is to be written.
     pub(crate) fn is_flushed(&self) -> bool {
         self.session.as_ref().map_or(&self.out, |session| &session.outgoing).is_empty()
+    }
+
+    /// An empty buffer to put a message together in; `queue_scratch` takes it back.
+    pub(crate) fn scratch(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.scratch)
+    }
+
+    /// Adds what was put together to what is to be written.
+    pub(crate) fn queue_scratch(&mut self, mut message: Vec<u8>) -> io::Result<()> {
+        let queued = self.queue(&message);
+        if message.capacity() <= KEPT {
+            message.clear();
+            self.scratch = message;
+        }
+        queued
     }
 
     /// Adds to what is to be written.
