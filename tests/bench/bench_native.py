@@ -327,7 +327,8 @@ def memory(bench: Bench) -> None:
             cases.append((name, most, turns[0], turns[1]))
     idle = []
     for name, most, turn, first in cases:
-        with sigward(bench.behind, cpus=PROXY_CPU, front="native") as proxy:
+        # The upstream has 64 bodies in hand when the last connections come to it.
+        with sigward(bench.behind, cpus=PROXY_CPU, front="native", tables="[timeouts]\nconnect = 30\n") as proxy:
             # What a first request allocates once is not what is asked for.
             first(proxy)
             idle.append(proxy.resident() / MIB)

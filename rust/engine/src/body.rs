@@ -15,6 +15,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
+use tokio::task::JoinHandle;
 use sigward_gateway::{Failure, Wrap};
 
 use crate::wrap::Wrapper;
@@ -97,19 +98,64 @@ pub(crate) struct Spool {
     length: u64,
 }
 
-impl Spool {
-    pub(crate) async fn create(directory: Option<&Path>) -> Result<Self, BodyError> {
+/// A spool that is being written. While one batch goes to the disk, the next comes in.
+pub(crate) struct Spooling {
+    spool: Spool,
+    batch: Vec<Bytes>,
+    batched: usize,
+    writing: Option<JoinHandle<io::Result<()>>>,
+}
+
+impl Spooling {
+    pub(crate) async fn begin(directory: Option<&Path>) -> Result<Self, BodyError> {
         let directory = directory.map(Path::to_path_buf);
         let file = blocking(move || directory.map_or_else(tempfile::tempfile, tempfile::tempfile_in)).await?;
-        Ok(Self { file: Arc::new(file), length: 0 })
+        let spool = Spool { file: Arc::new(file), length: 0 };
+        Ok(Self { spool, batch: Vec::new(), batched: 0, writing: None })
     }
 
     pub(crate) async fn append(&mut self, piece: Bytes) -> Result<(), BodyError> {
-        let (file, at) = (Arc::clone(&self.file), self.length);
-        self.length += piece.len() as u64;
-        Ok(blocking(move || write_all_at(&file, &piece, at)).await?)
+        if piece.is_empty() {
+            return Ok(());
+        }
+        self.batched += piece.len();
+        self.batch.push(piece);
+        if self.batched >= SPOOL_PIECE { self.write().await } else { Ok(()) }
     }
 
+    async fn write(&mut self) -> Result<(), BodyError> {
+        self.written().await?;
+        let (file, mut at, batch) = (Arc::clone(&self.spool.file), self.spool.length, std::mem::take(&mut self.batch));
+        self.spool.length += std::mem::take(&mut self.batched) as u64;
+        self.writing = Some(tokio::task::spawn_blocking(move || {
+            for piece in batch {
+                write_all_at(&file, &piece, at)?;
+                at += piece.len() as u64;
+            }
+            Ok(())
+        }));
+        Ok(())
+    }
+
+    /// Waits for what goes to the disk.
+    async fn written(&mut self) -> Result<(), BodyError> {
+        match self.writing.take() {
+            Some(writing) => Ok(writing.await.map_err(io::Error::other)??),
+            None => Ok(()),
+        }
+    }
+
+    /// All of it is there.
+    pub(crate) async fn finish(mut self) -> Result<Spool, BodyError> {
+        if self.batched > 0 {
+            self.write().await?;
+        }
+        self.written().await?;
+        Ok(self.spool)
+    }
+}
+
+impl Spool {
     async fn read(self, at: u64) -> Result<Bytes, BodyError> {
         let size = usize::try_from(self.length - at).unwrap_or(usize::MAX).min(SPOOL_PIECE);
         let piece = blocking(move || {

@@ -16,7 +16,7 @@ use sigward_gateway::{
     BodyPlan, BodySize, Event, Exchange, Failure, Identities, Keep, Moment, Outgoing, Record, Refusal, RequestHead, Step, Upstream, Wrap,
 };
 
-use crate::body::{BodyError, Inbound, Next, Outbound, Progress, Read, SharedInbound, Spool, next_piece, read_up_to};
+use crate::body::{BodyError, Inbound, Next, Outbound, Progress, Read, SharedInbound, Spool, Spooling, next_piece, read_up_to};
 pub use crate::h1::client::AnswerBody;
 use crate::h1::client::{Request as Http1Request, Waits, exchange};
 use crate::net::Stream;
@@ -256,7 +256,7 @@ impl Driver<'_> {
     async fn spool(&mut self) -> Result<Step, BodyError> {
         let settings = &self.exchange.config().settings;
         let idle = settings.timeouts.idle;
-        let mut spool = Spool::create(settings.body.spool_dir.as_deref()).await?;
+        let mut spool = Spooling::begin(settings.body.spool_dir.as_deref()).await?;
         if let Kept::Memory(held) = &self.kept
             && !held.is_empty()
         {
@@ -272,14 +272,14 @@ impl Driver<'_> {
                 }
             };
             let trailers = self.trailers.clone();
+            spool.append(piece.clone()).await?;
             let step = self.tell(Event::Body { bytes: &piece, last, trailers: trailers.as_ref() });
-            spool.append(piece).await?;
             if !matches!(step, Step::Read { keep: Keep::Spool, .. }) {
                 break step;
             }
         };
         self.put_back(body);
-        self.kept = Kept::Spool(spool);
+        self.kept = Kept::Spool(spool.finish().await?);
         Ok(step)
     }
 

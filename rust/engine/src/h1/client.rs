@@ -24,6 +24,8 @@ use crate::pool::Place;
 
 /// What is sent in one piece with the head, bytes: a record of TLS has room for it.
 const WITH_HEAD: usize = 14 << 10;
+/// Of one body so much moves before others have their turn, bytes.
+pub(crate) const TURN: usize = 256 << 10;
 /// An upstream's head, at most.
 const MOST: Most = Most { bytes: 256 << 10, headers: 1000 };
 
@@ -181,7 +183,13 @@ impl Upload {
     /// Ready when all is out.
     fn poll(&mut self, stream: &mut Stream, context: &mut Context<'_>) -> Poll<Result<(), UploadError>> {
         let io = |error: std::io::Error| UploadError::Io(error.to_string());
+        let mut turn = TURN;
         loop {
+            if turn == 0 {
+                // Others have their turn.
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             if !stream.is_flushed() || !self.piece.is_empty() {
                 let sent = stream.poll_send(context, &mut self.piece);
                 if sent.is_pending() {
@@ -197,7 +205,10 @@ impl Upload {
             match ready!(Pin::new(body).poll_frame(context)) {
                 Some(Err(error)) => return Poll::Ready(Err(UploadError::Body(error))),
                 Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => self.take(data, stream).map_err(io)?,
+                    Ok(data) => {
+                        turn = turn.saturating_sub(data.len());
+                        self.take(data, stream).map_err(io)?;
+                    }
                     Err(frame) => self.end(frame.trailers_ref(), stream)?,
                 },
                 None => self.end(None, stream)?,

@@ -19,6 +19,7 @@ use crate::alarm::Alarm;
 use crate::body::{BodyError, Inbound};
 use crate::drive::{AnswerBody, Listener};
 use crate::h1::body::{Decoder, Piece};
+use crate::h1::client::TURN;
 use crate::h1::head::{self, Framing, Most, RequestHead};
 use crate::net::Stream;
 
@@ -447,7 +448,13 @@ async fn copied(front: &Front, io: &Shared, first: Vec<u8>, mut body: AnswerBody
     let mut ended = false;
     let mut moved = Instant::now();
     std::future::poll_fn(|context| {
+        let mut turn = TURN;
         loop {
+            if turn == 0 {
+                // Others have their turn.
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             {
                 let mut io = locked(io);
                 let Io { stream, alarm, .. } = &mut *io;
@@ -495,9 +502,13 @@ async fn copied(front: &Front, io: &Shared, first: Vec<u8>, mut body: AnswerBody
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) if data.is_empty() => {}
                     Ok(data) if end.chunked => {
+                        turn = turn.saturating_sub(data.len());
                         queue = [format!("{:x}\r\n", data.len()).into(), data, Bytes::from_static(b"\r\n")];
                     }
-                    Ok(data) => queue = [data, Bytes::new(), Bytes::new()],
+                    Ok(data) => {
+                        turn = turn.saturating_sub(data.len());
+                        queue = [data, Bytes::new(), Bytes::new()];
+                    }
                     Err(frame) => {
                         ended = true;
                         if end.chunked {
