@@ -16,9 +16,9 @@ use super::socket::Socket;
 /// What is read at once at first: a message without a large body fits in.
 const LEAST: usize = 4 << 10;
 /// And where much comes, at most.
-const MOST: usize = 64 << 10;
+const MOST: usize = 32 << 10;
 /// What is sealed and written at once, at most.
-const PIECE: usize = 64 << 10;
+const PIECE: usize = 32 << 10;
 /// An idle connection keeps so much of a buffer.
 const KEPT: usize = 4 << 10;
 
@@ -125,6 +125,8 @@ impl Stream {
             let before = self.plain.len();
             let Some(session) = self.session.as_mut() else { return Poll::Ready(Ok(0)) };
             if !session.incoming.is_empty() {
+                // Once, instead of at each record.
+                self.plain.reserve(session.incoming.filled().len());
                 session.open(&mut self.plain).map_err(as_io)?;
             }
             let closed = session.peer_closed;
@@ -174,7 +176,8 @@ impl Stream {
     /// Much at once: more may be waiting.
     fn learn(&mut self, got: usize) {
         if got >= self.appetite {
-            self.appetite = (self.appetite * 2).min(MOST);
+            // At once: each size on the way would leave a buffer behind.
+            self.appetite = MOST;
         }
     }
 
