@@ -15,8 +15,8 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
-use tokio::task::JoinHandle;
 use sigward_gateway::{Failure, Wrap};
+use tokio::task::JoinHandle;
 
 use crate::wrap::Wrapper;
 

@@ -28,8 +28,11 @@ const PROXY_HEAD: usize = 16 << 10;
 /// What was found of names, for everybody.
 #[derive(Debug, Default)]
 pub(crate) struct Resolver {
-    known: Mutex<HashMap<Box<str>, (Instant, Arc<[IpAddr]>)>>,
+    known: Mutex<Known>,
 }
+
+/// When it was asked for, and what was found, by name.
+type Known = HashMap<Box<str>, (Instant, Arc<[IpAddr]>)>;
 
 impl Resolver {
     /// The addresses of a name, as the system finds them; remembered for `keep`.
@@ -66,7 +69,7 @@ impl Resolver {
         self.locked().remove(host);
     }
 
-    fn locked(&self) -> std::sync::MutexGuard<'_, HashMap<Box<str>, (Instant, Arc<[IpAddr]>)>> {
+    fn locked(&self) -> std::sync::MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -266,7 +269,11 @@ async fn through(mut stream: TcpStream, proxy: &sigward_gateway::settings::Proxy
                 return Err(ConnectError::Proxy { proxy: format!("{}:{}", proxy.host, proxy.port), answer: line });
             }
             // Nothing but the tunnel's may follow, and in TLS the client speaks first.
-            return if answer.len() == end + 4 { Ok(stream.into()) } else { Err(io::Error::other("the proxy sent more than its answer").into()) };
+            return if answer.len() == end + 4 {
+                Ok(stream.into())
+            } else {
+                Err(io::Error::other("the proxy sent more than its answer").into())
+            };
         }
     }
 }

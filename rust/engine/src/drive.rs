@@ -287,7 +287,9 @@ impl Driver<'_> {
         match std::mem::replace(&mut self.inbound, Rest::Gone) {
             Rest::Gone => None,
             Rest::Here(body) => Some(body),
-            Rest::Shared(shared) => Arc::into_inner(shared).map(|mutex| mutex.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)),
+            Rest::Shared(shared) => {
+                Arc::into_inner(shared).map(|mutex| mutex.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
+            }
         }
     }
 

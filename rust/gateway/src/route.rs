@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use smallvec::SmallVec;
 use sigward_sigv4::Style;
 use sigward_sigv4::wire::percent_decoded;
+use smallvec::SmallVec;
 
 use crate::admit::{Scheme, Target};
 use crate::knowledge::Operation;
@@ -182,17 +182,18 @@ impl Index {
         for (route, at) in routes.iter().zip(0..) {
             let bucket = route.bucket.as_ref().and_then(|pattern| pattern.before().split_once('/')).map(|(bucket, _)| bucket);
             match (&route.host, bucket) {
-                (Some(host), _) => match host.literal() {
-                    Some(literal) => index.hosts.entry(literal.into()).or_default().push(at),
-                    None => {
-                        let (before, behind) = (host.before(), host.behind());
-                        let shape = (before.len(), behind.len());
-                        if !index.shapes.contains(&shape) {
-                            index.shapes.push(shape);
-                        }
-                        index.patterns.entry(Self::key(before.as_bytes(), behind.as_bytes()).as_slice().into()).or_default().push(at);
+                (Some(host), _) => {
+                    if let Some(literal) = host.literal() {
+                        index.hosts.entry(literal.into()).or_default().push(at);
+                        continue;
                     }
-                },
+                    let (before, behind) = (host.before(), host.behind());
+                    let shape = (before.len(), behind.len());
+                    if !index.shapes.contains(&shape) {
+                        index.shapes.push(shape);
+                    }
+                    index.patterns.entry(Self::key(before.as_bytes(), behind.as_bytes()).as_slice().into()).or_default().push(at);
+                }
                 (None, Some(bucket)) => index.buckets.entry(bucket.into()).or_default().push(at),
                 (None, None) => index.rest.push(at),
             }
@@ -470,7 +471,7 @@ mod tests {
                 number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                 (number >> 16) as usize % most
             };
-            let rules: Vec<RouteSettings> = (0..next(12) + 1)
+            let rules: Vec<RouteSettings> = (0..=next(12))
                 .map(|_| {
                     let host = Some(hosts[next(hosts.len())].to_owned()).filter(|_| next(4) > 0);
                     let bucket = Some(buckets[next(buckets.len())].to_owned()).filter(|_| host.is_none() || next(3) == 0);

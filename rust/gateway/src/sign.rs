@@ -8,8 +8,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderMap, TRAILER};
 use http::{HeaderName, HeaderValue};
-use smallvec::SmallVec;
 use sigward_sigv4::{Credentials, Options, Payload, Request, Scope, SessionToken, SignError, Signed, Style, Variant, sign_with, wire};
+use smallvec::SmallVec;
 
 use crate::admit::{BodySize, RequestHead, Target};
 use crate::recognise::Hint;
@@ -125,16 +125,11 @@ pub(crate) fn how(service: Arc<str>, form: SigningForm, head: &RequestHead, upgr
 }
 
 /// One signature. `headers`: as they go out; the signature's own are added. Gives it.
-pub(crate) fn sign(
-    terms: &Terms<'_>,
-    method: &str,
-    path: &str,
-    hash: BodyHash<'_>,
-    headers: &mut HeaderMap,
-) -> Result<Signed, SignError> {
+pub(crate) fn sign(terms: &Terms<'_>, method: &str, path: &str, hash: BodyHash<'_>, headers: &mut HeaderMap) -> Result<Signed, SignError> {
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let signed = {
-        let pairs: SmallVec<[(&[u8], &[u8]); 24]> = headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())).collect();
+        let pairs: SmallVec<[(&[u8], &[u8]); 24]> =
+            headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())).collect();
         let request = Request { method, path: path.as_bytes(), query: query.as_bytes(), headers: &pairs, payload: hash.payload() };
         sign_with(terms.credentials, &terms.scope, &request, terms.unix_seconds, terms.options)?
     };

@@ -209,8 +209,11 @@ fn trailers(buffer: &mut BytesMut) -> Result<Piece, &'static str> {
 mod tests {
     use super::*;
 
-    /// All of a body that comes `step` bytes at a time: its data, its trailers, what is left.
-    fn decoded(framing: Framing, bytes: &[u8], step: usize) -> Result<(Vec<u8>, Option<HeaderMap>, Vec<u8>), &'static str> {
+    /// Its data, its trailers, what is left.
+    type Decoded = (Vec<u8>, Option<HeaderMap>, Vec<u8>);
+
+    /// All of a body that comes `step` bytes at a time.
+    fn decoded(framing: Framing, bytes: &[u8], step: usize) -> Result<Decoded, &'static str> {
         let (mut decoder, mut buffer, mut data) = (Decoder::new(framing), BytesMut::new(), Vec::new());
         let mut steps = bytes.chunks(step);
         let mut end = None;

@@ -18,7 +18,7 @@ use super::body::{Decoder, Piece};
 use super::head::{self, Most, ResponseHead};
 use crate::alarm::Alarm;
 use crate::body::{BodyError, Outbound};
-use crate::drive::AnswerError;
+use crate::drive::{AnswerError, Informed};
 use crate::net::Stream;
 use crate::pool::Place;
 
@@ -74,7 +74,7 @@ pub(crate) async fn exchange(
     request: Request,
     waits: Waits,
     place: Place,
-    mut informed: Option<&mut (dyn FnMut(StatusCode, &HeaderMap) + Send)>,
+    mut informed: Option<Informed<'_>>,
 ) -> Result<Answer, Failure> {
     let Request { method, path, headers, mut body } = request;
     let mut first = connection.stream.scratch();
@@ -207,7 +207,7 @@ impl Upload {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => {
                         turn = turn.saturating_sub(data.len());
-                        self.take(data, stream).map_err(io)?;
+                        self.take(&data, stream).map_err(io)?;
                     }
                     Err(frame) => self.end(frame.trailers_ref(), stream)?,
                 },
@@ -216,14 +216,14 @@ impl Upload {
         }
     }
 
-    fn take(&mut self, data: Bytes, stream: &mut Stream) -> std::io::Result<()> {
+    fn take(&mut self, data: &Bytes, stream: &mut Stream) -> std::io::Result<()> {
         if self.chunked {
             if data.is_empty() {
                 return Ok(());
             }
             let mut framed = Vec::with_capacity(data.len() + 20);
             framed.extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
-            framed.extend_from_slice(&data);
+            framed.extend_from_slice(data);
             framed.extend_from_slice(b"\r\n");
             return stream.queue(&framed);
         }
@@ -272,7 +272,12 @@ enum Source {
     /// One piece.
     Whole(Bytes),
     H1(Box<Reading>),
-    H2 { incoming: hyper::body::Incoming, idle: Duration, alarm: Alarm, moved: Instant },
+    H2 {
+        incoming: hyper::body::Incoming,
+        idle: Duration,
+        alarm: Alarm,
+        moved: Instant,
+    },
 }
 
 /// An answer that is being read.

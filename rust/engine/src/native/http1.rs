@@ -364,6 +364,7 @@ fn begin_body(io: &Shared, framing: Framing, expects: bool) -> (Inbound, BodySiz
 }
 
 /// How an answer is to be written.
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own about the client")]
 struct Terms {
     is_head: bool,
     /// To a client of HTTP/1.0.
@@ -465,9 +466,7 @@ async fn copied(front: &Front, io: &Shared, first: Vec<u8>, mut body: AnswerBody
                     let before = piece.len();
                     let sent = if piece.len() < WITH_HEAD {
                         // Small ones are put together.
-                        let queued = stream.queue(piece);
-                        piece.clear();
-                        queued.map(|()| Poll::Ready(Ok(()))).unwrap_or_else(|error| Poll::Ready(Err(error)))
+                        Poll::Ready(stream.queue(&std::mem::take(piece)))
                     } else {
                         stream.poll_send(context, piece)
                     };

@@ -36,7 +36,11 @@ fn by_path(path: String, authority: Option<(&str, &str)>, host: Option<&str>, vi
         return Err(bad("bad-target", &format!("the scheme {scheme:?} is not http or https."), "Send http:// or https://."));
     }
     if authority.is_some_and(|(_, authority)| authority.contains('@')) {
-        return Err(bad("bad-target", "the request target names a user.", "Leave the user out; send an Authorization header if one is needed."));
+        return Err(bad(
+            "bad-target",
+            "the request target names a user.",
+            "Leave the user out; send an Authorization header if one is needed.",
+        ));
     }
     if authority.is_none() && !(path.starts_with('/') || path == "*") {
         return Err(bad("bad-target", "the request target is not a path.", "Send a path that begins with a slash."));
@@ -144,7 +148,9 @@ mod tests {
         if let Some(host) = host {
             headers.insert(HOST, host.parse().unwrap());
         }
-        destination(target.to_owned(), &headers, via, kind).map(|(target, path)| format!("{target} {path}")).map_err(|refusal| refusal.status)
+        destination(target.to_owned(), &headers, via, kind)
+            .map(|(target, path)| format!("{target} {path}"))
+            .map_err(|refusal| refusal.status)
     }
 
     #[test]

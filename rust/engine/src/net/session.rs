@@ -226,9 +226,11 @@ impl Turn<'_> {
                     Sending::Nothing => {}
                     Sending::Data(data) => {
                         let size = data.len() + OVERHEAD * (2 + data.len() / RECORD);
-                        written(self.outgoing, size, |room| sized(traffic.encrypt(data, room)))?;
+                        written(self.outgoing, size, |room| traffic.encrypt(data, room).map_or_else(|error| larger(&error), |size| Ok(Ok(size))))?;
                     }
-                    Sending::Close => written(self.outgoing, OVERHEAD, |room| sized(traffic.queue_close_notify(room)))?,
+                    Sending::Close => written(self.outgoing, OVERHEAD, |room| {
+                        traffic.queue_close_notify(room).map_or_else(|error| larger(&error), |size| Ok(Ok(size)))
+                    })?,
                 }
                 Ok(true)
             }
@@ -260,11 +262,11 @@ fn written(
     Ok(())
 }
 
-fn sized(result: Result<usize, EncryptError>) -> Result<Result<usize, usize>, rustls::Error> {
-    match result {
-        Ok(size) => Ok(Ok(size)),
-        Err(EncryptError::InsufficientSize(InsufficientSizeError { required_size })) => Ok(Err(required_size)),
-        Err(EncryptError::EncryptExhausted) => Err(rustls::Error::EncryptError),
+/// How large a room is needed.
+fn larger(error: &EncryptError) -> Result<Result<usize, usize>, rustls::Error> {
+    match error {
+        EncryptError::InsufficientSize(InsufficientSizeError { required_size }) => Ok(Err(*required_size)),
+        EncryptError::EncryptExhausted => Err(rustls::Error::EncryptError),
     }
 }
 

@@ -94,7 +94,10 @@ impl Stream {
                 return Poll::Ready(Ok(()));
             }
             if ready!(self.poll_records(context))? == 0 {
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection was closed during the TLS handshake")));
+                return Poll::Ready(Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "the connection was closed during the TLS handshake",
+                )));
             }
         }
     }
@@ -203,13 +206,11 @@ impl Stream {
 
     /// Adds to what is to be written.
     pub(crate) fn queue(&mut self, data: &[u8]) -> io::Result<()> {
-        match &mut self.session {
-            Some(session) => session.seal(data, &mut self.plain).map_err(as_io),
-            None => {
-                self.out.extend(data);
-                Ok(())
-            }
+        if let Some(session) = &mut self.session {
+            return session.seal(data, &mut self.plain).map_err(as_io);
         }
+        self.out.extend(data);
+        Ok(())
     }
 
     /// Writes what was queued.
