@@ -1,6 +1,6 @@
 /*
- * A load generator whose percentiles can be trusted at a rate below saturation. wrk has no rate, and h2load's --rps sends in bursts every
- * 10 ms, so that its percentiles tell of the bursts. Here requests fall due at random times (exponential gaps, the same for the same seed),
+ * A load generator whose percentiles can be trusted at a rate below saturation. wrk has no rate, and h2load counts from when a
+ * request was sent. Here requests fall due at random times (exponential gaps, the same for the same seed),
  * whether or not earlier ones are answered, and a latency counts from when a request was due. generators.py compiles it.
  *
  *     paced PORT REQUEST_FILE CONNECTIONS RATE SECONDS
