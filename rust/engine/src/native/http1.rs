@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use super::{Ending, Front, LAME_DUCK, Via, at_least};
 use crate::alarm::Alarm;
 use crate::body::{BodyError, Inbound};
-use crate::drive::{AnswerBody, Listener};
+use crate::drive::{AnswerBody, AnswerError, Listener};
 use crate::h1::body::{Decoder, Piece};
 use crate::h1::client::TURN;
 use crate::h1::head::{self, Framing, Most, RequestHead};
@@ -430,8 +430,8 @@ async fn answered(front: &Front, io: &Shared, response: Response<AnswerBody>, te
         write(front, io, rest).await?;
         return Ok(keep_alive);
     }
-    let end = Tail { chunked, trailers: terms.trailers };
-    if Box::pin(copied(front, io, first, body, &end)).await.is_err() {
+    let tail = Tail { chunked, trailers: terms.trailers };
+    if Box::pin(copied(front, io, first, body, tail)).await.is_err() {
         if by_close {
             // An end would look like the answer's.
             locked(io).stream.socket().abort();
@@ -441,96 +441,114 @@ async fn answered(front: &Front, io: &Shared, response: Response<AnswerBody>, te
     Ok(keep_alive)
 }
 
-/// Writes what comes of a body, as the client takes it.
-async fn copied(front: &Front, io: &Shared, first: Vec<u8>, mut body: AnswerBody, end: &Tail) -> Result<(), ()> {
+/// An answer whose body comes bit by bit.
+struct Copying<'a> {
+    front: &'a Front,
+    io: &'a Shared,
+    body: AnswerBody,
+    /// What is to be written next: a chunk's frame goes out with its data.
+    queue: [Bytes; 3],
+    tail: Tail,
+    ended: bool,
+    /// When the client last took something.
+    moved: Instant,
+    patience: Duration,
+}
+
+/// Writes what comes of a body, as the client takes it. `first`: the head.
+async fn copied(front: &Front, io: &Shared, first: Vec<u8>, body: AnswerBody, tail: Tail) -> Result<(), ()> {
     let patience = front.shared.config.load().settings.timeouts.client_write;
-    // A chunk's frame goes out with its data.
-    let mut queue: [Bytes; 3] = [first.into(), Bytes::new(), Bytes::new()];
-    let mut ended = false;
-    let mut moved = Instant::now();
-    std::future::poll_fn(|context| {
+    let queue = [first.into(), Bytes::new(), Bytes::new()];
+    let mut copying = Copying { front, io, body, queue, tail, ended: false, moved: Instant::now(), patience };
+    std::future::poll_fn(|context| copying.poll(context)).await
+}
+
+impl Copying<'_> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ()>> {
         let mut turn = TURN;
-        loop {
-            if turn == 0 {
-                // Others have their turn.
-                context.waker().wake_by_ref();
+        while turn > 0 {
+            ready!(self.poll_write(context))?;
+            if self.ended {
+                return self.poll_flush(context);
+            }
+            let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
+                // What is there goes out while more is waited for.
+                ready!(self.poll_flush(context))?;
                 return Poll::Pending;
-            }
-            {
-                let mut io = locked(io);
-                let Io { stream, alarm, .. } = &mut *io;
-                for piece in &mut queue {
-                    if piece.is_empty() {
-                        continue;
-                    }
-                    let before = piece.len();
-                    let sent = if piece.len() < WITH_HEAD {
-                        // Small ones are put together.
-                        Poll::Ready(stream.queue(&std::mem::take(piece)))
-                    } else {
-                        stream.poll_send(context, piece)
-                    };
-                    if piece.len() < before {
-                        moved = Instant::now();
-                    }
-                    match sent {
-                        Poll::Ready(Ok(())) => {}
-                        Poll::Ready(Err(_)) => return Poll::Ready(Err(())),
-                        Poll::Pending => {
-                            ready!(alarm.poll(context, moved + patience));
-                            front.shared.metrics.slow_clients.with_label_values(&["answer"]).inc();
-                            return Poll::Ready(Err(()));
-                        }
-                    }
-                }
-                match stream.poll_flush_out(context) {
-                    Poll::Ready(Ok(())) => {}
-                    Poll::Ready(Err(_)) => return Poll::Ready(Err(())),
-                    Poll::Pending => {
-                        ready!(alarm.poll(context, moved + patience));
-                        front.shared.metrics.slow_clients.with_label_values(&["answer"]).inc();
-                        return Poll::Ready(Err(()));
-                    }
-                }
-            }
-            if ended {
-                return Poll::Ready(Ok(()));
-            }
-            match ready!(Pin::new(&mut body).poll_frame(context)) {
-                Some(Err(_)) => return Poll::Ready(Err(())),
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) if data.is_empty() => {}
-                    Ok(data) if end.chunked => {
-                        turn = turn.saturating_sub(data.len());
-                        queue = [format!("{:x}\r\n", data.len()).into(), data, Bytes::from_static(b"\r\n")];
-                    }
-                    Ok(data) => {
-                        turn = turn.saturating_sub(data.len());
-                        queue = [data, Bytes::new(), Bytes::new()];
-                    }
-                    Err(frame) => {
-                        ended = true;
-                        if end.chunked {
-                            let mut last = b"0\r\n".to_vec();
-                            let none = HeaderMap::new();
-                            // They are for those who ask for them (RFC 9110, section 6.5.1).
-                            head::write_headers(&mut last, frame.trailers_ref().filter(|_| end.trailers).unwrap_or(&none));
-                            last.extend_from_slice(b"\r\n");
-                            queue = [last.into(), Bytes::new(), Bytes::new()];
-                        }
-                    }
-                },
-                None => {
-                    ended = true;
-                    if end.chunked {
-                        queue = [Bytes::from_static(b"0\r\n\r\n"), Bytes::new(), Bytes::new()];
-                    }
-                }
-            }
-            moved = Instant::now();
+            };
+            turn = turn.saturating_sub(self.take(frame)?);
         }
-    })
-    .await
+        // Others have their turn.
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Ready when the queue is empty: small pieces are put together, large ones are out.
+    fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ()>> {
+        for at in 0..self.queue.len() {
+            let Some(piece) = self.queue.get_mut(at).filter(|piece| !piece.is_empty()) else { continue };
+            let before = piece.len();
+            let mut io = locked(self.io);
+            let sent = if piece.len() < WITH_HEAD && io.stream.queued() < WITH_HEAD {
+                Poll::Ready(io.stream.queue(&std::mem::take(piece)))
+            } else {
+                io.stream.poll_send(context, piece)
+            };
+            drop(io);
+            if piece.len() < before {
+                self.moved = Instant::now();
+            }
+            match sent {
+                Poll::Ready(sent) => sent.map_err(drop)?,
+                Poll::Pending => return self.too_slow(context),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ()>> {
+        let flushed = locked(self.io).stream.poll_flush_out(context);
+        match flushed {
+            Poll::Ready(flushed) => Poll::Ready(flushed.map_err(drop)),
+            Poll::Pending => self.too_slow(context),
+        }
+    }
+
+    /// Ready when the client has taken nothing for too long.
+    fn too_slow(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ()>> {
+        ready!(locked(self.io).alarm.poll(context, self.moved + self.patience));
+        self.front.shared.metrics.slow_clients.with_label_values(&["answer"]).inc();
+        Poll::Ready(Err(()))
+    }
+
+    /// Queues what came; its size.
+    fn take(&mut self, frame: Option<Result<Frame<Bytes>, AnswerError>>) -> Result<usize, ()> {
+        // Its patience begins with what there is to take.
+        self.moved = Instant::now();
+        let trailers = match frame.transpose().map_err(drop)?.map(Frame::into_data) {
+            Some(Ok(data)) if data.is_empty() => return Ok(0),
+            Some(Ok(data)) => {
+                let size = data.len();
+                self.queue = if self.tail.chunked {
+                    [format!("{size:x}\r\n").into(), data, Bytes::from_static(b"\r\n")]
+                } else {
+                    [data, Bytes::new(), Bytes::new()]
+                };
+                return Ok(size);
+            }
+            // They are for those who ask for them (RFC 9110, section 6.5.1).
+            Some(Err(frame)) => frame.into_trailers().ok().filter(|_| self.tail.trailers),
+            None => None,
+        };
+        self.ended = true;
+        if self.tail.chunked {
+            let mut last = b"0\r\n".to_vec();
+            head::write_headers(&mut last, &trailers.unwrap_or_default());
+            last.extend_from_slice(b"\r\n");
+            self.queue = [last.into(), Bytes::new(), Bytes::new()];
+        }
+        Ok(0)
+    }
 }
 
 fn queued(io: &Shared, message: Vec<u8>) -> Result<(), ()> {

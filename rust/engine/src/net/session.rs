@@ -226,7 +226,9 @@ impl Turn<'_> {
                     Sending::Nothing => {}
                     Sending::Data(data) => {
                         let size = data.len() + OVERHEAD * (2 + data.len() / RECORD);
-                        written(self.outgoing, size, |room| traffic.encrypt(data, room).map_or_else(|error| larger(&error), |size| Ok(Ok(size))))?;
+                        written(self.outgoing, size, |room| {
+                            traffic.encrypt(data, room).map_or_else(|error| larger(&error), |size| Ok(Ok(size)))
+                        })?;
                     }
                     Sending::Close => written(self.outgoing, OVERHEAD, |room| {
                         traffic.queue_close_notify(room).map_or_else(|error| larger(&error), |size| Ok(Ok(size)))

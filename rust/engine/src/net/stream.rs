@@ -184,9 +184,14 @@ impl Stream {
         }
     }
 
+    /// Bytes that are to be written.
+    pub(crate) fn queued(&self) -> usize {
+        self.session.as_ref().map_or(&self.out, |session| &session.outgoing).filled().len()
+    }
+
     /// True if nothing is to be written.
     pub(crate) fn is_flushed(&self) -> bool {
-        self.session.as_ref().map_or(&self.out, |session| &session.outgoing).is_empty()
+        self.queued() == 0
     }
 
     /// An empty buffer to put a message together in; `queue_scratch` takes it back.
