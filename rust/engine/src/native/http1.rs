@@ -618,22 +618,15 @@ async fn rest_of_body(front: &Front, io: &Shared) -> bool {
     .await
 }
 
-/// Ends the connection, but goes on taking what the client sends for a while: closed with bytes unread, it would be reset, and the
-/// client might not see its answer (RFC 9112, section 9.6).
+/// Ends the connection, but goes on taking what the client sends for a while, so that it sees its answer.
 async fn linger(front: &Front, io: &Shared) {
     let until = Instant::now() + LINGER.min(front.shared.config.load().settings.timeouts.idle);
     let mut said = false;
     std::future::poll_fn(|context| {
         let mut io = locked(io);
         let Io { stream, alarm, .. } = &mut *io;
-        let _ = stream.poll_close(context, &mut said);
-        loop {
-            stream.plain.clear();
-            match stream.poll_fill(context) {
-                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
-                Poll::Ready(Ok(_)) => {}
-                Poll::Pending => break,
-            }
+        if stream.poll_linger(context, &mut said).is_ready() {
+            return Poll::Ready(());
         }
         alarm.poll(context, until)
     })

@@ -1,8 +1,11 @@
 //! The client half of HTTP/2, by hyper.
 
 use std::convert::Infallible;
-use std::pin::pin;
-use std::sync::Arc;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::header::HOST;
 use http::{HeaderValue, Method, Request, Response};
@@ -12,6 +15,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use sigward_gateway::{BodySize, Refusal, RequestHead, Shape};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{Ending, Front, Via, at_least};
 use crate::body::{BodyError, Inbound};
@@ -36,13 +40,69 @@ pub(crate) async fn serve(front: Front, stream: Stream, via: Via, client: Arc<st
         let (front, via, client) = (front.clone(), via.clone(), Arc::clone(&client));
         async move { Ok::<_, Infallible>(answer(front, request, via, client).await) }
     });
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    tokio::select! {
-        biased;
-        _ = connection.as_mut() => return,
-        () = at_least(&mut ending, Ending::Draining) => connection.as_mut().graceful_shutdown(),
+    let back = Arc::new(Mutex::new(None));
+    let lent = Lent { stream: Some(stream), back: Arc::clone(&back) };
+    let broken = {
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(lent), service));
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => ended.is_err(),
+            () = at_least(&mut ending, Ending::Draining) => {
+                connection.as_mut().graceful_shutdown();
+                connection.await.is_err()
+            }
+        }
+    };
+    // A client that has broken a rule may be sending on, and is to see the GOAWAY that says so.
+    let stream = back.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(mut stream) = stream.filter(|_| broken) {
+        // hyper has said all, but it may have closed nothing.
+        let mut said = false;
+        let lingering = std::future::poll_fn(|context| stream.poll_linger(context, &mut said));
+        let _ = tokio::time::timeout(LINGER, lingering).await;
     }
-    let _ = connection.await;
+}
+
+/// A client that still sends gets so long to see why its connection ends.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// A stream that comes back when hyper is done with it.
+struct Lent {
+    stream: Option<Stream>,
+    back: Arc<Mutex<Option<Stream>>>,
+}
+
+impl Lent {
+    fn stream(self: Pin<&mut Self>) -> io::Result<Pin<&mut Stream>> {
+        // It is there until `drop`.
+        self.get_mut().stream.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        *self.back.lock().unwrap_or_else(PoisonError::into_inner) = self.stream.take();
+    }
+}
+
+impl AsyncRead for Lent {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.stream()?.poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Lent {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.stream()?.poll_write(context, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream()?.poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream()?.poll_shutdown(context)
+    }
 }
 
 type Reply = Response<AnswerBody>;

@@ -260,6 +260,19 @@ impl Stream {
         Pin::new(&mut self.socket).poll_shutdown(context)
     }
 
+    /// Says that no more comes, and takes what the peer still sends, for nothing, until it ends, too. Closed with bytes unread, the
+    /// connection would be reset, and the peer might not see what was said last (RFC 9112, section 9.6).
+    pub(crate) fn poll_linger(&mut self, context: &mut Context<'_>, said: &mut bool) -> Poll<()> {
+        let _ = self.poll_close(context, said);
+        loop {
+            self.plain.clear();
+            match ready!(self.poll_fill(context)) {
+                Ok(0) | Err(_) => return Poll::Ready(()),
+                Ok(_) => {}
+            }
+        }
+    }
+
     /// Lets go of what an idle connection does not need.
     pub(crate) fn rest(&mut self) {
         self.appetite = LEAST;
