@@ -5,6 +5,7 @@ from importlib.metadata import version
 
 import h11
 import pytest
+from h11._receivebuffer import ReceiveBuffer
 from mitmproxy import http
 from mitmproxy.addonmanager import AddonManager
 from mitmproxy.proxy import events, layer
@@ -16,7 +17,8 @@ from mitmproxy.test import taddons, tflow
 from sigward import _core
 from sigward.mitm.addon import is_undecided, same_host
 from sigward.mitm.front import EngineAddonManager, listen_spec, parse_upstream, split_listen
-from sigward.mitm.internals import BodyReader, EngineHttpLayer, framed
+from sigward.mitm.heads import ChunkReader
+from sigward.mitm.internals import EngineHttpLayer, framed
 from sigward.mitm.refusals import refuse_flow
 
 
@@ -55,7 +57,7 @@ def test_connections_and_their_events() -> None:
 def test_the_http1_server() -> None:
     for name in ("read_headers", "read_body", "send", "done"):
         assert hasattr(_http1.Http1Server, name), name
-    assert "raise NotImplementedError" in inspect.getsource(_http1.Http1Connection.read_body), "trailers may be served now: drop BodyReader"
+    assert "raise NotImplementedError" in inspect.getsource(_http1.Http1Connection.read_body), "trailers may be served: drop ChunkReader"
     assert "protect against header size DoS" in inspect.getsource(_http1.Http1Server.read_headers), "there may be a limit now: drop ours"
     assert "headers" in parameters(h11.EndOfMessage.__init__)
 
@@ -121,9 +123,12 @@ def test_framing_of_answers() -> None:
         assert framed((), request, status, None) == ()
 
 
-def test_the_body_reader_keeps_trailers() -> None:
-    reader = BodyReader(lambda _buffer: h11.EndOfMessage(headers=[("x-sum", "1")]))
-    event = reader(None)
+def test_the_chunk_reader_keeps_trailers() -> None:
+    reader, buffer = ChunkReader(), ReceiveBuffer()
+    buffer += b"2\r\nab\r\n0\r\nx-sum: 1\r\n\r\n"
+    assert reader(buffer).data == b"ab"
+    event = reader(buffer)
+    assert isinstance(event, h11.EndOfMessage)
     assert (event.headers.raw_items(), reader.trailers) == ([], [(b"x-sum", b"1")])
 
 
