@@ -362,7 +362,7 @@ EVENT_WRITABLE: Final = 4
 EVENT_REFRESH: Final = 5
 """(5, identity: str): a request waits for this identity's credentials. Answer with set_credentials or set_credentials_failed."""
 EVENT_LOG: Final = 6
-"""(6, warning: bool, text: str): a line for the log."""
+"""(6, level: int, logger: str, text: str): a line for the log. Level and logger are Python's: `sigward.engine`, or one below it."""
 EVENT_ACCESS: Final = 7
 """(7, text: str): a line for the access log, of the native front."""
 

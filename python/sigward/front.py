@@ -49,6 +49,12 @@ class FrontOptions:
     transparent: str | None = None
 
 
+def log_event(event: tuple[Any, ...]) -> None:
+    """A line of the engine's, to Python's log: `event` is one of `EVENT_LOG`."""
+    _, level, name, text = event
+    logging.getLogger(name).log(level, "%s", text)
+
+
 class NativeFront:
     """Rust from socket to socket; the same to the command line as `sigward.mitm.Front`."""
 
@@ -88,7 +94,7 @@ class NativeFront:
             elif event[0] == _core.EVENT_ACCESS:
                 access.info("%s", event[1])
             elif event[0] == _core.EVENT_LOG:
-                logger.log(logging.WARNING if event[1] else logging.INFO, "%s", event[2])
+                log_event(event)
 
     async def drain(self) -> None:
         """No new connections; what is under way may end within the grace; then all closes."""

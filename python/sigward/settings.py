@@ -606,7 +606,7 @@ class Settings(BaseSettings):
 
     def engine_json(self, region: str) -> str:
         """What the engine takes: `EngineSettings` in rust/gateway/src/settings.rs."""
-        taken = {"threads", "access_log", "knowledge", "body", "timeouts", "retry", "circuit", "tls", "limits"}
+        taken = {"threads", "access_log", "log_level", "knowledge", "body", "timeouts", "retry", "circuit", "tls", "limits"}
         chosen = self.model_dump(mode="json", include=taken)
         chosen["egress"] = self.egress.engine()
         chosen["pace"] = self.pacing.model_dump(mode="json") | {"rules": [rule.model_dump(mode="json") for rule in self.pace]}

@@ -16,6 +16,7 @@ from mitmproxy.proxy.layers.http._base import HttpEvent
 from mitmproxy.proxy.server import ConnectionHandler
 
 from sigward import _core
+from sigward.front import log_event
 from sigward.mitm.internals import EngineConnection, EngineEvent, EngineHttpLayer, Gate, break_off, close_socket, deliver, drained
 from sigward.mitm.refusals import refusal
 
@@ -162,6 +163,9 @@ class Bridge:
 
     def _lost(self, event: tuple[Any, ...]) -> None:
         """The client does not wait for what will not come."""
+        if event[0] in (_core.EVENT_LOG, _core.EVENT_REFRESH):
+            # Of no job.
+            return
         if pending := self.pending.get(event[1]):
             self.forget(pending.job)
             pending.job.cancel()
@@ -170,7 +174,7 @@ class Bridge:
     def _dispatch(self, event: tuple[Any, ...]) -> None:
         kind, number = event[0], event[1]
         if kind == _core.EVENT_LOG:
-            logger.log(logging.WARNING if number else logging.INFO, "%s", event[2])
+            log_event(event)
             return
         if kind == _core.EVENT_REFRESH:
             self.on_refresh(number)

@@ -174,7 +174,7 @@ impl UnderWay {
     pub(crate) fn tell(&mut self, record: &Record) -> IntCounter {
         self.told = true;
         if let Some(advice) = &record.advice {
-            self.shared.outbox.push(OutboxEvent::Log { warning: true, text: advice.to_string() });
+            tracing::warn!("{advice}");
         }
         self.shared.metrics.count(record, None, self.began.elapsed())
     }

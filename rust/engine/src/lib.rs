@@ -12,6 +12,7 @@ pub mod drive;
 mod fleet;
 mod h1;
 pub mod job;
+mod logs;
 mod metrics;
 mod native;
 mod net;
@@ -40,6 +41,7 @@ pub use job::Job;
 pub use native::Kind;
 pub use outbox::OutboxEvent;
 pub use shared::credentials;
+pub use tracing::Level;
 
 use pool::Pool;
 use shared::Shared;
@@ -108,16 +110,19 @@ impl Engine {
     pub fn new(settings: &str) -> Result<Self, String> {
         let settings = EngineSettings::from_json(settings)?;
         let threads = settings.threads;
-        let tls = tls::client_config(&settings.tls)?;
         let shared =
             Arc::new(Shared::new(config(settings, Arc::default())?).map_err(|error| format!("no descriptor for the engine: {error}"))?);
+        let _log = tracing::dispatcher::set_default(&shared.dispatch);
+        let tls = tls::client_config(&shared.config.load().settings.tls)?;
         let (stop, _) = watch::channel(false);
         let mut workers = Vec::with_capacity(threads);
         let mut handles = Vec::with_capacity(threads);
         for number in 0..threads {
             // One current-thread runtime a thread: measured faster than one runtime that steals work.
+            let log = shared.dispatch.clone();
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
+                .on_thread_start(move || logs::default_for_thread(&log))
                 .build()
                 .map_err(|error| format!("threads: no runtime: {error}"))?;
             let config = shared.config.load();
@@ -128,10 +133,13 @@ impl Engine {
             if number == 0 {
                 runtime.spawn(shared::pace(Arc::clone(&shared)));
                 runtime.spawn(fleet::keep(Arc::clone(&shared)));
+                runtime.spawn(logs::sum_up(Arc::clone(&shared.logs)));
             }
+            let log = shared.dispatch.clone();
             let thread = std::thread::Builder::new()
                 .name(format!("sigward-{number}"))
                 .spawn(move || {
+                    let _log = tracing::dispatcher::set_default(&log);
                     runtime.block_on(async move {
                         let _ = stopped.wait_for(|stop| *stop).await;
                     });
@@ -146,6 +154,7 @@ impl Engine {
     /// Swaps settings in; exchanges under way keep what they began with. `threads` cannot change.
     pub fn configure(&self, settings: &str) -> Result<(), String> {
         let settings = EngineSettings::from_json(settings)?;
+        let _log = tracing::dispatcher::set_default(&self.shared.dispatch);
         let tls: &TlsSettings = &settings.tls;
         let tls = tls::client_config(tls)?;
         let config = config(settings, Arc::clone(&self.shared.config.load().live))?;

@@ -51,6 +51,8 @@ pub(crate) struct Metrics {
     pub(crate) slow_clients: IntCounterVec,
     /// Heads that could not be read.
     pub(crate) bad_requests: IntCounterVec,
+    /// Lines for the log that were not told.
+    pub(crate) log_dropped: IntCounterVec,
     services: Mutex<HashSet<String>>,
     hasher: RandomState,
     /// Those that were counted in lately, by the hash of their labels.
@@ -156,6 +158,11 @@ impl Metrics {
             ),
             slow_clients: counter("sigward_slow_clients_total", "Connections closed because the client was slow.", &["at"]),
             bad_requests: counter("sigward_bad_requests_total", "Requests of the native front that could not be read.", &["error"]),
+            log_dropped: counter(
+                "sigward_log_dropped_total",
+                "Lines of the engine's log that were not told: `rate`, too many from one place; `full`, too many not fetched yet.",
+                &["reason"],
+            ),
             services: Mutex::default(),
             hasher: RandomState::new(),
             recent: (0..RECENT).map(|_| ArcSwapOption::empty()).collect(),
@@ -190,6 +197,7 @@ impl Metrics {
             Box::new(metrics.accept_paused.clone()),
             Box::new(metrics.slow_clients.clone()),
             Box::new(metrics.bad_requests.clone()),
+            Box::new(metrics.log_dropped.clone()),
             Box::new(build),
         ] {
             metrics.registry.register(collector).expect("each metric is registered once");

@@ -22,6 +22,8 @@ pub struct EngineSettings {
     pub default_identity: String,
     /// Tell of each request.
     pub access_log: bool,
+    /// What the engine tells its front's log.
+    pub log_level: LogLevel,
     /// A file with a table of hosts and operations; `None`: the shipped one.
     pub knowledge: Option<PathBuf>,
     /// How bodies are kept.
@@ -53,6 +55,7 @@ impl Default for EngineSettings {
             default_region: "us-east-1".into(),
             default_identity: "default".into(),
             access_log: false,
+            log_level: LogLevel::Info,
             knowledge: None,
             body: BodySettings::default(),
             timeouts: Timeouts::default(),
@@ -83,6 +86,20 @@ impl EngineSettings {
         }
         Ok(settings)
     }
+}
+
+/// The levels of Python's log.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// For whoever looks for a bug.
+    Debug,
+    /// What goes on.
+    Info,
+    /// Somebody should look.
+    Warning,
+    /// Something does not work.
+    Error,
 }
 
 /// Held, spooled or streamed: see README, "What a request goes through".

@@ -9,7 +9,7 @@ use http::{HeaderValue, Method};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyTuple};
-use sigward_engine::{Kind, OutboxEvent};
+use sigward_engine::{Kind, Level, OutboxEvent};
 use sigward_gateway::{BodySize, Entry, Record, RequestHead, Scheme, Target};
 
 const EVENT_RESPONSE: u8 = 0;
@@ -336,10 +336,27 @@ fn tuple(python: Python<'_>, event: OutboxEvent) -> PyResult<Bound<'_, PyTuple>>
         OutboxEvent::Trailers { job, trailers } => (EVENT_TRAILERS, job, pairs(python, &trailers)?).into_pyobject(python),
         OutboxEvent::Failed { job, message } => (EVENT_FAILED, job, message).into_pyobject(python),
         OutboxEvent::Writable { job } => (EVENT_WRITABLE, job).into_pyobject(python),
-        OutboxEvent::Log { warning, text } => (EVENT_LOG, warning, text).into_pyobject(python),
+        OutboxEvent::Log { level, target, text } => (EVENT_LOG, python_level(level), logger(target), text).into_pyobject(python),
         OutboxEvent::Access { text } => (EVENT_ACCESS, text).into_pyobject(python),
         OutboxEvent::Refresh { identity } => (EVENT_REFRESH, identity).into_pyobject(python),
     }
+}
+
+/// Python's number of a level.
+fn python_level(level: Level) -> u8 {
+    match level {
+        Level::ERROR => 40,
+        Level::WARN => 30,
+        Level::INFO => 20,
+        _ => 10,
+    }
+}
+
+/// Python's name for a module's log: `sigward_engine::fleet` is `sigward.engine.fleet`.
+fn logger(target: &str) -> String {
+    let module = target.split_once("::").map_or("", |(_, module)| module);
+    let dot = if module.is_empty() { "" } else { "." };
+    format!("sigward.engine{dot}{}", module.replace("::", "."))
 }
 
 fn pairs<'py>(python: Python<'py>, headers: &HeaderMap) -> PyResult<Bound<'py, PyTuple>> {
