@@ -17,7 +17,6 @@ from sigward.ca import CertificateAuthority
 from sigward.errors import SigwardError
 
 logger = logging.getLogger(__name__)
-access = logging.getLogger("sigward.access")
 
 
 class FrontError(SigwardError):
@@ -45,7 +44,6 @@ class FrontOptions:
     body_hold: int
     grace: float
     addons: tuple[object, ...] = ()
-    access_log: bool = False
     transparent: str | None = None
 
 
@@ -91,8 +89,6 @@ class NativeFront:
         for event in self.engine.poll():
             if event[0] == _core.EVENT_REFRESH:
                 self.on_refresh(str(event[1]))
-            elif event[0] == _core.EVENT_ACCESS:
-                access.info("%s", event[1])
             elif event[0] == _core.EVENT_LOG:
                 log_event(event)
 

@@ -56,7 +56,9 @@ SIZES = {
 
 DURATION_HINT = 'Write seconds or a duration: 10, "500ms", "10s", "2m".'
 SIZE_HINT = 'Write bytes or a size: 1048576, "64KiB", "1MiB", "5GiB".'
-LISTEN_HINT = 'Write HOST:PORT: "127.0.0.1:8080", "[::1]:8080", or "127.0.0.1:0" for any free port; native front: also "unix:/run/sigward.sock".'
+LISTEN_HINT = (
+    'Write HOST:PORT: "127.0.0.1:8080", "[::1]:8080", or "127.0.0.1:0" for any free port; native front: also "unix:/run/sigward.sock".'
+)
 UPSTREAM_HINT = 'Write scheme, host and, if it is not the usual one, port: "https://sqs.eu-west-1.amazonaws.com".'
 REACH_HINT = "Bind 127.0.0.1, or set allow_remote = true (--allow-remote) if that is meant."
 
@@ -132,6 +134,21 @@ def check_upstream(value: str) -> str:
     scheme, separator, rest = value.removesuffix("/").partition("://")
     if scheme not in ("http", "https") or not separator or not (is_address(rest) or is_address(f"{rest}:0")):
         wrong("https://host[:port] is expected", UPSTREAM_HINT)
+    return value
+
+
+ACCESS_HINT = 'Write "off", "stderr", or a path with a slash: "/var/log/sigward/access.log".'
+
+
+def parse_access_log(value: object) -> object:
+    """True → "stderr", False → "off"; a path stays what it is."""
+    word = str(value).lower() if isinstance(value, bool | str) else None
+    if word in ("", "off", "false", "no", "0"):
+        return "off"
+    if word in ("stderr", "on", "true", "yes", "1"):
+        return "stderr"
+    if word is None or "/" not in word or "\0" in word:
+        wrong("off, stderr or a file's path is expected", ACCESS_HINT)
     return value
 
 
@@ -485,7 +502,9 @@ class Settings(BaseSettings):
         None,
         description="Region for hosts that name none; none: AWS_REGION, AWS_DEFAULT_REGION, the profile, us-east-1.",
     )
-    listen: Listen = Field("127.0.0.1:8080", description="Forward proxy (HTTPS_PROXY); port 0 takes a free one; native front: also `unix:/path`; `off`: none.")
+    listen: Listen = Field(
+        "127.0.0.1:8080", description="Forward proxy (HTTPS_PROXY); port 0 takes a free one; native front: also `unix:/path`; `off`: none."
+    )
     reverse: Annotated[list[str], NoDecode, BeforeValidator(reverse_from_table)] = Field(
         default_factory=list,
         description="Reverse proxy for endpoint URLs: `HOST:PORT=https://endpoint`, or `HOST:PORT`: the Host header names the endpoint. "
@@ -504,7 +523,11 @@ class Settings(BaseSettings):
         "mitmproxy", description="`native`: Rust from socket to socket, for loads that Python cannot serve; without addons and mitmweb."
     )
     threads: int = Field(1, ge=1, le=64, description="Engine threads.")
-    access_log: bool = Field(False, description="A line in the log for each request: who, what, as whom, each attempt; never a query.")
+    access_log: Annotated[str, BeforeValidator(parse_access_log)] = Field(
+        "off",
+        description="A line of JSON for each request: who, what, as whom, each attempt; never a query. `off`, `stderr` (or true), or a "
+        'file\'s path: made with mode 0600, opened anew on SIGHUP. See "Logs".',
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Log on stderr.")
     knowledge: Path | None = Field(
         None, description="A table of hosts and operations that `sigward knowledge refresh` made; none: the shipped one."

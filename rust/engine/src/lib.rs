@@ -4,6 +4,7 @@
 //! and takes the answer; what happens between is decided by `sigward-gateway` and carried out in [`drive`].
 //! [`Engine`] is for fronts that talk by messages (mitmproxy's, in Python): [`Engine::submit`] in, [`Engine::poll`] out.
 
+mod access;
 mod admin;
 mod alarm;
 pub mod body;
@@ -114,6 +115,9 @@ impl Engine {
             Arc::new(Shared::new(config(settings, Arc::default())?).map_err(|error| format!("no descriptor for the engine: {error}"))?);
         let _log = tracing::dispatcher::set_default(&shared.dispatch);
         let tls = tls::client_config(&shared.config.load().settings.tls)?;
+        if let Some(opened) = shared.access.open(&shared.config.load().settings.access_log)? {
+            shared.access.switch(opened);
+        }
         let (stop, _) = watch::channel(false);
         let mut workers = Vec::with_capacity(threads);
         let mut handles = Vec::with_capacity(threads);
@@ -158,6 +162,9 @@ impl Engine {
         let tls: &TlsSettings = &settings.tls;
         let tls = tls::client_config(tls)?;
         let config = config(settings, Arc::clone(&self.shared.config.load().live))?;
+        if let Some(opened) = self.shared.access.open(&config.settings.access_log)? {
+            self.shared.access.switch(opened);
+        }
         for worker in &self.workers {
             let pool = pool(&tls, &config.settings, &self.shared);
             worker.runtime.spawn(pool::sweep(Arc::downgrade(&pool)));
@@ -165,6 +172,11 @@ impl Engine {
         }
         self.shared.config.store(Arc::new(config));
         Ok(())
+    }
+
+    /// Opens the access log's file anew, after it was renamed. The error names the setting; the old file is used on.
+    pub fn reopen_access_log(&self) -> Result<(), String> {
+        self.shared.access.reopen()
     }
 
     /// Starts an exchange. `body`: the whole of it, or `None` when it follows by [`Job::send`] and [`Job::end`].
@@ -288,13 +300,14 @@ impl Engine {
         self.shared.metrics.in_flight.get()
     }
 
-    /// Ends the threads; jobs under way are dropped.
+    /// Ends the threads; jobs under way are dropped. What is left of the access log is written.
     pub fn close(&self) {
         self.stop.send_replace(true);
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             let _ = thread.join();
         }
+        self.shared.access.close();
     }
 }
 

@@ -66,11 +66,6 @@ pub enum OutboxEvent {
         /// Without a secret.
         text: String,
     },
-    /// A line for the access log.
-    Access {
-        /// Who, what, and what became of it.
-        text: String,
-    },
     /// A request waits for credentials.
     Refresh {
         /// Of this identity.

@@ -12,6 +12,7 @@ use sigward_sigv4::{Credentials, SignError};
 use tokio::sync::{Notify, watch};
 use tracing::Dispatch;
 
+use crate::access::AccessLog;
 use crate::connect::Resolver;
 use crate::logs::Logs;
 use crate::metrics::Metrics;
@@ -27,6 +28,7 @@ pub(crate) struct Shared {
     pub(crate) started: Instant,
     pub(crate) metrics: Metrics,
     pub(crate) outbox: Arc<Outbox>,
+    pub(crate) access: AccessLog,
     pub(crate) logs: Arc<Logs>,
     /// The same, for a thread's default.
     pub(crate) dispatch: Dispatch,
@@ -55,6 +57,7 @@ impl Shared {
             identities: ArcSwap::from_pointee(Identities::default()),
             published: watch::Sender::new(0),
             started: Instant::now(),
+            access: AccessLog::new(metrics.access.clone(), dispatch.clone()),
             metrics,
             outbox,
             logs,

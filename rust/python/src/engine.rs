@@ -19,7 +19,6 @@ const EVENT_FAILED: u8 = 3;
 const EVENT_WRITABLE: u8 = 4;
 const EVENT_REFRESH: u8 = 5;
 const EVENT_LOG: u8 = 6;
-const EVENT_ACCESS: u8 = 7;
 
 const ENTRY_FORWARD: u8 = 0;
 const ENTRY_CONNECT: u8 = 1;
@@ -51,6 +50,10 @@ impl Engine {
     #[pyo3(signature = (settings, /))]
     fn configure(&self, python: Python<'_>, settings: &str) -> PyResult<()> {
         python.detach(|| self.engine.configure(settings)).map_err(|message| crate::errors::settings(python, message))
+    }
+
+    fn reopen_access_log(&self, python: Python<'_>) -> PyResult<()> {
+        python.detach(|| self.engine.reopen_access_log()).map_err(|message| crate::errors::settings(python, message))
     }
 
     fn fileno(&self) -> RawFd {
@@ -337,7 +340,6 @@ fn tuple(python: Python<'_>, event: OutboxEvent) -> PyResult<Bound<'_, PyTuple>>
         OutboxEvent::Failed { job, message } => (EVENT_FAILED, job, message).into_pyobject(python),
         OutboxEvent::Writable { job } => (EVENT_WRITABLE, job).into_pyobject(python),
         OutboxEvent::Log { level, target, text } => (EVENT_LOG, python_level(level), logger(target), text).into_pyobject(python),
-        OutboxEvent::Access { text } => (EVENT_ACCESS, text).into_pyobject(python),
         OutboxEvent::Refresh { identity } => (EVENT_REFRESH, identity).into_pyobject(python),
     }
 }
@@ -437,7 +439,6 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         ("EVENT_WRITABLE", EVENT_WRITABLE),
         ("EVENT_REFRESH", EVENT_REFRESH),
         ("EVENT_LOG", EVENT_LOG),
-        ("EVENT_ACCESS", EVENT_ACCESS),
         ("ENTRY_FORWARD", ENTRY_FORWARD),
         ("ENTRY_CONNECT", ENTRY_CONNECT),
         ("ENTRY_REVERSE", ENTRY_REVERSE),
