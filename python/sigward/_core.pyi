@@ -10,7 +10,6 @@ __all__ = [
     "ENTRY_CONNECT",
     "ENTRY_FORWARD",
     "ENTRY_REVERSE",
-    "EVENT_ACCESS",
     "EVENT_DATA",
     "EVENT_FAILED",
     "EVENT_LOG",
@@ -362,9 +361,7 @@ EVENT_WRITABLE: Final = 4
 EVENT_REFRESH: Final = 5
 """(5, identity: str): a request waits for this identity's credentials. Answer with set_credentials or set_credentials_failed."""
 EVENT_LOG: Final = 6
-"""(6, warning: bool, text: str): a line for the log."""
-EVENT_ACCESS: Final = 7
-"""(7, text: str): a line for the access log, of the native front."""
+"""(6, level: int, logger: str, text: str): a line for the log. Level and logger are Python's: `sigward.engine`, or one below it."""
 
 ENTRY_FORWARD: Final = 0
 """The target is from an absolute-form request (http://host/…); the Host header must agree with it."""
@@ -384,6 +381,8 @@ class Engine:
     def __new__(cls, settings: str) -> Engine: ...
     def configure(self, settings: str, /) -> None:
         """Swaps routes, limits and time-outs in; requests under way keep what they began with. Raises `SettingsError`."""
+    def reopen_access_log(self) -> None:
+        """Opens the access log's file anew, after it was renamed. Raises `SettingsError`: the old file is used on."""
     def fileno(self) -> int:
         """A descriptor that is readable whenever `poll` has something to give. Owned by the engine."""
     def poll(self) -> list[tuple[object, ...]]:

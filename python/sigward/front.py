@@ -17,7 +17,6 @@ from sigward.ca import CertificateAuthority
 from sigward.errors import SigwardError
 
 logger = logging.getLogger(__name__)
-access = logging.getLogger("sigward.access")
 
 
 class FrontError(SigwardError):
@@ -45,8 +44,13 @@ class FrontOptions:
     body_hold: int
     grace: float
     addons: tuple[object, ...] = ()
-    access_log: bool = False
     transparent: str | None = None
+
+
+def log_event(event: tuple[Any, ...]) -> None:
+    """A line of the engine's, to Python's log: `event` is one of `EVENT_LOG`."""
+    _, level, name, text = event
+    logging.getLogger(name).log(level, "%s", text)
 
 
 class NativeFront:
@@ -85,10 +89,8 @@ class NativeFront:
         for event in self.engine.poll():
             if event[0] == _core.EVENT_REFRESH:
                 self.on_refresh(str(event[1]))
-            elif event[0] == _core.EVENT_ACCESS:
-                access.info("%s", event[1])
             elif event[0] == _core.EVENT_LOG:
-                logger.log(logging.WARNING if event[1] else logging.INFO, "%s", event[2])
+                log_event(event)
 
     async def drain(self) -> None:
         """No new connections; what is under way may end within the grace; then all closes."""

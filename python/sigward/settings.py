@@ -137,6 +137,21 @@ def check_upstream(value: str) -> str:
     return value
 
 
+ACCESS_HINT = 'Write "off", "stderr", or a path with a slash: "/var/log/sigward/access.log".'
+
+
+def parse_access_log(value: object) -> object:
+    """True → "stderr", False → "off"; a path stays what it is."""
+    word = str(value).lower() if isinstance(value, bool | str) else None
+    if word in ("", "off", "false", "no", "0"):
+        return "off"
+    if word in ("stderr", "on", "true", "yes", "1"):
+        return "stderr"
+    if word is None or "/" not in word or "\0" in word:
+        wrong("off, stderr or a file's path is expected", ACCESS_HINT)
+    return value
+
+
 Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0)]
 PositiveDuration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
 Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
@@ -508,7 +523,11 @@ class Settings(BaseSettings):
         "mitmproxy", description="`native`: Rust from socket to socket, for loads that Python cannot serve; without addons and mitmweb."
     )
     threads: int = Field(1, ge=1, le=64, description="Engine threads.")
-    access_log: bool = Field(False, description="A line in the log for each request: who, what, as whom, each attempt; never a query.")
+    access_log: Annotated[str, BeforeValidator(parse_access_log)] = Field(
+        "off",
+        description="A line of JSON for each request: who, what, as whom, each attempt; never a query. `off`, `stderr` (or true), or a "
+        'file\'s path: made with mode 0600, opened anew on SIGHUP. See "Logs".',
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Log on stderr.")
     knowledge: Path | None = Field(
         None, description="A table of hosts and operations that `sigward knowledge refresh` made; none: the shipped one."
@@ -610,7 +629,7 @@ class Settings(BaseSettings):
 
     def engine_json(self, region: str) -> str:
         """What the engine takes: `EngineSettings` in rust/gateway/src/settings.rs."""
-        taken = {"threads", "access_log", "knowledge", "body", "timeouts", "retry", "circuit", "tls", "limits"}
+        taken = {"threads", "access_log", "log_level", "knowledge", "body", "timeouts", "retry", "circuit", "tls", "limits"}
         chosen = self.model_dump(mode="json", include=taken)
         chosen["egress"] = self.egress.engine()
         chosen["pace"] = self.pacing.model_dump(mode="json") | {"rules": [rule.model_dump(mode="json") for rule in self.pace]}

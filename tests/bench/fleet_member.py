@@ -35,7 +35,7 @@ def main() -> None:
         select.select([engine.fileno()], [], [], 1)
         for event in engine.poll():
             if event[0] == _core.EVENT_LOG:
-                logged.append(str(event[2]))
+                logged.append(str(event[3]))
                 continue
             if event[0] == _core.EVENT_RESPONSE:
                 status = event[3]

@@ -106,12 +106,11 @@ async def start(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         credentials: bool = True,
         token: str | None = None,
         grace: float = 1.0,
-        access_log: bool = False,
         **settings: Any,
     ) -> Proxy:
         made: list[Proxy] = []
         ca_file = upstream.write_ca(tmp_path / "upstream.pem")
-        engine = _core.Engine(engine_settings(upstream.port, ca_file, access_log=access_log, **settings))
+        engine = _core.Engine(engine_settings(upstream.port, ca_file, **settings))
         stack.callback(engine.close)
         if credentials:
             engine.set_credentials("default", KEY, SECRET, token, None, "test")
@@ -124,7 +123,6 @@ async def start(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
             body_hold=settings.get("body", {}).get("hold", 1 << 20),
             grace=grace,
             addons=addons,
-            access_log=access_log,
         )
 
         def refresh(name: str) -> None:

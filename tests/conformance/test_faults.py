@@ -546,10 +546,10 @@ def hold_up(far: Far, seconds: float) -> int:
     return got
 
 
-async def test_a_busy_python_does_not_delay_native_requests(start: Start, far: Far, request: pytest.FixtureRequest) -> None:
+async def test_a_busy_python_does_not_delay_native_requests(start: Start, far: Far, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """Client and upstream are another process's. mitmproxy's front needs Python, which shows that it was held up indeed."""
     native = request.node.callspec.params["start"] == "native"
-    proxy = await start(cast(Any, far), access_log=True)
+    proxy = await start(cast(Any, far), access_log=str(tmp_path / "access.log"))
     far.ask(proxy.reverse)
     async with asyncio.timeout(30):
         while far.answers < 3:

@@ -266,6 +266,35 @@ def test_nothing_to_serve() -> None:
     assert refused("--listen", "off")
 
 
+@pytest.mark.parametrize(
+    ("written", "taken"),
+    [
+        ("true", "stderr"),
+        ("false", "off"),
+        ('"off"', "off"),
+        ('"stderr"', "stderr"),
+        ('"/var/log/a"', "/var/log/a"),
+        ('"./True"', "./True"),
+    ],
+)
+def test_where_the_access_log_goes(written: str, taken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert serve().access_log == "off"
+    file(f"access_log = {written}\n")
+    assert serve().access_log == taken
+    monkeypatch.setenv("SIGWARD_ACCESS_LOG", written.strip('"'))
+    file("")
+    assert serve().access_log == taken
+    assert serve("--access-log", "/flag").access_log == "/flag"
+
+
+@pytest.mark.parametrize("written", ['"stdout"', "3", '"access.log"', '"/a\\u0000b"'])
+def test_what_the_access_log_may_not_be(written: str) -> None:
+    file(f"access_log = {written}\n")
+    error = refused()
+    assert "sigward.toml:1: access_log: off, stderr or a file's path is expected" in str(error)
+    assert "slash" in error.hint
+
+
 # ---------------------------------------------------------------- what the engine gets
 
 

@@ -94,7 +94,7 @@ class Service:
             self.engine.set_credentials_failed(identity, [(identity, "no route names this identity")])
 
     def reload(self, again: Callable[[], Settings]) -> None:
-        """Takes changed settings, and reads every identity's credentials anew; until that is done, the old ones serve.
+        """Takes changed settings, opens the access log anew and reads every identity's credentials; until that is done, the old ones serve.
 
         Requests under way keep what they began with. Settings that do not hold change nothing.
         """
@@ -112,6 +112,11 @@ class Service:
                     logger.warning("%s has changed: that takes a restart", name)
             self._adopt(settings, settings.chains(region))
             logger.info("settings and credentials are read anew")
+        # Whatever becomes of the settings: who renames the log's file counts on it.
+        try:
+            self.engine.reopen_access_log()
+        except _core.SettingsError as error:
+            logger.warning("the access log's old file is used on: %s", error.args[0])
         for keeper in self.keepers.values():
             keeper.request_refresh()
 
@@ -156,7 +161,6 @@ class Service:
             ca_dir=settings.ca_dir,
             body_hold=settings.body.hold,
             grace=settings.grace,
-            access_log=settings.access_log,
             transparent=None if settings.transparent == "off" else settings.transparent,
             addons=tuple(load_addon(path) for path in settings.addons),
         )

@@ -16,12 +16,11 @@ from mitmproxy.proxy.layers.http._base import HttpEvent
 from mitmproxy.proxy.server import ConnectionHandler
 
 from sigward import _core
+from sigward.front import log_event
 from sigward.mitm.internals import EngineConnection, EngineEvent, EngineHttpLayer, Gate, break_off, close_socket, deliver, drained
 from sigward.mitm.refusals import refusal
 
 logger = logging.getLogger(__name__)
-
-access = logging.getLogger("sigward.access")
 
 HTTP2_AHEAD = 64 << 10
 """Bytes of an answer that wait for an HTTP/2 client's window before the engine is held back."""
@@ -57,7 +56,6 @@ class Bridge:
     handlers: Callable[[str], ConnectionHandler | None]
     on_refresh: Callable[[str], None]
     draining: bool = False
-    access_log: bool = False
     pending: dict[int, Pending] = field(default_factory=dict)
     gates: dict[int, Gate] = field(default_factory=dict)
     tasks: "set[asyncio.Task[None]]" = field(default_factory=set)
@@ -162,6 +160,9 @@ class Bridge:
 
     def _lost(self, event: tuple[Any, ...]) -> None:
         """The client does not wait for what will not come."""
+        if event[0] in (_core.EVENT_LOG, _core.EVENT_REFRESH):
+            # Of no job.
+            return
         if pending := self.pending.get(event[1]):
             self.forget(pending.job)
             pending.job.cancel()
@@ -170,7 +171,7 @@ class Bridge:
     def _dispatch(self, event: tuple[Any, ...]) -> None:
         kind, number = event[0], event[1]
         if kind == _core.EVENT_LOG:
-            logger.log(logging.WARNING if number else logging.INFO, "%s", event[2])
+            log_event(event)
             return
         if kind == _core.EVENT_REFRESH:
             self.on_refresh(number)
@@ -190,8 +191,6 @@ class Bridge:
         size = 0
         if kind == _core.EVENT_RESPONSE:
             _, _, _, status, reason, headers, data, end, report = event
-            if self.access_log:
-                self._log(pending, connection, stream_id, status, report)
             told = connection.response_events(stream_id, status, reason, headers, data, end, report)
         elif kind == _core.EVENT_DATA:
             data, end = event[2], event[3]
@@ -214,16 +213,6 @@ class Bridge:
             pending.queue.put_nowait(([], LAST))
         if pending.pump is None:
             pending.pump = self._spawn(self._pump(pending, pending.queue))
-
-    def _log(self, pending: Pending, connection: EngineConnection, stream_id: int, status: int, report: _core.Report) -> None:
-        stream = connection.stream(stream_id)
-        if stream is None:
-            return
-        request = stream.flow.request
-        # A query may hold a signature, and much else that is nobody's business.
-        path = request.path.partition("?")[0]
-        peer = pending.handler.client.peername
-        access.info("%s %s %s%s %d %s", peer[0] if peer else "-", request.method, request.pretty_host, path, status, report.summary)
 
     def _failed(self, pending: Pending, message: str) -> list[HttpEvent]:
         connection, stream_id = pending.connection, pending.stream_id

@@ -140,7 +140,7 @@ class Front:
     def __init__(self, engine: _core.Engine, options: FrontOptions, on_refresh: Callable[[str], None]) -> None:
         self.engine = engine
         self.options = options
-        self.bridge = Bridge(engine, self._handler, on_refresh, access_log=options.access_log)
+        self.bridge = Bridge(engine, self._handler, on_refresh)
         self._names: dict[str, str] = {}
         self._master: EngineMaster | None = None
         self._server: Proxyserver | None = None

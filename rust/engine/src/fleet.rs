@@ -12,7 +12,6 @@ use redis::{Client, ClientTlsConfig, TlsCertificates};
 use sigward_gateway::pace::Demand;
 use sigward_gateway::settings::EngineSettings;
 
-use crate::outbox::OutboxEvent;
 use crate::shared::Shared;
 
 /// Between two questions.
@@ -68,12 +67,11 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
             Err(error) => {
                 shared.metrics.store_errors.inc();
                 if reachable.swap(false, Ordering::Relaxed) {
-                    let text = format!(
+                    tracing::warn!(
                         "the store of shared limits is away ({}): this sidecar keeps to {:.0} % of each",
                         harmless(&error),
                         config.settings.pace.share * 100.0
                     );
-                    shared.outbox.push(OutboxEvent::Log { warning: true, text });
                 }
                 shared.metrics.store_up.set(0);
                 tokio::time::sleep(pause).await;
@@ -139,7 +137,7 @@ async fn session(shared: &Shared, client: &Client, me: &str, url: Option<&str>, 
             shared.queued.notify_one();
             shared.metrics.store_up.set(1);
             if !reachable.swap(true, Ordering::Relaxed) {
-                shared.outbox.push(OutboxEvent::Log { warning: false, text: "the store of shared limits is back".into() });
+                tracing::info!("the store of shared limits is back");
             }
         }
         // A new limit is asked for at once; else in its time.

@@ -11,11 +11,11 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
-use prometheus::IntCounter;
 use sigward_gateway::{Record, RequestHead};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 
+use crate::access::Line;
 use crate::body::{BodyError, Inbound};
 use crate::drive::{Answer, AnswerBody, Listener, drive};
 use crate::net::Stream;
@@ -162,21 +162,28 @@ pub(crate) struct UnderWay {
     shared: Arc<Shared>,
     began: Instant,
     told: bool,
+    /// For the access log, if there is one.
+    line: Option<Line>,
 }
 
 impl UnderWay {
-    pub(crate) fn new(job: Option<u64>, shared: &Arc<Shared>) -> Self {
+    pub(crate) fn new(job: Option<u64>, shared: &Arc<Shared>, head: &RequestHead) -> Self {
         shared.metrics.in_flight.inc();
-        Self { job, shared: Arc::clone(shared), began: Instant::now(), told: false }
+        Self { job, shared: Arc::clone(shared), began: Instant::now(), told: false, line: shared.access.begin(head) }
     }
 
-    /// Gives what an answer that breaks off is counted in.
-    pub(crate) fn tell(&mut self, record: &Record) -> IntCounter {
+    /// It is answered. An answer that breaks off from here on is counted.
+    pub(crate) fn tell(&mut self, answer: &mut Answer) {
         self.told = true;
-        if let Some(advice) = &record.advice {
-            self.shared.outbox.push(OutboxEvent::Log { warning: true, text: advice.to_string() });
+        let took = self.began.elapsed();
+        if let Some(advice) = &answer.record.advice {
+            tracing::warn!("{advice}");
         }
-        self.shared.metrics.count(record, None, self.began.elapsed())
+        let broken = self.shared.metrics.count(&answer.record, None, took);
+        answer.response.body_mut().count_break_off(broken);
+        if let Some(line) = self.line.take() {
+            self.shared.access.answered(line, &answer.record, answer.response.status(), answer.response.headers(), took);
+        }
     }
 }
 
@@ -190,7 +197,11 @@ impl Drop for UnderWay {
             self.shared.outbox.push(OutboxEvent::Failed { job, message: "sigward failed; see its log".into() });
         }
         if !self.told {
-            self.shared.metrics.count(&Record::default(), Some("client-gone"), self.began.elapsed());
+            let took = self.began.elapsed();
+            self.shared.metrics.count(&Record::default(), Some("client-gone"), took);
+            if let Some(line) = self.line.take() {
+                self.shared.access.gone(line, took);
+            }
         }
     }
 }
@@ -215,12 +226,10 @@ pub(crate) fn start(
     };
     let task = {
         let (shared, pool, queue, credit) = (Arc::clone(shared), Arc::clone(pool), Arc::clone(&queue), Arc::clone(&credit));
-        let mut under_way = UnderWay::new(Some(id), &shared);
+        let mut under_way = UnderWay::new(Some(id), &shared, &head);
         async move {
-            let answer = drive(&shared, &pool, head, inbound, Listener::default(), true).await;
-            let broken = under_way.tell(&answer.record);
-            let mut answer = answer;
-            answer.response.body_mut().count_break_off(broken);
+            let mut answer = drive(&shared, &pool, head, inbound, Listener::default(), true).await;
+            under_way.tell(&mut answer);
             tell(id, &shared, &queue, &credit, answer).await;
         }
     };

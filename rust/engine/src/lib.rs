@@ -4,6 +4,7 @@
 //! and takes the answer; what happens between is decided by `sigward-gateway` and carried out in [`drive`].
 //! [`Engine`] is for fronts that talk by messages (mitmproxy's, in Python): [`Engine::submit`] in, [`Engine::poll`] out.
 
+mod access;
 mod admin;
 mod alarm;
 pub mod body;
@@ -12,6 +13,7 @@ pub mod drive;
 mod fleet;
 mod h1;
 pub mod job;
+mod logs;
 mod metrics;
 mod native;
 mod net;
@@ -40,6 +42,7 @@ pub use job::Job;
 pub use native::Kind;
 pub use outbox::OutboxEvent;
 pub use shared::credentials;
+pub use tracing::Level;
 
 use pool::Pool;
 use shared::Shared;
@@ -108,16 +111,22 @@ impl Engine {
     pub fn new(settings: &str) -> Result<Self, String> {
         let settings = EngineSettings::from_json(settings)?;
         let threads = settings.threads;
-        let tls = tls::client_config(&settings.tls)?;
         let shared =
             Arc::new(Shared::new(config(settings, Arc::default())?).map_err(|error| format!("no descriptor for the engine: {error}"))?);
+        let _log = tracing::dispatcher::set_default(&shared.dispatch);
+        let tls = tls::client_config(&shared.config.load().settings.tls)?;
+        if let Some(opened) = shared.access.open(&shared.config.load().settings.access_log)? {
+            shared.access.switch(opened);
+        }
         let (stop, _) = watch::channel(false);
         let mut workers = Vec::with_capacity(threads);
         let mut handles = Vec::with_capacity(threads);
         for number in 0..threads {
             // One current-thread runtime a thread: measured faster than one runtime that steals work.
+            let log = shared.dispatch.clone();
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
+                .on_thread_start(move || logs::default_for_thread(&log))
                 .build()
                 .map_err(|error| format!("threads: no runtime: {error}"))?;
             let config = shared.config.load();
@@ -128,10 +137,13 @@ impl Engine {
             if number == 0 {
                 runtime.spawn(shared::pace(Arc::clone(&shared)));
                 runtime.spawn(fleet::keep(Arc::clone(&shared)));
+                runtime.spawn(logs::sum_up(Arc::clone(&shared.logs)));
             }
+            let log = shared.dispatch.clone();
             let thread = std::thread::Builder::new()
                 .name(format!("sigward-{number}"))
                 .spawn(move || {
+                    let _log = tracing::dispatcher::set_default(&log);
                     runtime.block_on(async move {
                         let _ = stopped.wait_for(|stop| *stop).await;
                     });
@@ -146,9 +158,13 @@ impl Engine {
     /// Swaps settings in; exchanges under way keep what they began with. `threads` cannot change.
     pub fn configure(&self, settings: &str) -> Result<(), String> {
         let settings = EngineSettings::from_json(settings)?;
+        let _log = tracing::dispatcher::set_default(&self.shared.dispatch);
         let tls: &TlsSettings = &settings.tls;
         let tls = tls::client_config(tls)?;
         let config = config(settings, Arc::clone(&self.shared.config.load().live))?;
+        if let Some(opened) = self.shared.access.open(&config.settings.access_log)? {
+            self.shared.access.switch(opened);
+        }
         for worker in &self.workers {
             let pool = pool(&tls, &config.settings, &self.shared);
             worker.runtime.spawn(pool::sweep(Arc::downgrade(&pool)));
@@ -156,6 +172,11 @@ impl Engine {
         }
         self.shared.config.store(Arc::new(config));
         Ok(())
+    }
+
+    /// Opens the access log's file anew, after it was renamed. The error names the setting; the old file is used on.
+    pub fn reopen_access_log(&self) -> Result<(), String> {
+        self.shared.access.reopen()
     }
 
     /// Starts an exchange. `body`: the whole of it, or `None` when it follows by [`Job::send`] and [`Job::end`].
@@ -279,13 +300,14 @@ impl Engine {
         self.shared.metrics.in_flight.get()
     }
 
-    /// Ends the threads; jobs under way are dropped.
+    /// Ends the threads; jobs under way are dropped. What is left of the access log is written.
     pub fn close(&self) {
         self.stop.send_replace(true);
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             let _ = thread.join();
         }
+        self.shared.access.close();
     }
 }
 

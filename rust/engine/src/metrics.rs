@@ -11,6 +11,8 @@ use sigward_gateway::circuit::State;
 use sigward_gateway::quota::CAPACITY;
 use sigward_gateway::{Disposition, Live, Record};
 
+use crate::access::Counts;
+
 /// More services than AWS has; beyond it a client is making names up, and they are counted together.
 const MOST_SERVICES: usize = 600;
 
@@ -51,6 +53,10 @@ pub(crate) struct Metrics {
     pub(crate) slow_clients: IntCounterVec,
     /// Heads that could not be read.
     pub(crate) bad_requests: IntCounterVec,
+    /// Of the access log.
+    pub(crate) access: Counts,
+    /// Lines for the log that were not told.
+    pub(crate) log_dropped: IntCounterVec,
     services: Mutex<HashSet<String>>,
     hasher: RandomState,
     /// Those that were counted in lately, by the hash of their labels.
@@ -108,6 +114,7 @@ impl Metrics {
         let counter = |name: &str, help: &str, labels: &[&str]| {
             IntCounterVec::new(Opts::new(name, help), labels).expect("the metric's name and labels are well-formed")
         };
+        let single = |name: &str, help: &str| IntCounter::new(name, help).expect("the counter is well-formed");
         let gauge =
             |name: &str, help: &str, labels: &[&str]| GaugeVec::new(Opts::new(name, help), labels).expect("the gauge is well-formed");
         let buckets = vec![0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
@@ -156,6 +163,15 @@ impl Metrics {
             ),
             slow_clients: counter("sigward_slow_clients_total", "Connections closed because the client was slow.", &["at"]),
             bad_requests: counter("sigward_bad_requests_total", "Requests of the native front that could not be read.", &["error"]),
+            access: Counts {
+                dropped: single("sigward_access_log_dropped_total", "Lines of the access log that were not written."),
+                errors: single("sigward_access_log_errors_total", "Writes of the access log that failed."),
+            },
+            log_dropped: counter(
+                "sigward_log_dropped_total",
+                "Lines of the engine's log that were not told: `rate`, too many from one place; `full`, too many not fetched yet.",
+                &["reason"],
+            ),
             services: Mutex::default(),
             hasher: RandomState::new(),
             recent: (0..RECENT).map(|_| ArcSwapOption::empty()).collect(),
@@ -190,6 +206,9 @@ impl Metrics {
             Box::new(metrics.accept_paused.clone()),
             Box::new(metrics.slow_clients.clone()),
             Box::new(metrics.bad_requests.clone()),
+            Box::new(metrics.access.dropped.clone()),
+            Box::new(metrics.access.errors.clone()),
+            Box::new(metrics.log_dropped.clone()),
             Box::new(build),
         ] {
             metrics.registry.register(collector).expect("each metric is registered once");

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -59,14 +59,11 @@ pub enum OutboxEvent {
     },
     /// A line for the log.
     Log {
-        /// Somebody should look.
-        warning: bool,
+        /// How bad it is.
+        level: tracing::Level,
+        /// Who tells it: a module's path.
+        target: &'static str,
         /// Without a secret.
-        text: String,
-    },
-    /// A line for the access log.
-    Access {
-        /// Who, what, and what became of it.
         text: String,
     },
     /// A request waits for credentials.
@@ -76,13 +73,22 @@ pub enum OutboxEvent {
     },
 }
 
+/// Lines for the log that wait to be taken, at most: requests bound the other events, nothing bounds these.
+const MOST_LOGS: usize = 1000;
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Outbox {
-    queue: Mutex<Vec<OutboxEvent>>,
+    queue: Mutex<Queue>,
     signalled: AtomicBool,
     writer: UnixStream,
     reader: UnixStream,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    events: Vec<OutboxEvent>,
+    logs: usize,
 }
 
 impl Outbox {
@@ -94,7 +100,28 @@ impl Outbox {
     }
 
     pub(crate) fn push(&self, event: OutboxEvent) {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+        self.queue().events.push(event);
+        self.signal();
+    }
+
+    /// A line for the log. False: too many wait already.
+    pub(crate) fn push_log(&self, event: OutboxEvent) -> bool {
+        let mut queue = self.queue();
+        if queue.logs >= MOST_LOGS {
+            return false;
+        }
+        queue.logs += 1;
+        queue.events.push(event);
+        drop(queue);
+        self.signal();
+        true
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn signal(&self) {
         if !self.signalled.swap(true, Ordering::SeqCst) {
             // Full means that it is readable already.
             let _ = (&self.writer).write(&[1]);
@@ -106,7 +133,7 @@ impl Outbox {
         let mut bytes = [0; 64];
         let _ = (&self.reader).read(&mut bytes);
         self.signalled.store(false, Ordering::SeqCst);
-        std::mem::take(&mut *self.queue.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.queue()).events
     }
 
     pub(crate) fn descriptor(&self) -> RawFd {

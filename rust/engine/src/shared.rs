@@ -10,8 +10,11 @@ use arc_swap::ArcSwap;
 use sigward_gateway::{Config, Identities, Identity};
 use sigward_sigv4::{Credentials, SignError};
 use tokio::sync::{Notify, watch};
+use tracing::Dispatch;
 
+use crate::access::AccessLog;
 use crate::connect::Resolver;
+use crate::logs::Logs;
 use crate::metrics::Metrics;
 use crate::outbox::{Outbox, OutboxEvent};
 
@@ -24,7 +27,11 @@ pub(crate) struct Shared {
     /// The zero of the clock that never goes back.
     pub(crate) started: Instant,
     pub(crate) metrics: Metrics,
-    pub(crate) outbox: Outbox,
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) access: AccessLog,
+    pub(crate) logs: Arc<Logs>,
+    /// The same, for a thread's default.
+    pub(crate) dispatch: Dispatch,
     /// A line has become longer.
     pub(crate) queued: Notify,
     /// A limit that a fleet shares is used for the first time.
@@ -42,13 +49,19 @@ impl Shared {
     pub(crate) fn new(config: Config) -> std::io::Result<Self> {
         // Of the system's randomness: idempotency tokens are made of it.
         let seed = RandomState::new().hash_one(std::process::id());
+        let (metrics, outbox) = (Metrics::new(), Arc::new(Outbox::new()?));
+        let logs = Logs::new(Arc::clone(&outbox), config.settings.log_level, metrics.log_dropped.clone());
+        let dispatch = logs.dispatch();
         Ok(Self {
             config: ArcSwap::from_pointee(config),
             identities: ArcSwap::from_pointee(Identities::default()),
             published: watch::Sender::new(0),
             started: Instant::now(),
-            metrics: Metrics::new(),
-            outbox: Outbox::new()?,
+            access: AccessLog::new(metrics.access.clone(), dispatch.clone()),
+            metrics,
+            outbox,
+            logs,
+            dispatch,
             queued: Notify::new(),
             unleased: Notify::new(),
             seed: AtomicU64::new(seed),

@@ -20,8 +20,10 @@ pub struct EngineSettings {
     pub default_region: String,
     /// The identity of routes that name none.
     pub default_identity: String,
-    /// Tell of each request.
-    pub access_log: bool,
+    /// Where each request is told of.
+    pub access_log: AccessLog,
+    /// What the engine tells its front's log.
+    pub log_level: LogLevel,
     /// A file with a table of hosts and operations; `None`: the shipped one.
     pub knowledge: Option<PathBuf>,
     /// How bodies are kept.
@@ -52,7 +54,8 @@ impl Default for EngineSettings {
             threads: 1,
             default_region: "us-east-1".into(),
             default_identity: "default".into(),
-            access_log: false,
+            access_log: AccessLog::Off,
+            log_level: LogLevel::Info,
             knowledge: None,
             body: BodySettings::default(),
             timeouts: Timeouts::default(),
@@ -83,6 +86,52 @@ impl EngineSettings {
         }
         Ok(settings)
     }
+}
+
+/// Where the access log goes: `off` (or false), `stderr` (or true), or a file's path.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(from = "Written")]
+pub enum AccessLog {
+    /// Nowhere.
+    #[default]
+    Off,
+    /// Standard error.
+    Stderr,
+    /// Behind what stands in this file.
+    File(PathBuf),
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Switch(bool),
+    Word(String),
+}
+
+impl From<Written> for AccessLog {
+    fn from(written: Written) -> Self {
+        match written {
+            Written::Switch(false) => Self::Off,
+            Written::Switch(true) => Self::Stderr,
+            Written::Word(word) if word.is_empty() || word == "off" => Self::Off,
+            Written::Word(word) if word == "stderr" => Self::Stderr,
+            Written::Word(path) => Self::File(path.into()),
+        }
+    }
+}
+
+/// The levels of Python's log.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// For whoever looks for a bug.
+    Debug,
+    /// What goes on.
+    Info,
+    /// Somebody should look.
+    Warning,
+    /// Something does not work.
+    Error,
 }
 
 /// Held, spooled or streamed: see README, "What a request goes through".

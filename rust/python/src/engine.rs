@@ -9,7 +9,7 @@ use http::{HeaderValue, Method};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyTuple};
-use sigward_engine::{Kind, OutboxEvent};
+use sigward_engine::{Kind, Level, OutboxEvent};
 use sigward_gateway::{BodySize, Entry, Record, RequestHead, Scheme, Target};
 
 const EVENT_RESPONSE: u8 = 0;
@@ -19,7 +19,6 @@ const EVENT_FAILED: u8 = 3;
 const EVENT_WRITABLE: u8 = 4;
 const EVENT_REFRESH: u8 = 5;
 const EVENT_LOG: u8 = 6;
-const EVENT_ACCESS: u8 = 7;
 
 const ENTRY_FORWARD: u8 = 0;
 const ENTRY_CONNECT: u8 = 1;
@@ -51,6 +50,10 @@ impl Engine {
     #[pyo3(signature = (settings, /))]
     fn configure(&self, python: Python<'_>, settings: &str) -> PyResult<()> {
         python.detach(|| self.engine.configure(settings)).map_err(|message| crate::errors::settings(python, message))
+    }
+
+    fn reopen_access_log(&self, python: Python<'_>) -> PyResult<()> {
+        python.detach(|| self.engine.reopen_access_log()).map_err(|message| crate::errors::settings(python, message))
     }
 
     fn fileno(&self) -> RawFd {
@@ -336,10 +339,26 @@ fn tuple(python: Python<'_>, event: OutboxEvent) -> PyResult<Bound<'_, PyTuple>>
         OutboxEvent::Trailers { job, trailers } => (EVENT_TRAILERS, job, pairs(python, &trailers)?).into_pyobject(python),
         OutboxEvent::Failed { job, message } => (EVENT_FAILED, job, message).into_pyobject(python),
         OutboxEvent::Writable { job } => (EVENT_WRITABLE, job).into_pyobject(python),
-        OutboxEvent::Log { warning, text } => (EVENT_LOG, warning, text).into_pyobject(python),
-        OutboxEvent::Access { text } => (EVENT_ACCESS, text).into_pyobject(python),
+        OutboxEvent::Log { level, target, text } => (EVENT_LOG, python_level(level), logger(target), text).into_pyobject(python),
         OutboxEvent::Refresh { identity } => (EVENT_REFRESH, identity).into_pyobject(python),
     }
+}
+
+/// Python's number of a level.
+fn python_level(level: Level) -> u8 {
+    match level {
+        Level::ERROR => 40,
+        Level::WARN => 30,
+        Level::INFO => 20,
+        _ => 10,
+    }
+}
+
+/// Python's name for a module's log: `sigward_engine::fleet` is `sigward.engine.fleet`.
+fn logger(target: &str) -> String {
+    let module = target.split_once("::").map_or("", |(_, module)| module);
+    let dot = if module.is_empty() { "" } else { "." };
+    format!("sigward.engine{dot}{}", module.replace("::", "."))
 }
 
 fn pairs<'py>(python: Python<'py>, headers: &HeaderMap) -> PyResult<Bound<'py, PyTuple>> {
@@ -420,7 +439,6 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         ("EVENT_WRITABLE", EVENT_WRITABLE),
         ("EVENT_REFRESH", EVENT_REFRESH),
         ("EVENT_LOG", EVENT_LOG),
-        ("EVENT_ACCESS", EVENT_ACCESS),
         ("ENTRY_FORWARD", ENTRY_FORWARD),
         ("ENTRY_CONNECT", ENTRY_CONNECT),
         ("ENTRY_REVERSE", ENTRY_REVERSE),

@@ -11,7 +11,7 @@ mod error;
 pub mod event;
 mod out;
 mod sign;
-mod time;
+pub mod time;
 pub mod verify;
 pub mod wire;
 

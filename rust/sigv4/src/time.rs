@@ -3,11 +3,11 @@
 use crate::SignError;
 
 /// `20150830T123600Z`
-pub(crate) type AmzDate = [u8; 16];
+pub type AmzDate = [u8; 16];
 
 /// Writes seconds since 1970 as `yyyymmddThhmmssZ` (ISO 8601, basic form). Days to dates after Howard Hinnant,
 /// "chrono-Compatible Low-Level Date Algorithms".
-pub(crate) fn amz_date(unix_seconds: u64) -> Result<AmzDate, SignError> {
+pub fn amz_date(unix_seconds: u64) -> Result<AmzDate, SignError> {
     const LAST: u64 = 253_402_300_799; // 9999-12-31T23:59:59Z
     if unix_seconds > LAST {
         return Err(SignError::Time(unix_seconds));

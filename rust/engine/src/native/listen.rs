@@ -16,7 +16,6 @@ use tokio::task::JoinSet;
 
 use super::{Ending, Front, Kind, Native, at_least};
 use crate::net::Socket;
-use crate::outbox::OutboxEvent;
 
 /// After a failed accept: out of descriptors, mostly. Doubled each time, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -149,7 +148,7 @@ pub(crate) async fn accept(bound: Bound, front: Front) {
     let listener = match Listener::new(bound) {
         Ok(listener) => listener,
         Err(error) => {
-            front.shared.outbox.push(OutboxEvent::Log { warning: true, text: format!("a listener cannot be used: {error}") });
+            tracing::warn!("a listener cannot be used: {error}");
             return;
         }
     };
@@ -170,8 +169,7 @@ pub(crate) async fn accept(bound: Bound, front: Front) {
                 Err(error) => {
                     front.shared.metrics.accept_paused.with_label_values(&["descriptors"]).inc();
                     if pause == FIRST_PAUSE {
-                        let text = format!("no connection can be accepted for a while: {error}");
-                        front.shared.outbox.push(OutboxEvent::Log { warning: true, text });
+                        tracing::warn!("no connection can be accepted for a while: {error}");
                     }
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);

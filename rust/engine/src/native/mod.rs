@@ -17,7 +17,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::header::HOST;
 use sigward_gateway::{Entry, RequestHead, Target};
 use tokio::sync::{Notify, watch};
 
@@ -25,7 +24,6 @@ use crate::body::Inbound;
 use crate::drive::{Answer, Informed, Listener, drive};
 use crate::job::UnderWay;
 use crate::net::{Socket, Stream};
-use crate::outbox::OutboxEvent;
 use crate::pool::Pool;
 use crate::shared::Shared;
 use leaf::Authority;
@@ -182,23 +180,12 @@ impl Front {
 
     /// One request, and what is told of it.
     pub(crate) async fn exchange(&self, head: RequestHead, inbound: Inbound, listener: Listener<'_>) -> Answer {
-        // A query may hold a signature, and much else that is nobody's business.
-        let about = self.shared.config.load().settings.access_log.then(|| {
-            let path = head.path.split('?').next().unwrap_or_default();
-            let host = head.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or(&head.target.host);
-            format!("{} {} {host}{path}", head.client, head.method)
-        });
-        let mut under_way = UnderWay::new(None, &self.shared);
+        let mut under_way = UnderWay::new(None, &self.shared, &head);
         let pool = self.pool.load_full();
         // For as long as the pool is held here.
         let listener = Listener { informed: listener.informed.map(|informed| informed as Informed<'_>), ..listener };
         let mut answer = drive(&self.shared, &pool, head, inbound, listener, false).await;
-        let broken = under_way.tell(&answer.record);
-        answer.response.body_mut().count_break_off(broken);
-        if let Some(about) = about {
-            let text = format!("{about} {} {}", answer.response.status().as_u16(), answer.record.summary());
-            self.shared.outbox.push(OutboxEvent::Access { text });
-        }
+        under_way.tell(&mut answer);
         answer
     }
 

@@ -1,0 +1,33 @@
+"""What the engine tells is in Python's log, whichever front runs."""
+
+import asyncio
+import logging
+
+import pytest
+
+from tests.conformance.conftest import Start
+from tests.conformance.test_requests import request
+from tests.support import Upstream, counted
+
+PATIENCE = 20.0
+
+
+async def test_what_the_engine_tells_is_in_pythons_log(start: Start, upstream: Upstream, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        await start(upstream, pace={"shared": "redis://:its-password@127.0.0.1:1"})
+        async with asyncio.timeout(PATIENCE):
+            while not (told := [record for record in caplog.records if record.name == "sigward.engine.fleet"]):
+                await asyncio.sleep(0.01)
+    assert (told[0].levelno, told[0].levelname) == (logging.WARNING, "WARNING")
+    assert "the store of shared limits is away" in told[0].getMessage()
+    assert "its-password" not in caplog.text
+
+
+async def test_what_is_below_the_level_is_not_told(start: Start, upstream: Upstream, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("DEBUG"):
+        proxy = await start(upstream, pace={"shared": "redis://127.0.0.1:1"}, log_level="error")
+        async with asyncio.timeout(PATIENCE):
+            while not counted(proxy.engine.metrics(), "sigward_pace_store_errors_total"):
+                await asyncio.sleep(0.01)
+        assert (await proxy.ask(request())).status == 200
+    assert not [record for record in caplog.records if record.name.startswith("sigward.engine")]
