@@ -56,7 +56,9 @@ SIZES = {
 
 DURATION_HINT = 'Write seconds or a duration: 10, "500ms", "10s", "2m".'
 SIZE_HINT = 'Write bytes or a size: 1048576, "64KiB", "1MiB", "5GiB".'
-LISTEN_HINT = 'Write HOST:PORT: "127.0.0.1:8080", "[::1]:8080", or "127.0.0.1:0" for any free port; native front: also "unix:/run/sigward.sock".'
+LISTEN_HINT = (
+    'Write HOST:PORT: "127.0.0.1:8080", "[::1]:8080", or "127.0.0.1:0" for any free port; native front: also "unix:/run/sigward.sock".'
+)
 UPSTREAM_HINT = 'Write scheme, host and, if it is not the usual one, port: "https://sqs.eu-west-1.amazonaws.com".'
 REACH_HINT = "Bind 127.0.0.1, or set allow_remote = true (--allow-remote) if that is meant."
 
@@ -485,7 +487,9 @@ class Settings(BaseSettings):
         None,
         description="Region for hosts that name none; none: AWS_REGION, AWS_DEFAULT_REGION, the profile, us-east-1.",
     )
-    listen: Listen = Field("127.0.0.1:8080", description="Forward proxy (HTTPS_PROXY); port 0 takes a free one; native front: also `unix:/path`; `off`: none.")
+    listen: Listen = Field(
+        "127.0.0.1:8080", description="Forward proxy (HTTPS_PROXY); port 0 takes a free one; native front: also `unix:/path`; `off`: none."
+    )
     reverse: Annotated[list[str], NoDecode, BeforeValidator(reverse_from_table)] = Field(
         default_factory=list,
         description="Reverse proxy for endpoint URLs: `HOST:PORT=https://endpoint`, or `HOST:PORT`: the Host header names the endpoint. "

@@ -242,7 +242,10 @@ def test_that_all_descriptors_are_taken_is_told(crowd: Crowd, front: str, reques
     crowd.leave()
     until(lambda: served(crowd.gateway), "served again")
     told = crowd.gateway.child.output()
-    assert re.search("(?i)too many open files|descriptor", told) or metric(crowd.gateway, "sigward_accept_paused_total", reason="descriptors") > 0
+    assert (
+        re.search("(?i)too many open files|descriptor", told)
+        or metric(crowd.gateway, "sigward_accept_paused_total", reason="descriptors") > 0
+    )
 
 
 def test_a_disk_that_is_full(front: str, far: Far) -> None:

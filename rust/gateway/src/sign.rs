@@ -124,13 +124,7 @@ pub(crate) fn how(service: Arc<str>, form: SigningForm, head: &RequestHead, upgr
 }
 
 /// One signature. `headers`: as they go out; the signature's own are added. Gives it.
-pub(crate) fn sign(
-    terms: &Terms<'_>,
-    method: &str,
-    path: &str,
-    hash: BodyHash<'_>,
-    headers: &mut HeaderMap,
-) -> Result<Signed, SignError> {
+pub(crate) fn sign(terms: &Terms<'_>, method: &str, path: &str, hash: BodyHash<'_>, headers: &mut HeaderMap) -> Result<Signed, SignError> {
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let signed = {
         let pairs: Vec<(&[u8], &[u8])> = headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())).collect();

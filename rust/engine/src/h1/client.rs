@@ -261,7 +261,12 @@ enum Source {
     /// One piece.
     Whole(Bytes),
     H1(Box<Reading>),
-    H2 { incoming: hyper::body::Incoming, idle: Duration, alarm: Alarm, moved: Instant },
+    H2 {
+        incoming: hyper::body::Incoming,
+        idle: Duration,
+        alarm: Alarm,
+        moved: Instant,
+    },
 }
 
 /// An answer that is being read.

@@ -160,7 +160,8 @@ fn end_of_head(buffer: &[u8]) -> Option<usize> {
 /// Only asked where no empty line is found: such a head would never end.
 fn has_bare_line_end(buffer: &[u8]) -> bool {
     let lone_cr = |at: usize| buffer.get(at + 1).is_some_and(|next| *next != b'\n');
-    memchr::memchr_iter(b'\n', buffer).any(|at| at == 0 || buffer.get(at - 1) != Some(&b'\r')) || memchr::memchr_iter(b'\r', buffer).any(lone_cr)
+    memchr::memchr_iter(b'\n', buffer).any(|at| at == 0 || buffer.get(at - 1) != Some(&b'\r'))
+        || memchr::memchr_iter(b'\r', buffer).any(lone_cr)
 }
 
 /// Names and values, if every line ends as it must.
@@ -178,7 +179,8 @@ fn collected(head: &Bytes, parsed: &[Header<'_>]) -> Result<HeaderMap, &'static 
             HeaderValue::from_static("")
         } else {
             let at = header.value.as_ptr() as usize - base;
-            HeaderValue::from_maybe_shared(head.slice(at..at + header.value.len())).map_err(|_| "a header's value holds a control character")?
+            HeaderValue::from_maybe_shared(head.slice(at..at + header.value.len()))
+                .map_err(|_| "a header's value holds a control character")?
         };
         headers.append(name, value);
     }
@@ -296,9 +298,11 @@ fn keeps_alive(headers: &HeaderMap, old: bool) -> bool {
 
 /// True if the client asks for trailers: `TE: trailers`.
 pub(crate) fn takes_trailers(headers: &HeaderMap) -> bool {
-    headers.get_all(TE).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).any(|word| {
-        word.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii().eq_ignore_ascii_case(b"trailers")
-    })
+    headers
+        .get_all(TE)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .any(|word| word.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
 /// Bytes that no request target may hold, encoded: nothing is lost, and what follows is ASCII.

@@ -91,7 +91,8 @@ async fn answer(front: Front, mut request: Request<Incoming>, via: Via, client: 
         None if body.is_end_stream() => BodySize::Known(0),
         None => BodySize::Unknown,
     };
-    let head = RequestHead { entry: via.entry(), method: parts.method, target, path, headers: parts.headers, body: size, client, malformed: None };
+    let head =
+        RequestHead { entry: via.entry(), method: parts.method, target, path, headers: parts.headers, body: size, client, malformed: None };
     let inbound = if size == BodySize::Known(0) {
         Inbound::Whole(bytes::Bytes::new())
     } else {

@@ -70,7 +70,13 @@ pub(crate) struct Native {
 
 impl Default for Native {
     fn default() -> Self {
-        Self { authority: OnceLock::new(), ending: watch::Sender::new(Ending::No), connections: AtomicI64::new(0), accepting: AtomicI64::new(0), ended: Notify::new() }
+        Self {
+            authority: OnceLock::new(),
+            ending: watch::Sender::new(Ending::No),
+            connections: AtomicI64::new(0),
+            accepting: AtomicI64::new(0),
+            ended: Notify::new(),
+        }
     }
 }
 

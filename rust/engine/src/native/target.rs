@@ -29,7 +29,11 @@ pub(super) fn destination(target: &str, headers: &HeaderMap, via: &Via, kind: &K
         return Err(bad("bad-target", &format!("the scheme {scheme:?} is not http or https."), "Send http:// or https://."));
     }
     if authority.is_some_and(|(_, authority)| authority.contains('@')) {
-        return Err(bad("bad-target", "the request target names a user.", "Leave the user out; send an Authorization header if one is needed."));
+        return Err(bad(
+            "bad-target",
+            "the request target names a user.",
+            "Leave the user out; send an Authorization header if one is needed.",
+        ));
     }
     if authority.is_none() && !(path.starts_with('/') || path == "*") {
         return Err(bad("bad-target", "the request target is not a path.", "Send a path that begins with a slash."));

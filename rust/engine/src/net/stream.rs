@@ -92,7 +92,10 @@ impl Stream {
                 return Poll::Ready(Ok(()));
             }
             if ready!(self.poll_records(context))? == 0 {
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection was closed during the TLS handshake")));
+                return Poll::Ready(Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "the connection was closed during the TLS handshake",
+                )));
             }
         }
     }
