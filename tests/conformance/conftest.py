@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,9 +94,11 @@ Start = Callable[..., Any]
 
 @pytest_asyncio.fixture(params=["mitmproxy", "native"])
 async def start(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Start]:
-    """Starts a front: `await start(upstream, addons=(), **engine_settings)`."""
+    """Starts a front: `await start(upstream, addons=(), **engine_settings)`. `options`: more of `FrontOptions`."""
     if request.param == "native" and (marker := request.node.get_closest_marker("mitmproxy")):
         pytest.skip(f"of mitmproxy's front alone: {marker.args[0]}")
+    if request.param == "mitmproxy" and (marker := request.node.get_closest_marker("native")):
+        pytest.skip(f"of the native front alone: {marker.args[0]}")
     stack = contextlib.AsyncExitStack()
 
     async def starter(
@@ -106,6 +108,7 @@ async def start(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         credentials: bool = True,
         token: str | None = None,
         grace: float = 1.0,
+        options: dict[str, Any] | None = None,
         **settings: Any,
     ) -> Proxy:
         made: list[Proxy] = []
@@ -116,7 +119,7 @@ async def start(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
             engine.set_credentials("default", KEY, SECRET, token, None, "test")
         authority = CertificateAuthority(tmp_path / "ca")
         authority.ensure()
-        options = FrontOptions(
+        front_options = FrontOptions(
             forward="127.0.0.1:0",
             reverse=(ReverseListener("127.0.0.1:0", None), ReverseListener("127.0.0.1:0", f"https://{HOST}")),
             ca_dir=authority.directory,
@@ -124,11 +127,12 @@ async def start(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
             grace=grace,
             addons=addons,
         )
+        front_options = replace(front_options, **(options or {}))
 
         def refresh(name: str) -> None:
             made[0].on_refresh(name)
 
-        front = (NativeFront if request.param == "native" else Front)(engine, options, refresh)
+        front = (NativeFront if request.param == "native" else Front)(engine, front_options, refresh)
         await front.start()
         stack.push_async_callback(front.drain)
         made.append(Proxy(front, engine, upstream, authority.certificate_file, settings))

@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -202,11 +202,17 @@ pub(crate) struct Progress {
     /// Microseconds since `began`.
     last: AtomicU64,
     complete: AtomicBool,
+    failure: OnceLock<Failure>,
 }
 
 impl Progress {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { began: Instant::now(), last: AtomicU64::new(0), complete: AtomicBool::new(false) })
+        Arc::new(Self { began: Instant::now(), last: AtomicU64::new(0), complete: AtomicBool::new(false), failure: OnceLock::new() })
+    }
+
+    /// Why the request's body came to no end, if it did not.
+    pub(crate) fn failure(&self) -> Option<Failure> {
+        self.failure.get().cloned()
     }
 
     fn moved(&self) {
@@ -371,6 +377,7 @@ impl Body for Outbound {
         if let Some(progress) = &this.progress {
             match &frame {
                 None => progress.finished(),
+                Some(Err(error)) => drop(progress.failure.set(error.failure())),
                 Some(_) if this.is_end_stream() => progress.finished(),
                 Some(_) => progress.moved(),
             }

@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use sigward_gateway::settings::{EgressSettings, EngineSettings};
+use sigward_gateway::settings::{EgressSettings, EngineSettings, Proxy};
 use sigward_gateway::{Failure, Scheme, Target, Upstream, is_forbidden};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -99,16 +99,16 @@ pub(crate) enum ConnectError {
     #[error("{0}")]
     Io(#[from] io::Error),
     /// The proxy's on the way.
-    #[error("the proxy {proxy} answered {answer:?}")]
+    #[error("the proxy {proxy} (egress.proxy): {why}")]
     Proxy {
         /// Its host and port.
         proxy: String,
-        /// Its status line.
-        answer: String,
+        /// What it answered, or why it cannot be reached.
+        why: String,
     },
-    /// The whole way did not come to its end in time.
-    #[error("no connection within {0:?}")]
-    Late(Duration),
+    /// The whole way did not come to its end in time. With a proxy on it, that one's host and port.
+    #[error("no connection within {0:?}{by}", by = .1.as_ref().map(|proxy| format!(" through the proxy {proxy} (egress.proxy)")).unwrap_or_default())]
+    Late(Duration, Option<String>),
 }
 
 impl ConnectError {
@@ -120,7 +120,7 @@ impl ConnectError {
                 Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented) => Failure::Tls(error.to_string()),
                 _ => Failure::Connect(error.to_string()),
             },
-            Self::Proxy { .. } | Self::Late(_) => Failure::Connect(self.to_string()),
+            Self::Proxy { .. } | Self::Late(..) => Failure::Connect(self.to_string()),
         }
     }
 }
@@ -163,7 +163,7 @@ impl Connector {
             let [http1, both] = &self.tls;
             Ok(Stream::connect(socket, Arc::clone(if http2 { both } else { http1 }), name).await?)
         };
-        let late = |_| Err(ConnectError::Late(self.timeout));
+        let late = |_| Err(self.late(upstream));
         let connected: Result<Stream, ConnectError> = tokio::time::timeout(self.timeout, connecting).await.unwrap_or_else(late);
         connected.map_err(|error| error.failure())
     }
@@ -171,18 +171,17 @@ impl Connector {
     /// Bytes to a target that is not looked into.
     pub(crate) async fn tunnel(&self, target: &Target, local_allowed: bool) -> Result<Stream, ConnectError> {
         let upstream = Upstream { target: target.clone(), connect: None, named: local_allowed };
-        let late = |_| Err(ConnectError::Late(self.timeout));
+        let late = |_| Err(self.late(&upstream));
         tokio::time::timeout(self.timeout, self.socket(&upstream)).await.unwrap_or_else(late).map(Stream::new)
     }
 
+    fn late(&self, upstream: &Upstream) -> ConnectError {
+        let proxy = place(upstream).ok().and_then(|(host, _)| self.egress.proxy_for(host));
+        ConnectError::Late(self.timeout, proxy.map(shown))
+    }
+
     async fn socket(&self, upstream: &Upstream) -> Result<Socket, ConnectError> {
-        let target = &upstream.target;
-        let (host, port) = match upstream.connect.as_deref().and_then(|connect| connect.rsplit_once(':')) {
-            Some((host, port)) => {
-                (host.trim_start_matches('[').trim_end_matches(']'), port.parse().map_err(|_| io::Error::other("its port is no number"))?)
-            }
-            None => (&*target.host, target.port),
-        };
+        let (host, port) = place(upstream)?;
         if let Some(proxy) = self.egress.proxy_for(host) {
             // The proxy resolves names; an address it is told to take is looked at here.
             if let Ok(address) = host.parse::<IpAddr>()
@@ -191,8 +190,11 @@ impl Connector {
             {
                 return Err(ConnectError::Forbidden(address));
             }
-            let stream = self.tcp(&proxy.host, proxy.port, true).await?;
-            return through(stream, proxy, host, port).await;
+            let reached = async { through(self.tcp(&proxy.host, proxy.port, true).await?, proxy, host, port).await };
+            return reached.await.map_err(|error| match error {
+                ConnectError::Io(error) => ConnectError::Proxy { proxy: shown(proxy), why: error.to_string() },
+                error => error,
+            });
         }
         Ok(self.tcp(host, port, upstream.named).await?.into())
     }
@@ -246,8 +248,28 @@ async fn first_of(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
     }
 }
 
+/// Where the socket goes: to the upstream's host, or where its route says.
+fn place(upstream: &Upstream) -> io::Result<(&str, u16)> {
+    match upstream.connect.as_deref().and_then(|connect| connect.rsplit_once(':')) {
+        Some((host, port)) => {
+            let port = port.parse().map_err(|_| io::Error::other("its port is no number"))?;
+            Ok((host.trim_start_matches('[').trim_end_matches(']'), port))
+        }
+        None => Ok((&*upstream.target.host, upstream.target.port)),
+    }
+}
+
+/// A proxy, without its password.
+fn shown(proxy: &Proxy) -> String {
+    let bracketed = proxy.host.contains(':');
+    if bracketed { format!("[{}]:{}", proxy.host, proxy.port) } else { format!("{}:{}", proxy.host, proxy.port) }
+}
+
+/// What a proxy says of itself is shown so far.
+const SHOWN_ANSWER: usize = 120;
+
 /// CONNECT through a proxy on the way.
-async fn through(mut stream: TcpStream, proxy: &sigward_gateway::settings::Proxy, host: &str, port: u16) -> Result<Socket, ConnectError> {
+async fn through(mut stream: TcpStream, proxy: &Proxy, host: &str, port: u16) -> Result<Socket, ConnectError> {
     let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
     let mut head = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n");
     if let Some(authorization) = &proxy.authorization {
@@ -260,19 +282,26 @@ async fn through(mut stream: TcpStream, proxy: &sigward_gateway::settings::Proxy
     let mut answer = BytesMut::new();
     loop {
         if stream.read_buf(&mut answer).await? == 0 || answer.len() > PROXY_HEAD {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the proxy did not answer CONNECT").into());
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it did not answer CONNECT").into());
         }
         if let Some(end) = memchr::memmem::find(&answer, b"\r\n\r\n") {
             let line = answer.get(..end).unwrap_or_default().split(|byte| *byte == b'\r').next().unwrap_or_default();
             let line = String::from_utf8_lossy(line).into_owned();
-            if line.split(' ').nth(1).is_none_or(|status| !status.starts_with('2')) {
-                return Err(ConnectError::Proxy { proxy: format!("{}:{}", proxy.host, proxy.port), answer: line });
+            let status = line.split(' ').nth(1).unwrap_or_default();
+            if !line.starts_with("HTTP/1.") || !status.starts_with('2') {
+                let answer: String = line.chars().take(SHOWN_ANSWER).collect();
+                let mend = match (status, &proxy.authorization) {
+                    ("407", Some(_)) => "; it does not take the user and password of egress.proxy",
+                    ("407", None) => "; it wants http://user:password@host:port",
+                    _ => "",
+                };
+                return Err(ConnectError::Proxy { proxy: shown(proxy), why: format!("it answered {answer:?}{mend}") });
             }
             // Nothing but the tunnel's may follow, and in TLS the client speaks first.
             return if answer.len() == end + 4 {
                 Ok(stream.into())
             } else {
-                Err(io::Error::other("the proxy sent more than its answer").into())
+                Err(io::Error::other("it sent more than its answer to CONNECT").into())
             };
         }
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use http::uri::{Authority, Scheme as UriScheme};
+use http::uri::{Authority, PathAndQuery, Scheme as UriScheme};
 use http::{HeaderMap, Request, Response, StatusCode, Uri, header};
 use http_body::Body as _;
 use http_body_util::BodyExt;
@@ -357,8 +357,25 @@ impl Driver<'_> {
         let timeouts = &self.exchange.config().settings.timeouts;
         let until = self.exchange.deadline().and_then(|deadline| self.shared.started.checked_add(deadline));
         let waits = Waits { idle: timeouts.idle, head: timeouts.head, until };
-        match in_time(until, self.pool.way(upstream, http2)).await? {
-            Way::Http2(sender) => Box::pin(over_http2(sender, request, upstream, waits)).await,
+        let mut request = request;
+        // A target that HTTP/2's library does not take goes as it always went.
+        let mut http2 = http2 && PathAndQuery::try_from(request.path.as_str()).is_ok();
+        let mut way = in_time(until, self.pool.way(upstream, http2)).await?;
+        while let Way::Http2(sender) = way {
+            match Box::pin(over_http2(sender, request, upstream, waits)).await {
+                Ok(response) => return Ok(response),
+                Err(Unanswered::Failed(failure)) => return Err(failure),
+                // The connection was ending, and nothing of it went out.
+                Err(Unanswered::Unsent(again)) if http2 => request = *again,
+                Err(Unanswered::Unsent(_)) => {
+                    return Err(Failure::Connect("connections of HTTP/2 are closed as soon as they are made".into()));
+                }
+            }
+            http2 = false;
+            way = in_time(until, self.pool.way(upstream, true)).await?;
+        }
+        match way {
+            Way::Http2(_) => Err(Failure::Internal("no way".into())),
             Way::Http1(connection, place) => {
                 let informed = self.listener.informed.as_mut().map(|informed| &mut **informed as Informed<'_>);
                 let answer = exchange(connection, request, waits, place, informed).await?;
@@ -417,32 +434,60 @@ async fn in_time<T>(until: Option<Instant>, way: impl Future<Output = Result<T, 
     }
 }
 
+/// Why a stream brought no answer.
+enum Unanswered {
+    Failed(Failure),
+    /// The connection takes no more streams: the request as it was.
+    Unsent(Box<Http1Request>),
+}
+
+impl From<Failure> for Unanswered {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
 /// One stream of a connection that many requests share.
 async fn over_http2(
     mut sender: SendRequest<Outbound>,
     request: Http1Request,
     upstream: &Upstream,
     waits: Waits,
-) -> Result<Response<AnswerBody>, Failure> {
+) -> Result<Response<AnswerBody>, Unanswered> {
     let progress = Progress::new();
     let Http1Request { method, path, mut headers, body } = request;
-    headers.remove(header::HOST);
-    let authority: Authority = upstream.target.authority().parse().map_err(|_| Failure::Body("its host cannot be sent".into()))?;
+    // What is signed as Host goes out as :authority.
+    let host = headers.remove(header::HOST);
+    let authority = host.as_ref().and_then(|host| host.to_str().ok()).map_or_else(|| upstream.target.authority(), str::to_owned);
+    let authority: Authority = authority.parse().map_err(|_| Failure::Body("its host cannot be sent".into()))?;
     let uri = Uri::builder().scheme(UriScheme::HTTPS).authority(authority).path_and_query(path).build();
     let uri = uri.map_err(|why| Failure::Body(format!("its target is not one that can be sent: {why}")))?;
     let mut sent = Request::new(body.watched(Arc::clone(&progress)));
     *sent.method_mut() = method;
     *sent.uri_mut() = uri;
     *sent.headers_mut() = headers;
-    let answered = async {
-        sender.ready().await.map_err(|error| Failure::Connect(error.to_string()))?;
-        sender.send_request(sent).await.map_err(|error| failure_of(&error))
-    };
     tokio::select! {
         biased;
-        answered = answered => answered.map(|response| response.map(|incoming| AnswerBody::http2(incoming, waits.idle))),
-        () = out_of_time(&progress, waits) => Err(Failure::HeadTimeout),
+        answered = sender.try_send_request(sent) => match answered {
+            Ok(response) => Ok(response.map(|incoming| AnswerBody::http2(incoming, waits.idle))),
+            Err(mut error) => Err(match error.take_message() {
+                Some(unsent) => Unanswered::Unsent(Box::new(as_it_was(unsent, host))),
+                // A body that fails resets its stream, and the error says no more than that.
+                None => progress.failure().unwrap_or_else(|| failure_of(error.error())).into(),
+            }),
+        },
+        () = out_of_time(&progress, waits) => Err(Failure::HeadTimeout.into()),
     }
+}
+
+fn as_it_was(request: Request<Outbound>, host: Option<http::HeaderValue>) -> Http1Request {
+    let (parts, body) = request.into_parts();
+    let mut headers = parts.headers;
+    if let Some(host) = host {
+        headers.insert(header::HOST, host);
+    }
+    let path = parts.uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
+    Http1Request { method: parts.method, path, headers, body }
 }
 
 /// What went wrong, from the chain of causes.
@@ -454,9 +499,18 @@ fn failure_of(error: &hyper::Error) -> Failure {
             return body.failure();
         }
         why = cause.to_string();
+        // The upstream says that it did nothing of it (RFC 9113, sections 6.8 and 8.7).
+        if cause.downcast_ref().is_some_and(is_refused) {
+            return Failure::Connect(why);
+        }
         next = cause.source();
     }
     if error.is_canceled() { Failure::Connect(why) } else { Failure::Broken(why) }
+}
+
+fn is_refused(error: &h2::Error) -> bool {
+    let beyond_the_last = error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR);
+    error.reason() == Some(h2::Reason::REFUSED_STREAM) || beyond_the_last
 }
 
 /// Ends when the attempt has lasted too long: idle while the request is on its way, then the head's time-out, and the total.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use sigward_gateway::{Failure, Target, Upstream};
+use tokio::sync::watch;
 
 use crate::body::Outbound;
 use crate::connect::{ConnectError, Connector};
@@ -25,8 +26,32 @@ pub(crate) struct Pool {
     connector: Connector,
     idle_for: Duration,
     idle: Mutex<HashMap<Arc<Upstream>, Vec<Idle>>>,
-    /// Connections of HTTP/2, each of which serves any number of requests.
-    shared: Mutex<HashMap<Arc<Upstream>, SendRequest<Outbound>>>,
+    /// What is known of HTTP/2 to an upstream.
+    shared: Mutex<HashMap<Arc<Upstream>, Known>>,
+}
+
+/// One connection of HTTP/2 serves any number of requests: while it is made, whoever comes waits for it.
+enum Known {
+    Coming(watch::Receiver<Outcome>),
+    Open {
+        sender: SendRequest<Outbound>,
+        used: Instant,
+    },
+    /// The upstream speaks HTTP/1.1 alone.
+    Http1,
+}
+
+/// What came of connecting, once something did.
+type Outcome = Option<Result<(), Failure>>;
+
+/// What a request for HTTP/2 is to do.
+enum Turn {
+    Use(SendRequest<Outbound>),
+    /// Connect, and tell of it.
+    Connect(watch::Sender<Outcome>),
+    Wait(watch::Receiver<Outcome>),
+    /// As if there were no HTTP/2.
+    Http1,
 }
 
 struct Idle {
@@ -55,13 +80,45 @@ impl Pool {
 
     /// A connection that waits for a request, or a new one. `http2`: that may be agreed on.
     pub(crate) async fn way(self: &Arc<Self>, upstream: &Arc<Upstream>, http2: bool) -> Result<Way, Failure> {
-        if http2 && let Some(shared) = self.open_shared(upstream) {
-            return Ok(Way::Http2(shared));
+        // What is rare lies on the heap: the future of each request has room for all that is not.
+        if http2 {
+            return Box::pin(self.either(upstream)).await;
         }
         match self.take(upstream) {
             Some(connection) => Ok(Way::Http1(connection, self.place(upstream))),
-            // What is rare lies on the heap: the future of each request has room for all that is not.
-            None => Box::pin(self.fresh(upstream, http2)).await,
+            None => Box::pin(self.fresh(upstream, false)).await,
+        }
+    }
+
+    /// The connection of HTTP/2 that there is, or that comes; where the upstream has none, one of HTTP/1.1.
+    async fn either(self: &Arc<Self>, upstream: &Arc<Upstream>) -> Result<Way, Failure> {
+        loop {
+            match self.turn(upstream) {
+                Turn::Use(sender) => return Ok(Way::Http2(sender)),
+                Turn::Http1 => break,
+                // Whoever connects may be gone before it is done: then the next one does.
+                Turn::Wait(mut coming) => {
+                    if let Ok(outcome) = coming.wait_for(Option::is_some).await
+                        && let Some(Err(failure)) = &*outcome
+                    {
+                        return Err(failure.clone());
+                    }
+                }
+                Turn::Connect(telling) => {
+                    let way = self.fresh(upstream, true).await;
+                    match &way {
+                        Ok(Way::Http2(_)) => {}
+                        Ok(Way::Http1(..)) => drop(locked(&self.shared).insert(Arc::clone(upstream), Known::Http1)),
+                        Err(_) => drop(locked(&self.shared).remove(upstream)),
+                    }
+                    telling.send_replace(Some(way.as_ref().map(|_| ()).map_err(Failure::clone)));
+                    return way;
+                }
+            }
+        }
+        match self.take(upstream) {
+            Some(connection) => Ok(Way::Http1(connection, self.place(upstream))),
+            None => self.fresh(upstream, true).await,
         }
     }
 
@@ -80,7 +137,7 @@ impl Pool {
         tokio::spawn(async move {
             let _ = connection.await;
         });
-        locked(&self.shared).insert(Arc::clone(upstream), sender.clone());
+        locked(&self.shared).insert(Arc::clone(upstream), Known::Open { sender: sender.clone(), used: Instant::now() });
         Ok(Way::Http2(sender))
     }
 
@@ -93,14 +150,21 @@ impl Pool {
         Place { pool: Arc::downgrade(self), upstream: Arc::clone(upstream) }
     }
 
-    fn open_shared(&self, upstream: &Arc<Upstream>) -> Option<SendRequest<Outbound>> {
+    fn turn(&self, upstream: &Arc<Upstream>) -> Turn {
         let mut shared = locked(&self.shared);
-        let sender = shared.get(upstream)?;
-        if sender.is_closed() {
-            shared.remove(upstream);
-            return None;
+        match shared.get_mut(upstream) {
+            Some(Known::Http1) => return Turn::Http1,
+            Some(Known::Open { sender, used }) if !sender.is_closed() => {
+                *used = Instant::now();
+                return Turn::Use(sender.clone());
+            }
+            // An error: nobody is connecting any more.
+            Some(Known::Coming(coming)) if coming.has_changed().is_ok() => return Turn::Wait(coming.clone()),
+            _ => {}
         }
-        Some(sender.clone())
+        let (telling, coming) = watch::channel(None);
+        shared.insert(Arc::clone(upstream), Known::Coming(coming));
+        Turn::Connect(telling)
     }
 
     /// The connection that was given back last and is still open.
@@ -123,7 +187,12 @@ impl Pool {
             waiting.retain_mut(|idle| now.duration_since(idle.since) < self.idle_for && is_open(&mut idle.connection));
             !waiting.is_empty()
         });
-        locked(&self.shared).retain(|_, sender| !sender.is_closed());
+        // What is under way on a connection comes to its end all the same.
+        locked(&self.shared).retain(|_, known| match known {
+            Known::Open { sender, used } => !sender.is_closed() && now.duration_since(*used) < self.idle_for,
+            Known::Coming(coming) => coming.has_changed().is_ok(),
+            Known::Http1 => true,
+        });
     }
 }
 

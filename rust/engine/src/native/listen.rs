@@ -1,16 +1,16 @@
 //! Listeners: TCP on every worker, unix sockets, and what happens when no more connections can be taken.
 
+use std::fs::{File, Permissions};
 use std::io;
 use std::net::SocketAddr;
-#[cfg(unix)]
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket as RawSocket, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::task::JoinSet;
 
@@ -33,13 +33,25 @@ pub(crate) enum Bound {
     Unix(std::os::unix::net::UnixListener, Arc<Unlinked>),
 }
 
-/// A unix socket's file goes with its listener.
+/// A unix socket's file goes with its listener, unless another has taken its place.
 #[derive(Debug)]
-pub(crate) struct Unlinked(PathBuf);
+pub(crate) struct Unlinked {
+    path: PathBuf,
+    /// Device and number.
+    inode: (u64, u64),
+}
+
+impl Unlinked {
+    fn inode(path: &Path) -> io::Result<(u64, u64)> {
+        std::fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
+    }
+}
 
 impl Drop for Unlinked {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        if Self::inode(&self.path).is_ok_and(|inode| inode == self.inode) {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -48,7 +60,7 @@ impl Bound {
     pub(crate) fn address(&self) -> io::Result<(String, u16)> {
         match self {
             Self::Tcp(listener) => listener.local_addr().map(|address| (address.ip().to_string(), address.port())),
-            Self::Unix(_, path) => Ok((format!("unix:{}", path.0.display()), 0)),
+            Self::Unix(_, path) => Ok((format!("unix:{}", path.path.display()), 0)),
         }
     }
 }
@@ -84,16 +96,32 @@ fn bind_tcp(mut address: SocketAddr, count: usize) -> io::Result<Vec<Bound>> {
 
 /// Only the user's own processes may connect (mode 0600); a file that nobody listens on any more is replaced.
 fn bind_unix(path: &Path, count: usize) -> io::Result<Vec<Bound>> {
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        return Err(io::ErrorKind::AddrInUse.into());
+    let address = SockAddr::unix(path)?;
+    let probe = RawSocket::new(Domain::UNIX, Type::STREAM, None)?;
+    // A listener whose backlog is full would be waited for.
+    probe.set_nonblocking(true)?;
+    match probe.connect(&address) {
+        // What is no socket refuses, too.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            if std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
+                std::fs::remove_file(path)?;
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Ok(()) => return Err(io::ErrorKind::AddrInUse.into()),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(io::ErrorKind::AddrInUse.into()),
+        Err(error) => return Err(error),
     }
-    if std::fs::symlink_metadata(path).is_ok_and(|found| std::os::unix::fs::FileTypeExt::is_socket(&found.file_type())) {
-        std::fs::remove_file(path)?;
-    }
-    let listener = std::os::unix::net::UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    listener.set_nonblocking(true)?;
-    let file = Arc::new(Unlinked(path.to_owned()));
+    let socket = RawSocket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    // On Linux the file gets the mode of its socket: nobody else can connect, however short a while.
+    let mode = Permissions::from_mode(0o600);
+    let _ = File::from(std::os::fd::OwnedFd::from(socket.try_clone()?)).set_permissions(mode.clone());
+    socket.bind(&address)?;
+    let file = Arc::new(Unlinked { path: path.to_owned(), inode: Unlinked::inode(path)? });
+    std::fs::set_permissions(path, mode)?;
+    socket.listen(BACKLOG)?;
+    let listener = std::os::unix::net::UnixListener::from(socket);
     (0..count.max(1)).map(|_| Ok(Bound::Unix(listener.try_clone()?, Arc::clone(&file)))).collect()
 }
 
