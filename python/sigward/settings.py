@@ -323,6 +323,7 @@ class Egress(Group):
         if hosts is None:
             hosts = [host for host in (os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or "").split(",") if host.strip()]
             hosts = [*(host.strip() for host in hosts), *NO_PROXY.split(",")]
+        hosts = [host.lower() for host in hosts]
         return {"proxy": None if named == "off" else named.removesuffix("/"), "no_proxy": hosts, "http2": self.http2}
 
 
@@ -752,8 +753,19 @@ def usage_error(error: ValidationError, arguments: list[str]) -> UsageError:
         return UsageError(f"{place}{key}: there is no such setting.", hint=did_you_mean(str(location[-1]), known))
     if first["type"] == "missing":
         return UsageError(f"{place}{key}: it is missing.", hint="See docs/settings.md.")
-    found = f" (found {json.dumps(first['input'], default=str)[:80]})" if first["loc"] else ""
+    found = f" (found {json.dumps(first['input'], default=str)[:80]})" if first["loc"] and not _may_hold_a_secret(location) else ""
     return UsageError(f"{place}{key}: {message}{found}.", hint=_value_hint(dict(first)))
+
+
+def _may_hold_a_secret(location: tuple[int | str, ...]) -> bool:
+    """True for what no `repr` shows, and for the whole of a table that such a thing is in."""
+    model: Any = Settings
+    for part in location:
+        field = model.model_fields.get(part) if isinstance(model, type) and issubclass(model, BaseModel) else None
+        if field is None or not field.repr:
+            return field is not None
+        model = field.annotation
+    return isinstance(model, type) and issubclass(model, BaseModel) and any(not field.repr for field in model.model_fields.values())
 
 
 def unknown_flag(message: str) -> str:
