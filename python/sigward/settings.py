@@ -761,7 +761,7 @@ def _may_hold_a_secret(location: tuple[int | str, ...]) -> bool:
     """True for what no `repr` shows, and for the whole of a table that such a thing is in."""
     model: Any = Settings
     for part in location:
-        field = model.model_fields.get(part) if isinstance(model, type) and issubclass(model, BaseModel) else None
+        field = model.model_fields.get(str(part)) if isinstance(model, type) and issubclass(model, BaseModel) else None
         if field is None or not field.repr:
             return field is not None
         model = field.annotation
