@@ -271,12 +271,22 @@ class Pace(Group):
 
 
 class Tls(Group):
-    """Whom to trust upstream. Verification is never off."""
+    """Whom to trust upstream (verification is never off), and what to show to clients."""
 
     ca_files: Annotated[list[Path], NoDecode, BeforeValidator(split_commas)] = Field(
         default_factory=list, description="PEM files with certificates to trust besides the system's."
     )
     system_roots: bool = Field(True, description="Trust the system's roots.")
+    certificate: Path | None = Field(
+        None, description="Native front: PEM file with the chain that reverse listeners show to TLS clients; none: one of sigward's CA."
+    )
+    key: Path | None = Field(None, description="PEM file with its key.")
+
+    @model_validator(mode="after")
+    def _both(self) -> "Tls":
+        if (self.certificate is None) != (self.key is None):
+            wrong("certificate and key go together", "Set both, or neither.")
+        return self
 
 
 PROXY_HINT = 'Write "http://proxy.example:3128", "http://user:password@proxy.example:3128", "environment" or "off".'
@@ -589,6 +599,8 @@ class Settings(BaseSettings):
         for listen in fronts:
             if listen.startswith("unix:") and self.front != "native":
                 wrong(f"front: {listen} is a unix socket, which only the native front serves", 'Set front = "native", or HOST:PORT.')
+        if self.tls.certificate and self.front != "native":
+            wrong("front: tls.certificate is shown by the native front alone", 'Set front = "native".')
         if self.transparent != "off" and self.front != "native":
             wrong("front: transparent is served by the native front alone", 'Set front = "native".')
         for listen in (*fronts, self.admin):

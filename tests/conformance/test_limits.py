@@ -3,14 +3,16 @@
 import asyncio
 import contextlib
 import socket
+import ssl
 from pathlib import Path
 
 import pytest
+import trustme
 
 from sigward import _core
 from sigward.ca import CertificateAuthority
 from sigward.front import FrontOptions, NativeFront
-from tests.conformance.conftest import Start
+from tests.conformance.conftest import HOST, Start
 from tests.conformance.test_lifetimes import Release
 from tests.conformance.test_requests import BUCKET_HOST, request
 from tests.support import KEY, SECRET, Response, Upstream, assert_signed, connected, counted, engine_settings, read_response
@@ -119,6 +121,27 @@ async def test_limits_change_without_a_restart(start: Start, upstream: Upstream)
     assert (await proxy.ask(long)).status == 200
     proxy.point_to(upstream.port, limits={"target_bytes": 100})
     assert (await proxy.ask(long)).status == 414
+
+
+async def test_a_given_certificate_is_shown_by_reverse_listeners(start: Start, upstream: Upstream, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    issued = authority.issue_cert("sigward.internal")
+    issued.cert_chain_pems[0].write_to_path(str(tmp_path / "certificate.pem"))
+    issued.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+    files = [str(upstream.write_ca(tmp_path / "trusted.pem"))]
+    shown = {"certificate": str(tmp_path / "certificate.pem"), "key": str(tmp_path / "key.pem")}
+    proxy = await start(upstream, tls={"ca_files": files, "system_roots": False, **shown})
+    context = ssl.create_default_context(cadata=authority.cert_pem.bytes().decode())
+    async with connected(proxy.reverse, ssl=context, server_hostname="sigward.internal") as (reader, writer):
+        writer.write(request())
+        assert (await read_response(reader)).status == 200
+    # Inside a CONNECT it is the host's, from sigward's own CA.
+    async with proxy.tunnel(f"{HOST}:443", HOST) as (reader, writer):
+        writer.write(request())
+        assert (await read_response(reader)).status == 200
+    for broken in ({"certificate": shown["certificate"]}, {**shown, "key": str(tmp_path / "gone.pem")}):
+        with pytest.raises(_core.SettingsError, match=r"tls\.(key|certificate)"):
+            proxy.point_to(upstream.port, tls={"ca_files": files, "system_roots": False, **broken})
 
 
 async def asked(path: Path, raw: bytes) -> Response:

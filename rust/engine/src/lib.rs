@@ -115,6 +115,7 @@ impl Engine {
             Arc::new(Shared::new(config(settings, Arc::default())?).map_err(|error| format!("no descriptor for the engine: {error}"))?);
         let _log = tracing::dispatcher::set_default(&shared.dispatch);
         let tls = tls::client_config(&shared.config.load().settings.tls)?;
+        shared.given.store(tls::server_config(&shared.config.load().settings.tls)?);
         if let Some(opened) = shared.access.open(&shared.config.load().settings.access_log)? {
             shared.access.switch(opened);
         }
@@ -160,6 +161,7 @@ impl Engine {
         let settings = EngineSettings::from_json(settings)?;
         let _log = tracing::dispatcher::set_default(&self.shared.dispatch);
         let tls: &TlsSettings = &settings.tls;
+        let given = tls::server_config(tls)?;
         let tls = tls::client_config(tls)?;
         let config = config(settings, Arc::clone(&self.shared.config.load().live))?;
         if let Some(opened) = self.shared.access.open(&config.settings.access_log)? {
@@ -170,6 +172,7 @@ impl Engine {
             worker.runtime.spawn(pool::sweep(Arc::downgrade(&pool)));
             worker.pool.store(pool);
         }
+        self.shared.given.store(given);
         self.shared.config.store(Arc::new(config));
         Ok(())
     }

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use rustls::ServerConfig;
 use sigward_gateway::{Config, Identities, Identity};
 use sigward_sigv4::{Credentials, SignError};
 use tokio::sync::{Notify, watch};
@@ -38,6 +39,8 @@ pub(crate) struct Shared {
     pub(crate) unleased: Notify,
     seed: AtomicU64,
     pub(crate) resolver: Arc<Resolver>,
+    /// What reverse listeners show to TLS clients, if it is given.
+    pub(crate) given: ArcSwapOption<ServerConfig>,
     /// Bytes of bodies in memory.
     held: AtomicU64,
     /// The version of each identity that the keeper was asked to replace last.
@@ -66,6 +69,7 @@ impl Shared {
             unleased: Notify::new(),
             seed: AtomicU64::new(seed),
             resolver: Arc::default(),
+            given: ArcSwapOption::empty(),
             held: AtomicU64::new(0),
             asked: Mutex::default(),
             parts: Mutex::default(),

@@ -1,12 +1,37 @@
 //! Whom sigward trusts upstream: the system's roots, and the files that the settings name. Verification is never off.
 
-use std::fs;
+use std::path::Path;
 use std::sync::Arc;
+use std::{fmt, fs};
 
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::CertificateDer;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use sigward_gateway::settings::TlsSettings;
+
+/// What reverse listeners show to TLS clients, if a certificate is given. The error names the file and the mend.
+pub(crate) fn server_config(settings: &TlsSettings) -> Result<Option<Arc<ServerConfig>>, String> {
+    let (certificate, key) = match (&settings.certificate, &settings.key) {
+        (None, None) => return Ok(None),
+        (Some(certificate), Some(key)) => (certificate, key),
+        _ => return Err("tls.certificate, tls.key: both are needed, or neither".into()),
+    };
+    let wrong =
+        |name: &str, path: &Path, why: &dyn fmt::Display| format!("tls.{name}: {}: {why}; a readable PEM file is expected", path.display());
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(certificate)
+        .and_then(Iterator::collect)
+        .map_err(|error| wrong("certificate", certificate, &error))?;
+    let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| wrong("key", key, &error))?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| format!("tls: {error}"))?
+        .with_no_client_auth()
+        .with_single_cert(chain, secret)
+        .map_err(|error| wrong("certificate", certificate, &error))?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Some(Arc::new(config)))
+}
 
 /// Builds the client's TLS. The error names the file and the mend.
 pub(crate) fn client_config(settings: &TlsSettings) -> Result<Arc<ClientConfig>, String> {

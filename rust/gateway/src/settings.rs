@@ -420,11 +420,15 @@ pub struct TlsSettings {
     pub ca_files: Vec<PathBuf>,
     /// Trust the system's roots.
     pub system_roots: bool,
+    /// PEM file with the chain that reverse listeners show to TLS clients; `None`: one of sigward's CA.
+    pub certificate: Option<PathBuf>,
+    /// PEM file with its key.
+    pub key: Option<PathBuf>,
 }
 
 impl Default for TlsSettings {
     fn default() -> Self {
-        Self { ca_files: Vec::new(), system_roots: true }
+        Self { ca_files: Vec::new(), system_roots: true, certificate: None, key: None }
     }
 }
 

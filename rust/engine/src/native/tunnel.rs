@@ -152,7 +152,9 @@ impl Front {
 
     /// The handshake, with a certificate for this name, and what comes after it.
     async fn shaken(self, stream: Stream, name: &str, via: Via, client: Arc<str>) {
-        let Some(Ok(config)) = self.server_config(name) else { return };
+        // Inside a CONNECT the client expects the very host; a listener of one's own may have a name of one's own.
+        let given = if matches!(via, Via::Endpoint) { self.shared.given.load_full() } else { None };
+        let Some(config) = given.or_else(|| self.server_config(name)?.ok()) else { return };
         let shaking = Box::pin(tokio::time::timeout(self.patience(), stream.accept(config)));
         if let Ok(Ok(stream)) = shaking.await {
             self.http(stream, via, client).await;
