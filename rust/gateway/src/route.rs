@@ -169,8 +169,8 @@ struct Index {
     hosts: HashMap<Box<str>, Vec<u32>>,
     /// By what stands before the first `*` and behind the last, with a NUL between.
     patterns: HashMap<Box<[u8]>, Vec<u32>>,
-    /// The lengths of both that there are.
-    shapes: Vec<(usize, usize)>,
+    /// What stands behind the last `*`, and how long that is which stands before the first.
+    tails: Vec<(Box<str>, Vec<usize>)>,
     buckets: HashMap<Box<str>, Vec<u32>>,
     /// Those that say nothing literally.
     rest: Vec<u32>,
@@ -188,9 +188,12 @@ impl Index {
                         continue;
                     }
                     let (before, behind) = (host.before(), host.behind());
-                    let shape = (before.len(), behind.len());
-                    if !index.shapes.contains(&shape) {
-                        index.shapes.push(shape);
+                    let tail = index.tails.iter().position(|(tail, _)| **tail == *behind).unwrap_or_else(|| {
+                        index.tails.push((behind.into(), Vec::new()));
+                        index.tails.len() - 1
+                    });
+                    if let Some((_, lengths)) = index.tails.get_mut(tail).filter(|(_, lengths)| !lengths.contains(&before.len())) {
+                        lengths.push(before.len());
                     }
                     index.patterns.entry(Self::key(before.as_bytes(), behind.as_bytes()).as_slice().into()).or_default().push(at);
                 }
@@ -212,11 +215,12 @@ impl Index {
         let mut files: SmallVec<[&'a [u32]; 6]> = SmallVec::new();
         files.extend(self.hosts.get(host).map(Vec::as_slice));
         files.extend(bucket.and_then(|bucket| self.buckets.get(bucket)).map(Vec::as_slice));
-        for (before, behind) in &self.shapes {
-            let bytes = host.as_bytes();
-            let parts = bytes.len().checked_sub(*behind).and_then(|at| Some((bytes.get(..*before)?, bytes.get(at..)?)));
-            let key = parts.map(|(before, behind)| Self::key(before, behind));
-            files.extend(key.and_then(|key| self.patterns.get(key.as_slice())).map(Vec::as_slice));
+        // To compare the few tails that there are costs less than to hash for each.
+        for (tail, lengths) in self.tails.iter().filter(|(tail, _)| host.ends_with(&**tail)) {
+            for length in lengths {
+                let key = host.as_bytes().get(..*length).map(|before| Self::key(before, tail.as_bytes()));
+                files.extend(key.and_then(|key| self.patterns.get(key.as_slice())).map(Vec::as_slice));
+            }
         }
         if !self.rest.is_empty() {
             files.push(&self.rest);
