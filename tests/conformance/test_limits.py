@@ -1,181 +1,450 @@
-"""What clients may take of the native front, and what becomes of those that want more. The mitmproxy front has mitmproxy's limits."""
+"""What clients may take of a front: connections, streams, requests, memory, time. Beyond it they wait, or are told so."""
 
 import asyncio
 import contextlib
-import socket
-import ssl
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
+import h2.exceptions
 import pytest
-import trustme
 
-from sigward import _core
-from sigward.ca import CertificateAuthority
-from sigward.front import FrontOptions, NativeFront
-from tests.conformance.conftest import HOST, Start
-from tests.conformance.test_lifetimes import Release
+from sigward.mitm import Front
+from tests.conformance.conftest import HOST, Proxy, Start
+from tests.conformance.test_flow_control import MUCH, Source
+from tests.conformance.test_hooks import idle
+from tests.conformance.test_http2 import Http2Client, http2
 from tests.conformance.test_requests import BUCKET_HOST, request
-from tests.support import KEY, SECRET, Response, Upstream, assert_signed, connected, counted, engine_settings, read_response
+from tests.support import OK, Received, Upstream, connected, counted, read_response
 
-pytestmark = pytest.mark.native("mitmproxy has limits of its own")
+NATIVE = "mitmproxy has limits of its own"
+PATIENCE = 20.0
 
 
-async def shown(engine: _core.Engine, name: str, **labels: str) -> None:
-    """Waits until a metric is not 0."""
-    async with asyncio.timeout(10):
-        while not counted(engine.metrics(), name, **labels):
+async def until(come: Callable[[], object]) -> None:
+    """Waits for it; counters tell nobody that they change."""
+    async with asyncio.timeout(PATIENCE):
+        while not come():
             await asyncio.sleep(0.01)
 
 
-async def test_more_connections_than_may_be_wait_until_one_ends(start: Start, upstream: Upstream) -> None:
+def metric(proxy: Proxy, name: str, **labels: str) -> float:
+    return counted(proxy.engine.metrics(), name, **labels)
+
+
+class Held:
+    """Answers when it is let."""
+
+    def __init__(self) -> None:
+        self.released = asyncio.Event()
+
+    async def __call__(self, _: Received, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self.released.wait()
+        writer.write(OK)
+
+
+# ---------------------------------------------------------------- connections
+
+
+def paused(proxy: Proxy) -> float:
+    return metric(proxy, "sigward_accept_paused_total", reason="limit")
+
+
+@pytest.mark.native(NATIVE)
+async def test_connections_beyond_the_limit_wait_until_one_ends(start: Start, upstream: Upstream) -> None:
+    """Whichever listener they come to."""
     proxy = await start(upstream, limits={"connections": 2})
-    async with connected(proxy.reverse) as first, connected(proxy.reverse) as second:
+    async with contextlib.AsyncExitStack() as stack:
+        first, second = [await stack.enter_async_context(connected(proxy.reverse)) for _ in range(2)]
         for reader, writer in (first, second):
-            writer.write(request())
-            assert (await read_response(reader)).status == 200
-        async with connected(proxy.reverse) as (reader, writer):
-            writer.write(request("GET", "/third"))
-            await shown(proxy.engine, "sigward_accept_paused_total", reason="limit")
-            assert "/third" not in [received.target for received in upstream.received]
-            first[1].close()
+            writer.write(request("GET", "/served"))
             assert (await asyncio.wait_for(read_response(reader), 10)).status == 200
+        waiting = [asyncio.create_task(proxy.ask(request("GET", "/waits"), to=to)) for to in (proxy.reverse, proxy.fixed)]
+        await until(lambda: paused(proxy) >= 2)
+        # Those that are there are served.
+        first[1].write(request("GET", "/served"))
+        assert (await asyncio.wait_for(read_response(first[0]), 10)).status == 200
+        assert {received.target for received in upstream.received} == {"/served"}
+        assert metric(proxy, "sigward_client_connections") == 2
+        second[1].close()
+        answers = await asyncio.wait_for(asyncio.gather(*waiting), PATIENCE)
+        assert [answer.status for answer in answers] == [200, 200]
+    await until(lambda: metric(proxy, "sigward_client_connections") == 0)
 
 
-async def test_more_requests_than_may_be_under_way_are_told_to_come_again(start: Start, upstream: Upstream) -> None:
-    proxy = await start(upstream, limits={"in_flight": 1})
-    release = Release()
-    upstream.answers = [release]
-    waiting = asyncio.create_task(proxy.ask(request()))
-    await upstream.wait_for(1)
-    response = await proxy.ask(request())
-    assert (response.status, response.get("x-sigward-error"), response.get("retry-after")) == (503, "overloaded", "1")
-    assert counted(proxy.engine.metrics(), "sigward_overloaded_total") == 1
-    release.go.set()
-    assert (await waiting).body == b"late"
+@pytest.mark.native(NATIVE)
+async def test_tunnels_count_as_connections(start: Start, upstream: Upstream) -> None:
+    routes = [{"host": "localhost", "action": "pass"}, {"host": "*.amazonaws.com", "connect": f"127.0.0.1:{upstream.port}"}]
+    proxy = await start(upstream, limits={"connections": 1}, routes=routes)
+    async with proxy.tunnel(f"localhost:{upstream.port}", "localhost"):
+        waiting = asyncio.create_task(proxy.ask(request()))
+        await until(lambda: paused(proxy) >= 1)
+        assert upstream.received == []
+    assert (await asyncio.wait_for(waiting, PATIENCE)).status == 200
+
+
+@pytest.mark.native(NATIVE)
+async def test_a_limit_that_is_raised_lets_them_in(start: Start, upstream: Upstream) -> None:
+    proxy = await start(upstream, limits={"connections": 1})
+    async with connected(proxy.reverse) as (reader, writer):
+        writer.write(request())
+        assert (await asyncio.wait_for(read_response(reader), 10)).status == 200
+        waiting = asyncio.create_task(proxy.ask(request()))
+        await until(lambda: paused(proxy) >= 1)
+        proxy.point_to(upstream.port, limits={"connections": 2})
+        assert (await asyncio.wait_for(waiting, PATIENCE)).status == 200
+
+
+# ---------------------------------------------------------------- streams, requests
+
+
+@pytest.mark.native(NATIVE)
+async def test_streams_at_once(start: Start, upstream: Upstream) -> None:
+    """h2 itself keeps to what the proxy says."""
+    held = Held()
+    proxy = await start(upstream, limits={"streams": 3})
+    upstream.answers = [held] * 3
+    async with http2(proxy) as client, http2(proxy) as other:
+        await client.echo()
+        assert client.connection.remote_settings.max_concurrent_streams == 3
+        numbers = [client.send("GET", f"/{number}", HOST) for number in range(3)]
+        await upstream.wait_for(3)
+        [stream] = await other.finished(other.send("GET", "/other", HOST))
+        assert stream.body == b"ok"
+        held.released.set()
+        assert [stream.body for stream in await client.finished(*numbers)] == [b"ok"] * 3
+
+
+async def test_requests_at_once(start: Start, upstream: Upstream) -> None:
+    held = Held()
+    proxy = await start(upstream, limits={"in_flight": 2})
+    upstream.answers = [held, held]
+    served = [asyncio.create_task(proxy.ask(request())) for _ in range(2)]
+    await upstream.wait_for(2)
+    for _ in range(2):
+        refused = await proxy.ask(request("POST", "/", "X-Amz-Target: AmazonSQS.ListQueues", body=b"{}"))
+        assert (refused.status, refused.get("x-sigward-error"), refused.get("retry-after")) == (503, "overloaded", "1")
+        assert b"limits.in_flight" in refused.body
+        assert refused.get("x-sigward-attempts") is None
+    assert metric(proxy, "sigward_overloaded_total") == 2
+    # More of them, from now on.
+    proxy.point_to(upstream.port, limits={"in_flight": 3})
     assert (await proxy.ask(request())).status == 200
+    held.released.set()
+    assert [answer.status for answer in await asyncio.gather(*served)] == [200, 200]
+    await idle(proxy)
+    assert (await proxy.ask(request())).status == 200
+    assert len(upstream.received) == 4
 
 
-async def test_more_bodies_than_may_be_held_are_told_to_come_again(start: Start, upstream: Upstream) -> None:
+# ---------------------------------------------------------------- memory
+
+
+async def test_bodies_in_memory_at_once(start: Start, upstream: Upstream) -> None:
+    held = Held()
+    proxy = await start(upstream, limits={"held_bytes": 100_000})
+    upstream.answers = [held]
+    first = asyncio.create_task(proxy.ask(request("POST", "/first", body=b"x" * 60_000)))
+    await upstream.wait_for(1)
+    assert metric(proxy, "sigward_held_body_bytes") == 60_000
+    refused = await proxy.ask(request("POST", "/second", body=b"x" * 60_000))
+    assert (refused.status, refused.get("x-sigward-error"), refused.get("retry-after")) == (503, "overloaded", "1")
+    assert b"limits.held_bytes" in refused.body
+    assert (await proxy.ask(request("POST", "/small", body=b"x" * 1000))).status == 200
+    held.released.set()
+    assert (await first).status == 200
+    await idle(proxy)
+    assert metric(proxy, "sigward_held_body_bytes") == 0
+    assert (await proxy.ask(request("POST", "/second", body=b"x" * 60_000))).status == 200
+    assert metric(proxy, "sigward_overloaded_total") == 1
+
+
+async def test_one_body_alone_is_always_held(start: Start, upstream: Upstream) -> None:
+    """However little may be: it would never be served otherwise. In chunks, too."""
     proxy = await start(upstream, limits={"held_bytes": 1000})
-    release = Release()
-    upstream.answers = [release]
-    # However little may be held, one is served alone.
-    waiting = asyncio.create_task(proxy.ask(request("POST", "/", body=b"x" * 5000)))
-    await upstream.wait_for(1)
-    response = await proxy.ask(request("POST", "/", body=b"x"))
-    assert (response.status, response.get("x-sigward-error")) == (503, "overloaded")
-    assert counted(proxy.engine.metrics(), "sigward_held_body_bytes") == 5000
-    release.go.set()
-    assert (await waiting).status == 200
-    assert (await proxy.ask(request("POST", "/", body=b"x"))).status == 200
+    assert (await proxy.ask(request("POST", "/", body=b"x" * 60_000))).status == 200
+    chunked = request("POST", "/", "Transfer-Encoding: chunked") + b"ea60\r\n" + b"x" * 60_000 + b"\r\n0\r\n\r\n"
+    assert (await proxy.ask(chunked)).status == 200
+    await idle(proxy)
+    assert metric(proxy, "sigward_held_body_bytes") == 0
 
 
-async def test_a_head_that_does_not_end_is_answered(start: Start, upstream: Upstream) -> None:
-    proxy = await start(upstream, timeouts={"client_head": 0.2})
-    async with connected(proxy.reverse) as (reader, writer):
-        writer.write(b"GET / HTTP/1.1\r\nHost: ")
-        response = await asyncio.wait_for(read_response(reader), 10)
-        assert (response.status, response.get("x-sigward-error")) == (408, "head-timeout")
-        assert await asyncio.wait_for(reader.read(), 10) == b""
-    assert counted(proxy.engine.metrics(), "sigward_slow_clients_total", at="head") == 1
+@pytest.mark.parametrize("gone", ["client", "upstream"])
+async def test_what_was_held_is_given_back_however_a_request_ends(start: Start, upstream: Upstream, gone: str) -> None:
+    proxy = await start(upstream, limits={"held_bytes": 100_000}, retry={"mode": "off"})
+
+    async def leave(_: Received, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.abort()
+
+    if gone == "upstream":
+        upstream.answers = [leave]
+        assert (await proxy.ask(request("POST", "/", body=b"x" * 60_000))).status == 502
+    else:
+        async with connected(proxy.reverse) as (_, writer):
+            writer.write(request("POST", "/", body=b"x" * 60_000)[:-1])
+            await until(lambda: metric(proxy, "sigward_held_body_bytes") > 0 or isinstance(proxy.front, Front))
+    await idle(proxy)
+    assert metric(proxy, "sigward_held_body_bytes") == 0
+    assert (await proxy.ask(request("POST", "/", body=b"x" * 60_000))).status == 200
 
 
-@pytest.mark.parametrize("listener", ["forward", "reverse"])
-async def test_who_says_nothing_is_let_go(start: Start, upstream: Upstream, listener: str) -> None:
-    proxy = await start(upstream, timeouts={"client_head": 0.2})
-    async with connected(getattr(proxy, listener)) as (reader, _):
-        assert await asyncio.wait_for(reader.read(), 10) == b""
+# ---------------------------------------------------------------- heads
 
 
+def padded(count: int, size: int = 1) -> tuple[str, ...]:
+    return tuple(f"x-{number:03}: {'v' * size}" for number in range(count))
+
+
+@pytest.mark.parametrize(
+    ("limits", "path", "headers", "status", "slug"),
+    [
+        ({"headers": 20}, "/", padded(19), 200, None),
+        ({"headers": 20}, "/", padded(20), 431, "head-too-large"),
+        ({"header_bytes": 1000}, "/", padded(1, 1000 - len("x-000") - len(f"host{HOST}")), 200, None),
+        ({"header_bytes": 1000}, "/", padded(1, 1001 - len("x-000") - len(f"host{HOST}")), 431, "head-too-large"),
+        ({"target_bytes": 100}, "/" + "p" * 99, (), 200, None),
+        ({"target_bytes": 100}, "/" + "p" * 100, (), 414, "target-too-long"),
+        ({"target_bytes": 100}, "/?" + "q" * 99, (), 414, "target-too-long"),
+    ],
+)
+async def test_heads(
+    start: Start, upstream: Upstream, limits: dict[str, int], path: str, headers: tuple[str, ...], status: int, slug: str | None
+) -> None:
+    proxy = await start(upstream, limits=limits)
+    response = await proxy.ask(request("GET", path, *headers))
+    assert (response.status, response.get("x-sigward-error")) == (status, slug)
+    async with http2(proxy) as client:
+        pairs = [(name, value) for name, _, value in (header.partition(": ") for header in headers)]
+        [stream] = await client.finished(client.send("GET", path, HOST, b"", (), *pairs))
+        assert (stream.headers[":status"], stream.headers.get("x-sigward-error")) == (str(status), slug)
+        # The connection goes on.
+        [stream] = await client.finished(client.send("GET", "/", HOST))
+        assert stream.body == b"ok"
+    assert len(upstream.received) == 1 + 2 * (status == 200)
+
+
+# ---------------------------------------------------------------- time
+
+
+def slow(proxy: Proxy, at: str) -> float:
+    return metric(proxy, "sigward_slow_clients_total", at=at)
+
+
+@pytest.mark.native(NATIVE)
+async def test_a_head_that_does_not_come_to_its_end(start: Start, upstream: Upstream) -> None:
+    """However steadily it comes; a later one on the same connection, too."""
+    proxy = await start(upstream, timeouts={"client_head": 0.3})
+    for before in (b"", request()):
+        async with connected(proxy.reverse) as (reader, writer):
+            if before:
+                writer.write(before)
+                assert (await asyncio.wait_for(read_response(reader), 10)).status == 200
+            writer.write(b"GET / HTTP/1.1\r\nHost: ")
+            dribbling = asyncio.create_task(dribble(writer))
+            response = await asyncio.wait_for(read_response(reader), PATIENCE)
+            assert (response.status, response.get("x-sigward-error"), response.get("connection")) == (408, "head-timeout", "close")
+            dribbling.cancel()
+            writer.write_eof()
+            assert await asyncio.wait_for(reader.read(), 10) == b""
+    assert slow(proxy, "head") == 2
+    assert len(upstream.received) == 1
+
+
+async def dribble(writer: asyncio.StreamWriter) -> None:
+    while True:
+        writer.write(b"a")
+        await asyncio.sleep(0.02)
+
+
+@contextlib.asynccontextmanager
+async def begun(proxy: Proxy, kind: str) -> AsyncIterator[asyncio.StreamReader]:
+    """A connection whose client says no more than this."""
+    said = {"nothing": b"", "half a ClientHello": b"\x16\x03\x01\x02\x00\x01", "a preface": b"PRI * HTTP/2.0\r\n"}
+    to = proxy.reverse if kind in said else proxy.forward
+    async with connected(to) as (reader, writer):
+        if kind in said:
+            writer.write(said[kind])
+        else:
+            writer.write(f"CONNECT {HOST}:443 HTTP/1.1\r\nHost: {HOST}:443\r\n\r\n".encode())
+            assert (await asyncio.wait_for(read_response(reader, "HEAD"), 10)).status == 200
+            if kind == "half a ClientHello inside":
+                writer.write(b"\x16\x03\x01\x02\x00\x01")
+        yield reader
+
+
+BEGUN = ["nothing", "half a ClientHello", "a preface", "nothing inside", "half a ClientHello inside"]
+
+
+@pytest.mark.native(NATIVE)
+@pytest.mark.parametrize("kind", BEGUN)
+async def test_a_client_that_says_too_little(start: Start, upstream: Upstream, kind: str) -> None:
+    proxy = await start(upstream, timeouts={"client_head": 0.3})
+    async with begun(proxy, kind) as reader:
+        told = await asyncio.wait_for(reader.read(), PATIENCE)
+        assert told == b"" or told.startswith(b"HTTP/1.1 408")
+    await until(lambda: metric(proxy, "sigward_client_connections") == 0)
+
+
+@pytest.mark.native(NATIVE)
 async def test_an_idle_connection_is_closed(start: Start, upstream: Upstream) -> None:
-    proxy = await start(upstream, timeouts={"client_idle": 0.2})
-    async with connected(proxy.reverse) as (reader, writer):
+    """Not one with a request under way, however long that takes."""
+    held = Held()
+    proxy = await start(upstream, timeouts={"client_idle": 0.2, "client_head": 30})
+    async with connected(proxy.reverse) as (reader, writer), connected(proxy.reverse) as (busy, asking):
+        upstream.answers = [held]
+        asking.write(request())
+        await upstream.wait_for(1)
         writer.write(request())
-        assert (await read_response(reader)).status == 200
-        assert await asyncio.wait_for(reader.read(), 10) == b""
+        assert (await asyncio.wait_for(read_response(reader), 10)).body == b"ok"
+        assert await asyncio.wait_for(reader.read(), PATIENCE) == b""
+        held.released.set()
+        assert (await asyncio.wait_for(read_response(busy), 10)).body == b"ok"
 
 
-async def test_a_client_that_takes_nothing_of_its_answer_is_let_go(start: Start, upstream: Upstream) -> None:
+@pytest.mark.native(NATIVE)
+async def test_an_idle_connection_of_http2_is_closed(start: Start, upstream: Upstream) -> None:
+    held = Held()
+    proxy = await start(upstream, timeouts={"client_idle": 0.2, "client_head": 30})
+    async with http2(proxy) as busy, http2(proxy) as client, http2(proxy) as unused:
+        upstream.answers = [held]
+        number = busy.send("GET", "/", HOST)
+        await upstream.wait_for(1)
+        [stream] = await client.finished(client.send("GET", "/", HOST))
+        assert stream.body == b"ok"
+        for idle_one in (client, unused):
+            await ended(idle_one)
+            assert idle_one.terminated == 0
+        held.released.set()
+        [stream] = await busy.finished(number)
+        assert stream.body == b"ok"
+
+
+async def ended(client: Http2Client) -> None:
+    """Waits until the proxy has closed the connection."""
+    with contextlib.suppress(ConnectionError):
+        while data := await asyncio.wait_for(client.reader.read(65536), PATIENCE):
+            # After GOAWAY h2 takes nothing more.
+            with contextlib.suppress(h2.exceptions.ProtocolError):
+                for event in client.connection.receive_data(data):
+                    client._take(event)
+            client.flush()
+
+
+async def http1_reverse(proxy: Proxy, stack: contextlib.AsyncExitStack) -> asyncio.StreamReader:
+    reader, writer = await asyncio.open_connection(*proxy.reverse, limit=1 << 16)
+    # A method of the writer's: the connection is closed when nobody has that any more.
+    stack.callback(writer.close)
+    writer.write(request("GET", "/k", host=BUCKET_HOST))
+    return reader
+
+
+async def http1_tls(proxy: Proxy, stack: contextlib.AsyncExitStack) -> asyncio.StreamReader:
+    reader, writer = await stack.enter_async_context(proxy.tunnel(f"{BUCKET_HOST}:443", BUCKET_HOST))
+    stack.callback(writer.transport.abort)
+    # Nothing more is taken from the socket.
+    writer.transport.pause_reading()  # type: ignore[attr-defined]
+    writer.write(request("GET", "/k", host=BUCKET_HOST))
+    return reader
+
+
+async def http2_window(proxy: Proxy, stack: contextlib.AsyncExitStack) -> asyncio.StreamReader:
+    """The socket is read, but HTTP/2's windows stay closed."""
+    client = await stack.enter_async_context(http2(proxy, BUCKET_HOST, window=65535))
+    client.send("GET", "/k", BUCKET_HOST)
+    return client.reader
+
+
+@pytest.mark.native(NATIVE)
+@pytest.mark.parametrize("way", [http1_reverse, http1_tls, http2_window])
+async def test_a_client_that_takes_nothing_is_let_go(
+    start: Start, upstream: Upstream, way: Callable[[Proxy, contextlib.AsyncExitStack], Awaitable[asyncio.StreamReader]]
+) -> None:
+    """Its upstream's connection is free before the answer's time is over."""
+    source = Source()
+    upstream.answers = [source]
+    proxy = await start(upstream, timeouts={"client_write": 0.3, "idle": 60})
+    async with contextlib.AsyncExitStack() as stack:
+        unread = await way(proxy, stack)
+        await asyncio.wait_for(source.ended.wait(), PATIENCE)
+        assert source.written < MUCH
+        await until(lambda: slow(proxy, "answer") == 1)
+        await idle(proxy)
+        await until(lambda: metric(proxy, "sigward_client_connections") == 0)
+        # asyncio goes on reading for a reader that is gone.
+        assert unread is not None
+
+
+@pytest.mark.native(NATIVE)
+async def test_a_stream_that_takes_nothing_does_not_end_the_others(start: Start, upstream: Upstream) -> None:
+    """The upstream of the one is let go; whatever else is on the connection goes on."""
+    source, held = Source(), Held()
     proxy = await start(upstream, timeouts={"client_write": 0.3})
-    ended = asyncio.Event()
-
-    async def endless(_: object, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 10000000000\r\n\r\n")
-        with contextlib.suppress(OSError):
-            while True:
-                writer.write(b"x" * 65536)
-                await writer.drain()
-        ended.set()
-
-    upstream.answers = [endless]
-    with socket.create_connection(proxy.reverse) as client:
-        client.sendall(request("GET", "/k", host=BUCKET_HOST))
-        await asyncio.wait_for(ended.wait(), 20)
-    assert counted(proxy.engine.metrics(), "sigward_slow_clients_total", at="answer") == 1
-    assert (await proxy.ask(request())).status == 200
-
-
-async def test_limits_change_without_a_restart(start: Start, upstream: Upstream) -> None:
-    proxy = await start(upstream)
-    long = request("GET", "/" + "a" * 200)
-    assert (await proxy.ask(long)).status == 200
-    proxy.point_to(upstream.port, limits={"target_bytes": 100})
-    assert (await proxy.ask(long)).status == 414
+    upstream.answers = [held]
+    async with http2(proxy, BUCKET_HOST, window=65535) as client:
+        other = client.send("GET", "/other", BUCKET_HOST)
+        await upstream.wait_for(1)
+        upstream.answers = [source]
+        stuck = client.send("GET", "/k", BUCKET_HOST)
+        await asyncio.wait_for(source.ended.wait(), PATIENCE)
+        await until(lambda: slow(proxy, "answer") == 1)
+        held.released.set()
+        client.connection.increment_flow_control_window(1000)
+        [stream] = await client.finished(other)
+        assert stream.body == b"ok"
+        # The other is seen to be broken as soon as its client opens a window.
+        client.connection.increment_flow_control_window(1 << 20)
+        client.grant(stuck, 1 << 20)
+        [stream] = await client.finished(stuck)
+        assert stream.reset is not None
 
 
-async def test_a_given_certificate_is_shown_by_reverse_listeners(start: Start, upstream: Upstream, tmp_path: Path) -> None:
-    authority = trustme.CA()
-    issued = authority.issue_cert("sigward.internal")
-    issued.cert_chain_pems[0].write_to_path(str(tmp_path / "certificate.pem"))
-    issued.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
-    files = [str(upstream.write_ca(tmp_path / "trusted.pem"))]
-    shown = {"certificate": str(tmp_path / "certificate.pem"), "key": str(tmp_path / "key.pem")}
-    proxy = await start(upstream, tls={"ca_files": files, "system_roots": False, **shown})
-    context = ssl.create_default_context(cadata=authority.cert_pem.bytes().decode())
-    async with connected(proxy.reverse, ssl=context, server_hostname="sigward.internal") as (reader, writer):
-        writer.write(request())
-        assert (await read_response(reader)).status == 200
-    # Inside a CONNECT it is the host's, from sigward's own CA.
-    async with proxy.tunnel(f"{HOST}:443", HOST) as (reader, writer):
-        writer.write(request())
-        assert (await read_response(reader)).status == 200
-    for broken in ({"certificate": shown["certificate"]}, {**shown, "key": str(tmp_path / "gone.pem")}):
-        with pytest.raises(_core.SettingsError, match=r"tls\.(key|certificate)"):
-            proxy.point_to(upstream.port, tls={"ca_files": files, "system_roots": False, **broken})
+@pytest.mark.native(NATIVE)
+@pytest.mark.parametrize("version", ["http1", "http2"])
+async def test_a_client_that_takes_little_at_a_time_is_served(start: Start, upstream: Upstream, version: str) -> None:
+    """And a slow upstream is not the client's fault."""
+    proxy = await start(upstream, timeouts={"client_write": 0.3})
+    go_on = asyncio.Event()
+    much = 4 << 20
+
+    async def slowly(_: Received, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (much + 5) + b"x" * much)
+        await writer.drain()
+        await go_on.wait()
+        writer.write(b"ended")
+
+    upstream.answers = [slowly]
+    # Another client that is let go in the meantime: so long has it taken.
+    source = Source()
+
+    async def one_is_let_go() -> None:
+        upstream.answers.append(source)
+        async with contextlib.AsyncExitStack() as stack:
+            unread = await http1_reverse(proxy, stack)
+            await until(lambda: slow(proxy, "answer") == 1)
+            assert unread is not None
+
+    if version == "http1":
+        reader, writer = await asyncio.open_connection(*proxy.reverse, limit=1 << 16)
+        writer.write(request("GET", "/k", host=BUCKET_HOST))
+        await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(much)
+        await one_is_let_go()
+        go_on.set()
+        assert await asyncio.wait_for(reader.readexactly(5), 10) == b"ended"
+        writer.close()
+        return
+    async with http2(proxy, BUCKET_HOST) as client:
+        number = client.send("GET", "/k", BUCKET_HOST)
+        while len(client.streams[number].body) < much:
+            await asyncio.wait_for(client.read(), 10)
+        await one_is_let_go()
+        go_on.set()
+        [stream] = await client.finished(number)
+        assert stream.body.endswith(b"ended")
 
 
-async def asked(path: Path, raw: bytes) -> Response:
-    """Over a unix socket."""
-    reader, writer = await asyncio.open_unix_connection(path)
-    writer.write(raw)
-    response = await asyncio.wait_for(read_response(reader), 10)
-    writer.close()
-    return response
+def test_nothing_is_unlimited() -> None:
+    """The defaults hold for whoever sets nothing."""
+    from sigward.settings import Limits, Timeouts
 
-
-@pytest.fixture
-def unix_front(tmp_path: Path, upstream: Upstream) -> tuple[NativeFront, Path]:
-    path = tmp_path / "sigward.sock"
-    engine = _core.Engine(engine_settings(upstream.port, upstream.write_ca(tmp_path / "upstream.pem")))
-    engine.set_credentials("default", KEY, SECRET, None, None, "test")
-    authority = tmp_path / "ca"
-    CertificateAuthority(authority).ensure()
-    return NativeFront(engine, FrontOptions(f"unix:{path}", (), authority, 1 << 20, 1.0), lambda _: None), path
-
-
-@pytest.mark.parametrize("stale", [False, True])
-async def test_a_unix_socket_is_served_and_goes(unix_front: tuple[NativeFront, Path], upstream: Upstream, stale: bool) -> None:
-    front, path = unix_front
-    if stale:
-        with socket.socket(socket.AF_UNIX) as left:
-            left.bind(str(path))
-    await front.start()
-    assert front.addresses["forward"] == (f"unix:{path}", 0)
-    assert path.stat().st_mode & 0o777 == 0o600
-    host = "sqs.us-east-1.amazonaws.com"
-    assert (await asked(path, f"GET http://{host}/ HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())).status == 200
-    assert_signed(upstream.received[0], host)
-    await front.drain()
-    async with asyncio.timeout(10):
-        while path.exists():
-            await asyncio.sleep(0.01)
+    defaults: dict[str, Any] = Limits().model_dump() | Timeouts().model_dump(include={"client_head", "client_idle", "client_write"})
+    assert all(value for value in defaults.values())

@@ -171,8 +171,14 @@ impl Drop for Accepting {
     }
 }
 
-/// Accepts until the front drains; then waits until its connections have ended, or cuts them.
-pub(crate) async fn accept(bound: Bound, front: Front) {
+/// Accepts until the front drains; then waits until its connections have ended, or cuts them. It counts as accepting at once: clients
+/// may have connected before it runs for the first time.
+pub(crate) fn accept(bound: Bound, front: Front) -> impl Future<Output = ()> {
+    let accepting = Accepting::new(&front.native);
+    accept_all(bound, front, accepting)
+}
+
+async fn accept_all(bound: Bound, front: Front, accepting: Accepting) {
     let listener = match Listener::new(bound) {
         Ok(listener) => listener,
         Err(error) => {
@@ -180,16 +186,16 @@ pub(crate) async fn accept(bound: Bound, front: Front) {
             return;
         }
     };
-    let accepting = Accepting::new(&front.native);
     let mut ending = front.native.ending.subscribe();
     let mut connections = JoinSet::new();
     let mut pause = FIRST_PAUSE;
+    let mut early = None;
     loop {
         tokio::select! {
             biased;
             () = at_least(&mut ending, Ending::Draining) => break,
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
-            accepted = next(&listener, &front) => match accepted {
+            accepted = next(&listener, &front, &mut early) => match accepted {
                 Ok((socket, client)) => {
                     pause = FIRST_PAUSE;
                     serve(&front, &mut connections, socket, client);
@@ -208,6 +214,9 @@ pub(crate) async fn accept(bound: Bound, front: Front) {
     // Who has connected already was told so by the kernel, and may have sent a request. The runtime looks at its sockets first.
     tokio::time::sleep(GLANCE).await;
     let until = Instant::now() + LATECOMERS;
+    if let Some((socket, client)) = early {
+        serve(&front, &mut connections, socket, client);
+    }
     while let Some(Ok((socket, client))) = tokio::task::unconstrained(listener.accept()).now_or_never() {
         serve(&front, &mut connections, socket, client);
         if Instant::now() >= until {
@@ -234,14 +243,18 @@ fn serve(front: &Front, connections: &mut JoinSet<()>, socket: Socket, client: A
     });
 }
 
-/// The next connection, when there is room for one.
-async fn next(listener: &Listener, front: &Front) -> io::Result<(Socket, Arc<str>)> {
+/// The next connection, when there is room for one. `early`: one that came when another listener had just taken the last place.
+async fn next(listener: &Listener, front: &Front, early: &mut Option<(Socket, Arc<str>)>) -> io::Result<(Socket, Arc<str>)> {
     let most = || i64::try_from(front.shared.config.load().settings.limits.connections).unwrap_or(i64::MAX);
     let mut told = false;
     loop {
         let ended = front.native.ended.notified();
         if front.native.connections.load(Ordering::Relaxed) < most() {
-            return listener.accept().await;
+            if let Some(accepted) = early.take() {
+                return Ok(accepted);
+            }
+            *early = Some(listener.accept().await?);
+            continue;
         }
         if !std::mem::replace(&mut told, true) {
             front.shared.metrics.accept_paused.with_label_values(&["limit"]).inc();
