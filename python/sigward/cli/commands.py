@@ -96,7 +96,7 @@ class Run(Command):
     def with_own_listeners(self, arguments: list[str]) -> "Run":
         """Listeners that the environment and the file name are `serve`'s, and may be in use by it: only flags count here."""
         given = {argument.partition("=")[0] for argument in arguments}
-        own: dict[str, Any] = {"listen": "127.0.0.1:0", "admin": "off", "reverse": []}
+        own: dict[str, Any] = {"listen": "127.0.0.1:0", "admin": "off", "reverse": [], "transparent": "off"}
         if "--clients.socket" not in given:
             self.clients.socket = None
         return self.model_copy(update={name: value for name, value in own.items() if f"--{name}" not in given})
@@ -106,6 +106,8 @@ class Run(Command):
 
         if not program:
             raise UsageError("run: there is no program.", hint="sigward run [flags] -- CMD [arguments]")
+        if self.listen == "off" or self.listen.startswith("unix:"):
+            raise UsageError(f"listen: {self.listen}: the program needs a forward proxy on a port.", hint="Leave --listen out.")
         return run_program(self, program, self.key_for(self.client))
 
 
@@ -287,7 +289,7 @@ class Env(Command):
 
         authority = self.authority()
         bundle = authority.write_bundle()
-        if self.listen == "off" or self.listen.endswith(":0"):
+        if self.listen == "off" or self.listen.startswith("unix:") or self.listen.endswith(":0"):
             raise UsageError(
                 f"listen: {self.listen}: programs need a forward proxy on a known port.",
                 hint="Set listen, or use `sigward run -- CMD`.",
