@@ -12,7 +12,7 @@ from typing import Any
 
 from sigward import _core
 from sigward.clients import IssuedKey, MasterKey, Vendor
-from sigward.credentials import Chain, Keeper, Snapshot, Watcher, resolve_region
+from sigward.credentials import Chain, Keeper, Pool, Snapshot, Watcher, resolve_region
 from sigward.environ import ClientEnvironment, leave_own_proxy
 from sigward.errors import SigwardError, UnavailableError, UsageError
 from sigward.front import FrontOptions, NativeFront, ReverseListener
@@ -59,6 +59,7 @@ class Service:
         except _core.SettingsError as error:
             raise UsageError(f"{error}.", hint=error.hint) from error
         self.chains = settings.chains(region.name)
+        self.pool = Pool()
         self.keepers = {name: self._keeper(name, chain) for name, chain in self.chains.items()}
         self.watcher = self._watcher()
         self.vendor = Vendor(settings.clients, settings.clients.socket) if settings.clients.socket else None
@@ -79,7 +80,7 @@ class Service:
         def fail(reasons: tuple[tuple[str, str], ...]) -> None:
             self.engine.set_credentials_failed(identity, list(reasons))
 
-        return Keeper(chain, publish, fail)
+        return Keeper(chain, publish, fail, pool=self.pool)
 
     @property
     def keeper(self) -> Keeper:
@@ -144,7 +145,8 @@ class Service:
 
         settings = self.settings
         CertificateAuthority(settings.ca_dir).ensure()
-        for keeper in self.keepers.values():
+        # The default identity's first: the listeners wait for it.
+        for keeper in (self.keeper, *(keeper for keeper in self.keepers.values() if keeper is not self.keeper)):
             keeper.start()
         self.watcher.start()
         if settings.admin != "off":
