@@ -195,6 +195,15 @@ class Pool:
             self._valid.pop(keeper, None)
             self._news.set()
 
+    def join(self, timeout: float) -> bool:
+        """Waits for the threads to end, once the last keeper is removed. False: they have not."""
+        end = time.monotonic() + timeout
+        with self._lock:
+            threads = list(self.threads)
+        for thread in threads:
+            thread.join(max(0.0, end - time.monotonic()))
+        return not any(thread.is_alive() for thread in threads)
+
     def _push(self, keeper: Keeper, due: float) -> None:
         number = self._valid[keeper] = next(self._count)
         heapq.heappush(self._queue, (due, number, keeper))

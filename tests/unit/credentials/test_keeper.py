@@ -82,11 +82,8 @@ def make() -> Iterator[Callable[..., Bench]]:
 
     yield starts
     for bench in made:
-        threads = list(bench.keeper._pool.threads)
         bench.keeper.close()
-        for thread in threads:
-            thread.join(10)
-            assert not thread.is_alive(), "close() does not end it"
+        assert bench.keeper._pool.join(10), "close() does not end it"
 
 
 def test_loads_at_the_start(make: Any) -> None:
