@@ -1,7 +1,6 @@
 """The commands' flags, and what each does with the parts that do the work."""
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -22,8 +21,6 @@ def run(name: str, arguments: list[str]) -> int:
     if name == "run":
         arguments, program = split_program(arguments)
     command = read(COMMANDS[name], f"sigward {name}", arguments)
-    if isinstance(command, Serve):
-        return command.execute(lambda: read(Serve, "sigward serve", arguments))
     if isinstance(command, Run):
         return command.with_own_listeners(arguments).execute(program)
     return cast("Any", command).execute()  # type: ignore[no-any-return]
@@ -78,11 +75,7 @@ class Command(Settings):
 class Serve(Command):
     """Serve until SIGTERM: forward proxy, reverse listeners, admin."""
 
-    def execute(self, again: Callable[[], Settings]) -> int:
-        """`again`: reads the same flags, environment and file anew."""
-        from sigward.cli.serving import serve
-
-        return serve(self, again)
+    # `sigward.cli.serving` has it read, and does it.
 
 
 class Run(Command):
@@ -106,7 +99,7 @@ class Run(Command):
 
         if not program:
             raise UsageError("run: there is no program.", hint="sigward run [flags] -- CMD [arguments]")
-        return run_program(self, program, self.key_for(self.client))
+        return run_program(self.plan(), program, self.key_for(self.client))
 
 
 class Sign(Command):
