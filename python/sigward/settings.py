@@ -166,7 +166,7 @@ UpstreamUrl = Annotated[str, AfterValidator(check_upstream)]
 class Group(BaseModel):
     """A table of settings."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
 
 class Body(Group):
@@ -454,7 +454,7 @@ class Client(Group):
 class Clients(BaseModel):
     """Clients that sign with keys that sigward has issued; each is a table of its own, `[clients.NAME]`."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", defer_build=True)
     __pydantic_extra__: dict[str, Client] = Field(init=False)
 
     required: bool = Field(False, description="Serve nothing that is not signed with an issued key: no tunnels either.")

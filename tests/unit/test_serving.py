@@ -93,13 +93,13 @@ def test_settings_that_cannot_be_read_are_an_error_and_no_hang(body: str, said: 
     """What reads them is a process of its own."""
     program = f"""
 import sys
-from sigward.cli import reading, commands
+from sigward.cli import command, reading
 from sigward.errors import SigwardError
 
 def broken(*_):
     {body}
 
-commands.read = broken
+command.read = broken
 try:
     reading.read_at_start([])
 except SigwardError as error:

@@ -4,15 +4,16 @@ import sys
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from pydantic import Field, ValidationError
-from pydantic_settings import CliApp, CliPositionalArg
-from pydantic_settings.exceptions import SettingsError
+from pydantic import Field
+from pydantic_settings import CliPositionalArg
 
-from sigward.ca import CertificateAuthority
-from sigward.clients import IssuedKey, MasterKey, key_of
-from sigward.environ import DUMMY, ClientEnvironment
+from sigward.cli.command import Command as Command
+from sigward.cli.command import Serve as Serve
+from sigward.cli.command import read as read
+from sigward.clients import MasterKey
+from sigward.environ import ClientEnvironment
 from sigward.errors import CredentialsError, UsageError
-from sigward.settings import Settings, check_environment, find_file, unknown_flag, usage_error
+from sigward.settings import Settings
 
 
 def run(name: str, arguments: list[str]) -> int:
@@ -26,21 +27,6 @@ def run(name: str, arguments: list[str]) -> int:
     return cast("Any", command).execute()  # type: ignore[no-any-return]
 
 
-def read[T: Settings](command: type[T], title: str, arguments: list[str]) -> T:
-    """One command's settings from flags, environment and file. Raises `UsageError`."""
-    check_environment()
-    Settings.source = find_file(arguments)
-    command.model_config["cli_prog_name"] = title
-    try:
-        return CliApp.run(command, cli_args=arguments, cli_exit_on_error=False, cli_cmd_method_name="checked")
-    except ValidationError as error:
-        raise usage_error(error, arguments) from error
-    except SettingsError as error:
-        text = str(error).removeprefix("error parsing CLI: ")
-        hint = unknown_flag(text) if text.startswith("unrecognized arguments: --") else f"See {title} --help, and docs/settings.md."
-        raise UsageError(f"{text}.", hint=hint) from error
-
-
 def split_program(arguments: list[str]) -> tuple[list[str], list[str]]:
     """(flags, program) around `--`."""
     if "--" in arguments:
@@ -49,33 +35,6 @@ def split_program(arguments: list[str]) -> tuple[list[str], list[str]]:
     if arguments and not any(argument in ("-h", "--help") for argument in arguments):
         raise UsageError("run: there is no `--` before the program.", hint="sigward run [flags] -- CMD [arguments]")
     return arguments, []
-
-
-class Command(Settings):
-    """What all commands share."""
-
-    def checked(self) -> None:
-        """pydantic-settings calls it once flags are read; the work is done after, so that its errors are its own."""
-
-    def key_for(self, client: str | None) -> IssuedKey:
-        """What a program signs with for sigward: a client's issued key, or a dummy where that will do. Raises `UsageError`."""
-        if client is not None:
-            return key_of(self.clients, client)
-        if self.clients.required:
-            raise UsageError(
-                "clients.required: a dummy key will not do.", hint=f"Choose --client: {', '.join(sorted(self.clients.issued()))}."
-            )
-        return DUMMY
-
-    def authority(self) -> CertificateAuthority:
-        """The CA that the settings name."""
-        return CertificateAuthority(self.ca_dir)
-
-
-class Serve(Command):
-    """Serve until SIGTERM: forward proxy, reverse listeners, admin."""
-
-    # `sigward.cli.serving` has it read, and does it.
 
 
 class Run(Command):

@@ -54,7 +54,7 @@ def read_again(arguments: Sequence[str]) -> Plan:
 
 
 def _read(arguments: list[str]) -> Told:
-    from sigward.cli.commands import Serve, read
+    from sigward.cli.command import Serve, read
 
     try:
         return read(Serve, "sigward serve", arguments).plan()
