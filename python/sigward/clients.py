@@ -83,7 +83,29 @@ class MasterKey:
             ) from error
 
 
-def key_of(clients: "Clients", name: str) -> IssuedKey:
+@dataclass(frozen=True)
+class Client:
+    """What `[clients.NAME]` says."""
+
+    rotation: int
+    identity: str | None
+    uids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What `[clients]` says, in plain values."""
+
+    key_file: Path
+    socket: Path | None
+    named: dict[str, Client]
+
+    def issued(self) -> dict[str, Client]:
+        """By name."""
+        return self.named
+
+
+def key_of(clients: "Clients | Terms", name: str) -> IssuedKey:
     """The pair of `[clients.NAME]`. Raises `UsageError`, `KeyFileError`."""
     known = clients.issued()
     if name not in known:
@@ -102,7 +124,7 @@ def process_json(key: IssuedKey) -> str:
 class Vendor:
     """Gives pairs out over a unix socket. A peer says which client it is, or nothing; the kernel says whose process it is."""
 
-    def __init__(self, clients: "Clients", path: Path) -> None:
+    def __init__(self, clients: "Clients | Terms", path: Path) -> None:
         self.clients = clients
         self.path = path
         self._server: asyncio.Server | None = None
@@ -153,7 +175,7 @@ class Vendor:
         return process_json(key_of(self.clients, name))
 
 
-def allowed(clients: "Clients", uid: int) -> list[str]:
+def allowed(clients: "Clients | Terms", uid: int) -> list[str]:
     """The clients that a user's processes may be: those that name it, or name nobody while it is sigward's own."""
     return sorted(name for name, client in clients.issued().items() if uid in (client.uids or [os.geteuid()]))
 

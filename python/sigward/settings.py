@@ -29,11 +29,12 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from sigward.credentials import Assume, Chain
+from sigward.clients import Client as ClientTerms
+from sigward.clients import Terms
+from sigward.credentials import Assume, Chain, resolve_region
 from sigward.environ import NO_PROXY, without_own_proxy
 from sigward.errors import UsageError
-
-DEFAULT_IDENTITY = "default"
+from sigward.plan import DEFAULT_IDENTITY, Plan
 
 UNITS = {"": 1.0, "s": 1.0, "ms": 0.001, "m": 60.0, "min": 60.0, "h": 3600.0}
 SIZES = {
@@ -165,7 +166,7 @@ UpstreamUrl = Annotated[str, AfterValidator(check_upstream)]
 class Group(BaseModel):
     """A table of settings."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
 
 class Body(Group):
@@ -453,7 +454,7 @@ class Client(Group):
 class Clients(BaseModel):
     """Clients that sign with keys that sigward has issued; each is a table of its own, `[clients.NAME]`."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", defer_build=True)
     __pydantic_extra__: dict[str, Client] = Field(init=False)
 
     required: bool = Field(False, description="Serve nothing that is not signed with an issued key: no tunnels either.")
@@ -639,6 +640,31 @@ class Settings(BaseSettings):
             process=known.process,
         )
         return Chain(known.profile or (self.profile if name == DEFAULT_IDENTITY else None), region, assume=assume)
+
+    def plan(self) -> Plan:
+        """What to serve, in plain values; reads the environment and, for the region, the profile."""
+        region = resolve_region(self.region, self.profile).name
+        named = {
+            name: ClientTerms(rotation=client.rotation, identity=client.identity, uids=tuple(client.uids))
+            for name, client in self.clients.issued().items()
+        }
+        return Plan(
+            front=self.front,
+            listen=self.listen,
+            reverse=tuple(self.reverse_listeners()),
+            transparent=self.transparent,
+            admin=self.admin,
+            ca_dir=self.ca_dir,
+            threads=self.threads,
+            addons=tuple(self.addons),
+            grace=self.grace,
+            log_level=self.log_level,
+            body_hold=self.body.hold,
+            region=region,
+            engine=self.engine_json(region),
+            chains=self.chains(region),
+            clients=Terms(self.clients.key_file, self.clients.socket, named),
+        )
 
     def engine_json(self, region: str) -> str:
         """What the engine takes: `EngineSettings` in rust/gateway/src/settings.rs."""

@@ -431,7 +431,7 @@ async def kept(proxy: Proxy, outcome: Found | Failure) -> AsyncIterator[Kept]:
     finally:
         running.source.may.set()
         running.keeper.close()
-        await asyncio.to_thread(running.keeper._thread.join, 10)
+        await asyncio.to_thread(running.keeper._pool.join, 10)
 
 
 @pytest.mark.usefixtures("many_descriptors")

@@ -10,13 +10,14 @@ import pytest
 from sigward.cli.commands import Serve, read
 from sigward.cli.serving import Service, load_addon, tell
 from sigward.errors import UsageError
+from tests.shell import Shell
 
 
 def test_an_identity_that_a_route_names_is_the_profile_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     routes = [{"host": "a", "identity": "other"}, {"host": "b", "action": "deny", "identity": "unused"}, {"host": "c"}]
-    service = Service(read(Serve, "sigward serve", ["--profile", "main", "--route", json.dumps(routes)]))
+    service = Service(read(Serve, "sigward serve", ["--profile", "main", "--route", json.dumps(routes)]).plan())
     try:
         assert {name: keeper._chain.profile for name, keeper in service.keepers.items()} == {"other": "other", "default": "main"}
         service.refresh("nobody")
@@ -50,3 +51,60 @@ def test_a_line_for_others_is_written_in_one_piece(monkeypatch: pytest.MonkeyPat
 def test_the_native_front_imports_no_mitmproxy() -> None:
     program = "import sys, sigward.cli.serving, sigward.front; sys.exit('mitmproxy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells what a process has mapped")
+def test_an_idle_native_front_holds_nothing_that_only_its_start_needs(sigward: Shell) -> None:
+    """Each of these is loaded for settings, a new CA, or keys from elsewhere than the environment: megabytes, and a share of the start."""
+    process = sigward.keys().start("serve", "--front", "native", "--listen", "127.0.0.1:0", "--admin", "off", "--region", "us-east-1")
+    try:
+        assert process.stderr is not None
+        told = next(line for line in process.stderr if "listening" in line)
+        maps = Path(f"/proc/{process.pid}/maps").read_text()
+        assert "sigward/_core" in maps, told
+        assert not [name for name in ("pydantic_core", "uvloop", "cryptography", "mitmproxy", "lxml") if name in maps]
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_serving_imports_no_more_than_it_needs() -> None:
+    heavy = (
+        "pydantic",
+        "pydantic_settings",
+        "botocore.session",
+        "botocore.credentials",
+        "uvloop",
+        "cryptography",
+        "rich",
+        "urllib.request",
+    )
+    program = f"import sys, sigward.cli, sigward.cli.serving; sys.exit(' '.join(name for name in {heavy} if name in sys.modules) or None)"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("body", "said", "status"),
+    [("raise ValueError", "Traceback", 1), ("import os; os._exit(9)", "the process that reads them has died", 0)],
+    ids=["raises", "dies"],
+)
+def test_settings_that_cannot_be_read_are_an_error_and_no_hang(body: str, said: str, status: int) -> None:
+    """What reads them is a process of its own."""
+    program = f"""
+import sys
+from sigward.cli import command, reading
+from sigward.errors import SigwardError
+
+def broken(*_):
+    {body}
+
+command.read = broken
+try:
+    reading.read_at_start([])
+except SigwardError as error:
+    print(error)
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert said in ran.stdout + ran.stderr
+    assert ran.returncode == status

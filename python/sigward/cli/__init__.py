@@ -65,6 +65,10 @@ def dispatch(arguments: list[str]) -> int:
         from sigward.settings import did_you_mean
 
         raise UsageError(f"{name!r} is not a command.", hint=did_you_mean(name, set(COMMANDS)))
+    if name == "serve":
+        from sigward.cli.serving import serve
+
+        return serve(rest)
     from sigward.cli import commands
 
     return commands.run(name, rest)

@@ -1,19 +1,19 @@
 """The commands' flags, and what each does with the parts that do the work."""
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from pydantic import Field, ValidationError
-from pydantic_settings import CliApp, CliPositionalArg
-from pydantic_settings.exceptions import SettingsError
+from pydantic import Field
+from pydantic_settings import CliPositionalArg
 
-from sigward.ca import CertificateAuthority
-from sigward.clients import IssuedKey, MasterKey, key_of
-from sigward.environ import DUMMY, ClientEnvironment
+from sigward.cli.command import Command as Command
+from sigward.cli.command import Serve as Serve
+from sigward.cli.command import read as read
+from sigward.clients import MasterKey
+from sigward.environ import ClientEnvironment
 from sigward.errors import CredentialsError, UsageError
-from sigward.settings import Settings, check_environment, find_file, unknown_flag, usage_error
+from sigward.settings import Settings
 
 
 def run(name: str, arguments: list[str]) -> int:
@@ -22,26 +22,9 @@ def run(name: str, arguments: list[str]) -> int:
     if name == "run":
         arguments, program = split_program(arguments)
     command = read(COMMANDS[name], f"sigward {name}", arguments)
-    if isinstance(command, Serve):
-        return command.execute(lambda: read(Serve, "sigward serve", arguments))
     if isinstance(command, Run):
         return command.with_own_listeners(arguments).execute(program)
     return cast("Any", command).execute()  # type: ignore[no-any-return]
-
-
-def read[T: Settings](command: type[T], title: str, arguments: list[str]) -> T:
-    """One command's settings from flags, environment and file. Raises `UsageError`."""
-    check_environment()
-    Settings.source = find_file(arguments)
-    command.model_config["cli_prog_name"] = title
-    try:
-        return CliApp.run(command, cli_args=arguments, cli_exit_on_error=False, cli_cmd_method_name="checked")
-    except ValidationError as error:
-        raise usage_error(error, arguments) from error
-    except SettingsError as error:
-        text = str(error).removeprefix("error parsing CLI: ")
-        hint = unknown_flag(text) if text.startswith("unrecognized arguments: --") else f"See {title} --help, and docs/settings.md."
-        raise UsageError(f"{text}.", hint=hint) from error
 
 
 def split_program(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -52,37 +35,6 @@ def split_program(arguments: list[str]) -> tuple[list[str], list[str]]:
     if arguments and not any(argument in ("-h", "--help") for argument in arguments):
         raise UsageError("run: there is no `--` before the program.", hint="sigward run [flags] -- CMD [arguments]")
     return arguments, []
-
-
-class Command(Settings):
-    """What all commands share."""
-
-    def checked(self) -> None:
-        """pydantic-settings calls it once flags are read; the work is done after, so that its errors are its own."""
-
-    def key_for(self, client: str | None) -> IssuedKey:
-        """What a program signs with for sigward: a client's issued key, or a dummy where that will do. Raises `UsageError`."""
-        if client is not None:
-            return key_of(self.clients, client)
-        if self.clients.required:
-            raise UsageError(
-                "clients.required: a dummy key will not do.", hint=f"Choose --client: {', '.join(sorted(self.clients.issued()))}."
-            )
-        return DUMMY
-
-    def authority(self) -> CertificateAuthority:
-        """The CA that the settings name."""
-        return CertificateAuthority(self.ca_dir)
-
-
-class Serve(Command):
-    """Serve until SIGTERM: forward proxy, reverse listeners, admin."""
-
-    def execute(self, again: Callable[[], Settings]) -> int:
-        """`again`: reads the same flags, environment and file anew."""
-        from sigward.cli.serving import serve
-
-        return serve(self, again)
 
 
 class Run(Command):
@@ -108,7 +60,7 @@ class Run(Command):
             raise UsageError("run: there is no program.", hint="sigward run [flags] -- CMD [arguments]")
         if self.listen == "off" or self.listen.startswith("unix:"):
             raise UsageError(f"listen: {self.listen}: the program needs a forward proxy on a port.", hint="Leave --listen out.")
-        return run_program(self, program, self.key_for(self.client))
+        return run_program(self.plan(), program, self.key_for(self.client))
 
 
 class Sign(Command):

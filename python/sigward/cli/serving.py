@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from sigward import _core
+from sigward.cli.reading import read_again, read_at_start
 from sigward.clients import IssuedKey, MasterKey, Vendor
-from sigward.credentials import Chain, Keeper, Snapshot, Watcher, resolve_region
+from sigward.credentials import Chain, Keeper, Pool, Snapshot, Watcher
 from sigward.environ import ClientEnvironment, leave_own_proxy
 from sigward.errors import SigwardError, UnavailableError, UsageError
 from sigward.front import FrontOptions, NativeFront, ReverseListener
-from sigward.settings import DEFAULT_IDENTITY, Settings
+from sigward.plan import DEFAULT_IDENTITY, Plan
 
 logger = logging.getLogger("sigward")
 
@@ -48,20 +49,18 @@ class RunError(UsageError):
 class Service:
     """Engine, keeper, admin and front, as the settings say."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        region = resolve_region(settings.region, settings.profile)
-        self.region = region.name
-        if settings.clients.issued():
-            MasterKey(settings.clients.key_file).ensure()
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        if plan.clients.issued():
+            MasterKey(plan.clients.key_file).ensure()
         try:
-            self.engine = _core.Engine(settings.engine_json(region.name))
+            self.engine = _core.Engine(plan.engine)
         except _core.SettingsError as error:
             raise UsageError(f"{error}.", hint=error.hint) from error
-        self.chains = settings.chains(region.name)
-        self.keepers = {name: self._keeper(name, chain) for name, chain in self.chains.items()}
+        self.pool = Pool()
+        self.keepers = {name: self._keeper(name, chain) for name, chain in plan.chains.items()}
         self.watcher = self._watcher()
-        self.vendor = Vendor(settings.clients, settings.clients.socket) if settings.clients.socket else None
+        self.vendor = Vendor(plan.clients, plan.clients.socket) if plan.clients.socket else None
         self.front: Any = None
         self.admin: tuple[str, int] | None = None
 
@@ -79,7 +78,7 @@ class Service:
         def fail(reasons: tuple[tuple[str, str], ...]) -> None:
             self.engine.set_credentials_failed(identity, list(reasons))
 
-        return Keeper(chain, publish, fail)
+        return Keeper(chain, publish, fail, pool=self.pool)
 
     @property
     def keeper(self) -> Keeper:
@@ -93,24 +92,24 @@ class Service:
         else:
             self.engine.set_credentials_failed(identity, [(identity, "no route names this identity")])
 
-    def reload(self, again: Callable[[], Settings]) -> None:
+    def reload(self, read: Plan | SigwardError) -> None:
         """Takes changed settings, opens the access log anew and reads every identity's credentials; until that is done, the old ones serve.
 
         Requests under way keep what they began with. Settings that do not hold change nothing.
         """
         try:
-            settings = again()
-            region = resolve_region(settings.region, settings.profile).name
-            if settings.clients.issued():
-                MasterKey(settings.clients.key_file).ensure()
-            self.engine.configure(settings.engine_json(region))
+            if isinstance(read, SigwardError):
+                raise read
+            if read.clients.issued():
+                MasterKey(read.clients.key_file).ensure()
+            self.engine.configure(read.engine)
         except (SigwardError, _core.SettingsError) as error:
             logger.warning("the settings are left as they were: %s", error.args[0])
         else:
             for name in sorted(FIXED):
-                if getattr(settings, name) != getattr(self.settings, name):
+                if getattr(read, name) != getattr(self.plan, name):
                     logger.warning("%s has changed: that takes a restart", name)
-            self._adopt(settings, settings.chains(region))
+            self._adopt(read)
             logger.info("settings and credentials are read anew")
         # Whatever becomes of the settings: who renames the log's file counts on it.
         try:
@@ -120,51 +119,52 @@ class Service:
         for keeper in self.keepers.values():
             keeper.request_refresh()
 
-    def _adopt(self, settings: Settings, chains: dict[str, Chain]) -> None:
+    def _adopt(self, plan: Plan) -> None:
         """Keepers for the identities that there are now; those of changed ones begin anew."""
         for name, keeper in list(self.keepers.items()):
-            if chains.get(name) != self.chains[name]:
+            if plan.chains.get(name) != self.plan.chains[name]:
                 keeper.close()
                 del self.keepers[name]
-        for name, chain in chains.items():
+        for name, chain in plan.chains.items():
             if name not in self.keepers:
                 self.keepers[name] = self._keeper(name, chain)
                 self.keepers[name].start()
-        self.settings, self.chains = settings, chains
+        self.plan = plan
         self.watcher.close()
         self.watcher = self._watcher()
         self.watcher.start()
 
     def _watcher(self) -> Watcher:
-        return Watcher({keeper: self.chains[name].watched() for name, keeper in self.keepers.items()})
+        return Watcher({keeper: self.plan.chains[name].watched() for name, keeper in self.keepers.items()})
 
     async def start(self) -> None:
         """Everything listens when it returns; credentials may still be loading. Raises `SigwardError`."""
         from sigward.ca import CertificateAuthority
 
-        settings = self.settings
-        CertificateAuthority(settings.ca_dir).ensure()
-        for keeper in self.keepers.values():
+        plan = self.plan
+        CertificateAuthority(plan.ca_dir).ensure()
+        # The default identity's first: the listeners wait for it.
+        for keeper in (self.keeper, *(keeper for keeper in self.keepers.values() if keeper is not self.keeper)):
             keeper.start()
         self.watcher.start()
-        if settings.admin != "off":
+        if plan.admin != "off":
             try:
-                self.admin = self.engine.admin(settings.admin)
+                self.admin = self.engine.admin(plan.admin)
             except OSError as error:
                 raise UnavailableError(
-                    f"admin: cannot listen on {settings.admin}: {error}.",
+                    f"admin: cannot listen on {plan.admin}: {error}.",
                     hint="Is it in use? Choose another with --admin, or `off`.",
                 ) from error
         options = FrontOptions(
-            forward=None if settings.listen == "off" else settings.listen,
-            reverse=tuple(ReverseListener(listen, upstream) for listen, upstream in settings.reverse_listeners()),
-            ca_dir=settings.ca_dir,
-            body_hold=settings.body.hold,
-            grace=settings.grace,
-            transparent=None if settings.transparent == "off" else settings.transparent,
-            addons=tuple(load_addon(path) for path in settings.addons),
+            forward=None if plan.listen == "off" else plan.listen,
+            reverse=tuple(ReverseListener(listen, upstream) for listen, upstream in plan.reverse),
+            ca_dir=plan.ca_dir,
+            body_hold=plan.body_hold,
+            grace=plan.grace,
+            transparent=None if plan.transparent == "off" else plan.transparent,
+            addons=tuple(load_addon(path) for path in plan.addons),
         )
-        if settings.front == "native":
+        if plan.front == "native":
             self.front = NativeFront(self.engine, options, self.refresh)
         else:
             from sigward.mitm import Front
@@ -224,9 +224,10 @@ def load_addon(path: Path) -> object:
     return module
 
 
-def serve(settings: Settings, again: Callable[[], Settings]) -> int:
-    """Serves until SIGTERM or SIGINT; a second one ends at once. SIGHUP takes what `again` reads, and credentials anew."""
-    start_logging(settings.log_level)
+def serve(arguments: list[str]) -> int:
+    """Serves until SIGTERM or SIGINT; a second one ends at once. SIGHUP reads flags, environment, file and credentials anew."""
+    plan = read_at_start(arguments)
+    start_logging(plan.log_level)
     leave_own_proxy()
 
     async def main() -> int:
@@ -236,13 +237,14 @@ def serve(settings: Settings, again: Callable[[], Settings]) -> int:
         def asked() -> None:
             if stop.is_set():
                 os._exit(1)
-            logger.info("stopping: requests under way have %g s", settings.grace)
+            logger.info("stopping: requests under way have %g s", plan.grace)
             stop.set()
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, asked)
-        service = Service(settings)
-        loop.add_signal_handler(signal.SIGHUP, service.reload, again)
+        service = Service(plan)
+        reloads = Reloads(service, arguments)
+        loop.add_signal_handler(signal.SIGHUP, reloads.begin)
         try:
             await service.start()
             tell(f"sigward: {service.ready_line()}")
@@ -255,31 +257,56 @@ def serve(settings: Settings, again: Callable[[], Settings]) -> int:
             await service.stop()
         return 0
 
-    return run_loop(main)
+    return run_loop(main, plan.front)
 
 
-def run_program(settings: Settings, program: list[str], key: IssuedKey) -> int:
+class Reloads:
+    """SIGHUPs: the settings are read beside the event loop, one time after the other."""
+
+    def __init__(self, service: Service, arguments: list[str]) -> None:
+        self.service, self.arguments = service, arguments
+        self._turn = asyncio.Lock()
+        self._running: set[asyncio.Task[None]] = set()
+
+    def begin(self) -> None:
+        """Returns at once."""
+        task = asyncio.get_running_loop().create_task(self._reload())
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _reload(self) -> None:
+        async with self._turn:
+            self.service.reload(await asyncio.to_thread(self._read))
+
+    def _read(self) -> Plan | SigwardError:
+        try:
+            return read_again(self.arguments)
+        except SigwardError as error:
+            return error
+
+
+def run_program(plan: Plan, program: list[str], key: IssuedKey) -> int:
     """Runs a program, that signs with `key`, behind a sigward of its own; returns its status, or 128 + the signal that ended it."""
-    start_logging(settings.log_level)
+    start_logging(plan.log_level)
     environment = dict(os.environ)
     leave_own_proxy()
 
     async def main() -> int:
         from sigward.ca import CertificateAuthority
 
-        service = Service(settings)
-        authority = CertificateAuthority(settings.ca_dir)
+        service = Service(plan)
+        authority = CertificateAuthority(plan.ca_dir)
         try:
             await service.start()
             # The first call should find keys, or be told what is wrong.
             await asyncio.to_thread(service.keeper.wait_loaded, 10.0)
             host, port = service.front.addresses["forward"]
-            client = ClientEnvironment(f"http://{host}:{port}", authority.write_bundle(), authority.certificate_file, service.region, key)
+            client = ClientEnvironment(f"http://{host}:{port}", authority.write_bundle(), authority.certificate_file, plan.region, key)
             return await run_child(program, client.applied_to(environment))
         finally:
             await service.stop()
 
-    return run_loop(main)
+    return run_loop(main, plan.front)
 
 
 async def run_child(program: list[str], environment: dict[str, str]) -> int:
@@ -304,10 +331,10 @@ def pass_on(child: asyncio.subprocess.Process, number: int) -> None:
         child.send_signal(number)
 
 
-def run_loop(main: Callable[[], Any]) -> int:
-    """Runs on uvloop where it is to be had."""
+def run_loop(main: Callable[[], Any], front: str) -> int:
+    """Runs on uvloop where it is to be had, and where requests go through the loop."""
     from sigward.front import loop_factory
 
-    with asyncio.Runner(loop_factory=loop_factory) as runner:
+    with asyncio.Runner(loop_factory=None if front == "native" else loop_factory) as runner:
         status: int = runner.run(main())
         return status

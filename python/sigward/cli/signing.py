@@ -11,7 +11,8 @@ from sigward import _core
 from sigward.credentials import Failure, Found, Region, resolve_region
 from sigward.environ import leave_own_proxy
 from sigward.errors import UsageError
-from sigward.settings import DEFAULT_IDENTITY, Settings
+from sigward.plan import DEFAULT_IDENTITY
+from sigward.settings import Settings
 
 if TYPE_CHECKING:
     from sigward.cli.commands import Explain, Sign

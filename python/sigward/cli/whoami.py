@@ -8,7 +8,7 @@ from sigward.cli.signing import walk
 from sigward.credentials import Chain, Failure, Found
 from sigward.credentials.chain import SKIPPED
 from sigward.errors import CredentialsError, UsageError
-from sigward.settings import DEFAULT_IDENTITY
+from sigward.plan import DEFAULT_IDENTITY
 
 if TYPE_CHECKING:
     from sigward.cli.commands import Whoami

@@ -5,7 +5,7 @@ down, it fails every call although the keys are still valid). `sigward.cli` call
 """
 
 from sigward.credentials.chain import Assume, Chain, Failure, Found, Snapshot
-from sigward.credentials.keeper import Keeper, Watcher
+from sigward.credentials.keeper import Keeper, Pool, Watcher
 from sigward.credentials.region import Region, resolve_region
 
-__all__ = ["Assume", "Chain", "Failure", "Found", "Keeper", "Region", "Snapshot", "Watcher", "resolve_region"]
+__all__ = ["Assume", "Chain", "Failure", "Found", "Keeper", "Pool", "Region", "Snapshot", "Watcher", "resolve_region"]

@@ -1,19 +1,22 @@
-"""One background owner of one identity's keys.
+"""One background owner of one identity's keys, and the pool of threads that runs all of them.
 
-It loads at the start, refreshes ahead of expiry, one load at a time, and publishes immutable snapshots. Requests never wait for it
+A keeper loads at the start, refreshes ahead of expiry, one load at a time, and publishes immutable snapshots. Requests never wait for it
 unless there are no keys at all; while a refresh fails, the old keys serve until they truly expire.
 """
 
+import heapq
+import itertools
 import logging
 import math
-import os
 import random
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from sigward.credentials.chain import Chain, Failure, Found, Snapshot
+from sigward.credentials import files
+from sigward.credentials.chain import Chain, Failure, Found, Snapshot, in_use
+from sigward.credentials.files import stamp
 
 logger = logging.getLogger(__name__)
 
@@ -34,9 +37,9 @@ MFA = ("mfa-session", "assume-role")
 
 
 class Keeper:
-    """`publish` and `fail` hand a walk's outcome to the engine; `clock` and `wait` are the time's, for tests.
+    """`publish` and `fail` hand a walk's outcome to the engine. `pool`: what runs it; None: one of its own.
 
-    `wait(event, seconds)`: waits for the event, at most so long (None: for ever).
+    `clock`, and `wait` of a pool of its own, are for tests; see `Pool`.
     """
 
     def __init__(
@@ -47,40 +50,42 @@ class Keeper:
         *,
         clock: Callable[[], float] = time.time,
         wait: Callable[[threading.Event, float | None], bool] = threading.Event.wait,
+        pool: "Pool | None" = None,
     ) -> None:
         self._chain, self._publish, self._fail = chain, publish, fail
-        self._clock, self._wait = clock, wait
+        self._clock, self._pool = clock, pool or Pool(1, clock=clock, wait=wait)
         self._wake = threading.Event()
         self._loaded = threading.Event()
-        self._closed = False
         self._failures = 0
-        self._thread = threading.Thread(target=self._run, name="sigward-keeper", daemon=True)
         self.snapshot: Snapshot | None = None
         self.reasons: tuple[tuple[str, str], ...] = ()
 
     def start(self) -> None:
         """Begins to load, in the background."""
-        self._thread.start()
+        self._pool.add(self)
 
     def request_refresh(self) -> None:
         """A request waits for keys: loads now. Calls while a load runs are one."""
         self._wake.set()
+        self._pool.hurry(self)
 
     def wait_loaded(self, timeout: float) -> bool:
         """Waits for the end of the first load, well or badly."""
         return self._loaded.wait(timeout)
 
     def close(self) -> None:
-        """Ends the thread after what it is at."""
-        self._closed = True
-        self._wake.set()
+        """It is run no more; what it is at ends."""
+        self._pool.remove(self)
 
-    def _run(self) -> None:
-        while True:
-            self.load()
-            self._loaded.set()
-            if self._closed or (self._wait(self._wake, self.pause()) and self._closed):
-                return
+    def turn(self) -> float | None:
+        """Loads once. Returns the seconds until the next load; None: only when asked."""
+        self.load()
+        self._loaded.set()
+        return self.pause()
+
+    def is_asked(self) -> bool:
+        """True if somebody has asked for keys since the last load."""
+        return self._wake.is_set()
 
     def load(self) -> None:
         """Walks the chain once and publishes what came of it."""
@@ -144,6 +149,133 @@ class Keeper:
         return max(1.0, left - ahead)
 
 
+class Pool:
+    """Runs keepers: at most `most` of them load at a time, and one thread waits for the next that is due.
+
+    Before it loads, the thread that waited lets another wait, so that a source that hangs holds up nobody else before `most` of them do,
+    and those only until their walks' deadlines. `clock` and `wait(event, seconds)` (for the event, at most so long, None: for ever) are
+    for tests.
+    """
+
+    def __init__(
+        self,
+        most: int = 32,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wait: Callable[[threading.Event, float | None], bool] = threading.Event.wait,
+    ) -> None:
+        self._most, self._clock, self._wait = most, clock, wait
+        self._lock = threading.Lock()
+        self._news = threading.Event()
+        self._count = itertools.count()
+        self._queue: list[tuple[float, int, Keeper]] = []
+        self._valid: dict[Keeper, int | None] = {}
+        """Of each keeper its entry in the queue that counts; None: it loads, or is to load only when asked."""
+        self._loading: set[Keeper] = set()
+        self._waiting = False
+        self._kept: list[object] = []
+        self.threads: set[threading.Thread] = set()
+
+    def add(self, keeper: Keeper) -> None:
+        """Loads it as soon as may be, and from then on whenever it says."""
+        with self._lock:
+            self._push(keeper, self._clock())
+            self._watch()
+
+    def hurry(self, keeper: Keeper) -> None:
+        """It is due now; if it loads, or is not there, nothing happens."""
+        with self._lock:
+            if keeper in self._valid and keeper not in self._loading:
+                self._push(keeper, -math.inf)
+                self._watch()
+
+    def remove(self, keeper: Keeper) -> None:
+        """It is run no more. With the last one the threads end."""
+        with self._lock:
+            self._valid.pop(keeper, None)
+            self._news.set()
+
+    def join(self, timeout: float) -> bool:
+        """Waits for the threads to end, once the last keeper is removed. False: they have not."""
+        end = time.monotonic() + timeout
+        with self._lock:
+            threads = list(self.threads)
+        for thread in threads:
+            thread.join(max(0.0, end - time.monotonic()))
+        return not any(thread.is_alive() for thread in threads)
+
+    def _push(self, keeper: Keeper, due: float) -> None:
+        number = self._valid[keeper] = next(self._count)
+        heapq.heappush(self._queue, (due, number, keeper))
+        self._news.set()
+
+    def _watch(self) -> None:
+        """Sees to it that a thread waits, if there may be one more."""
+        if not self._waiting and len(self.threads) < self._most:
+            thread = threading.Thread(target=self._run, name="sigward-keeper", daemon=True)
+            self.threads.add(thread)
+            self._waiting = True
+            thread.start()
+
+    def _run(self) -> None:
+        while (keeper := self._next()) is not None:
+            pause = keeper.turn()
+            with self._lock:
+                self._loading.discard(keeper)
+                self._kept = [*in_use()]
+                if keeper in self._valid and (keeper.is_asked() or pause is not None):
+                    self._push(keeper, -math.inf if keeper.is_asked() else self._clock() + (pause or 0))
+                if self._waiting:
+                    # One who waits is enough.
+                    self._rest_if_idle()
+                    self.threads.discard(threading.current_thread())
+                    return
+                self._waiting = True
+
+    def _next(self) -> Keeper | None:
+        """Waits until a keeper is due; None: there are none any more. Whoever calls is the one who waits."""
+        while True:
+            with self._lock:
+                self._news.clear()
+                if not self._valid:
+                    self._waiting = False
+                    self._rest_if_idle()
+                    self.threads.discard(threading.current_thread())
+                    return None
+                left = self._left()
+                if left is not None and left <= 0:
+                    return self._take()
+                self._rest_if_idle()
+            self._wait(self._news, left)
+
+    def _left(self) -> float | None:
+        """Seconds until the next is due; None: nobody is."""
+        while self._queue:
+            due, number, keeper = self._queue[0]
+            if self._valid.get(keeper) == number:
+                left = due - self._clock()
+                # Sums of floats are not exact.
+                return 0.0 if left < 1e-6 else left
+            heapq.heappop(self._queue)
+        return None
+
+    def _take(self) -> Keeper:
+        _, _, keeper = heapq.heappop(self._queue)
+        self._valid[keeper] = None
+        self._loading.add(keeper)
+        self._waiting = False
+        if len(self._valid) > 1:
+            self._watch()
+        return keeper
+
+    def _rest_if_idle(self) -> None:
+        """Nobody loads or is about to: what the loads shared goes."""
+        left = self._left()
+        if not self._loading and (left is None or left > 0):
+            self._kept = []
+            files.forget()
+
+
 class Watcher:
     """Tells keepers when one of their files has changed: a login, a renewed token, edited keys. Looks every `period` seconds."""
 
@@ -161,20 +293,15 @@ class Watcher:
         self._stop.set()
 
     def _run(self) -> None:
-        known = {keeper: [stamp(file) for file in files] for keeper, files in self._watched.items()}
+        known = self._look()
         while not self._stop.wait(self._period):
-            for keeper, files in self._watched.items():
-                now = [stamp(file) for file in files]
-                if now != known[keeper]:
-                    known[keeper] = now
+            now = self._look()
+            for keeper, watched in self._watched.items():
+                if any(now[file] != known[file] for file in watched):
                     logger.info("files with credentials have changed: they are read anew")
                     keeper.request_refresh()
+            known = now
 
-
-def stamp(file: str) -> tuple[int, int, int] | None:
-    """What changes when a file does; of a directory, when files come and go. None: it is not there."""
-    try:
-        found = os.stat(file)  # noqa: PTH116
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    def _look(self) -> dict[str, tuple[int, int, int] | None]:
+        """Each file once, however many keepers it is for."""
+        return {file: stamp(file) for file in set(itertools.chain.from_iterable(self._watched.values()))}

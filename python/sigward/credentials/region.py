@@ -3,6 +3,8 @@
 import os
 from dataclasses import dataclass
 
+from sigward.credentials import files
+
 FALLBACK = "us-east-1"
 
 
@@ -28,10 +30,9 @@ def resolve_region(flag: str | None, profile: str | None) -> Region:
 
 def _profile_region(profile: str | None) -> str | None:
     from botocore.exceptions import BotoCoreError
-    from botocore.session import Session
 
     try:
-        value = Session(profile=profile).get_scoped_config().get("region")
+        value = files.scoped(profile).get("region")
     except BotoCoreError:
         # The chain tells what is wrong with the profile.
         return None

@@ -1,0 +1,96 @@
+"""Reads `serve`'s settings in a process of its own, that takes pydantic away with it when it ends: a quarter of what an idle sigward would
+hold. `sigward.cli.serving` calls.
+
+At the start that process is a fork, which has what this one has imported; later, when there are threads, a new one, `python -m`.
+"""
+
+import contextlib
+import gc
+import os
+import pickle
+import subprocess
+import sys
+import traceback
+from collections.abc import Sequence
+
+from sigward.errors import CaError, SigwardError
+from sigward.plan import Plan
+
+Told = Plan | dict[str, str | int] | int
+"""What was read, what is wrong, or the status that the process is to end with: after --help."""
+
+
+def read_at_start(arguments: Sequence[str]) -> Plan:
+    """Only while there is one thread. Makes the CA too, if there is none. Raises `SigwardError`, SystemExit."""
+    ours, theirs = os.pipe()
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        # It lives for a tenth of a second: there is nothing to collect, and no plugin of pydantic's to look for.
+        gc.disable()
+        os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
+        status = 1
+        with contextlib.suppress(BaseException):
+            told = _read(list(arguments))
+            if isinstance(told, Plan):
+                _make_authority(told)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            with os.fdopen(theirs, "wb") as pipe:
+                pickle.dump(told, pipe)
+            status = 0
+        os._exit(status)
+    os.close(theirs)
+    with os.fdopen(ours, "rb") as pipe:
+        text = pipe.read()
+    os.waitpid(child, 0)
+    return _taken(text)
+
+
+def read_again(arguments: Sequence[str]) -> Plan:
+    """The same at any time, but for the CA. Raises `SigwardError`."""
+    ran = subprocess.run([sys.executable, "-m", "sigward.cli.reading", *arguments], stdout=subprocess.PIPE, check=False)  # noqa: S603
+    return _taken(ran.stdout)
+
+
+def _read(arguments: list[str]) -> Told:
+    from sigward.cli.command import Serve, read
+
+    try:
+        return read(Serve, "sigward serve", arguments).plan()
+    except SigwardError as error:
+        return {"message": str(error.args[0]), "hint": error.hint, "slug": error.slug, "fault": error.fault, "exit_code": error.exit_code}
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else 0
+    except KeyboardInterrupt:
+        return 130
+    except Exception:
+        traceback.print_exc()
+        return 1
+
+
+def _make_authority(plan: Plan) -> None:
+    """Here, so that the process that serves need not import what makes keys. What is wrong with it, that one says."""
+    from sigward.ca import CertificateAuthority
+
+    with contextlib.suppress(CaError, OSError):
+        if not CertificateAuthority(plan.ca_dir).exists():
+            CertificateAuthority(plan.ca_dir).ensure()
+
+
+def _taken(text: bytes) -> Plan:
+    if not text:
+        raise SigwardError("the settings could not be read: the process that reads them has died.", hint="Is there memory left?")
+    told: Told = pickle.loads(text)  # noqa: S301 - of our own process, through a pipe
+    if isinstance(told, Plan):
+        return told
+    if isinstance(told, int):
+        sys.exit(told)
+    error = SigwardError(str(told["message"]), hint=str(told["hint"]))
+    error.slug, error.fault, error.exit_code = str(told["slug"]), str(told["fault"]), int(told["exit_code"])
+    raise error
+
+
+if __name__ == "__main__":
+    pickled = pickle.dumps(_read(sys.argv[1:]))
+    sys.stdout.buffer.write(pickled)

@@ -1,0 +1,34 @@
+"""What `sigward serve` does, as the settings say: plain values, made by `Settings.plan` and taken by `sigward.cli.serving`.
+
+They hold no pydantic: the process that serves need not import it.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sigward.clients import Terms
+from sigward.credentials import Chain
+
+DEFAULT_IDENTITY = "default"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`reverse`: (listen, upstream or None). `body_hold`: bytes. `grace`: seconds. `engine`: `Settings.engine_json`; it holds passwords
+    of proxies and stores. `chains`: by identity."""
+
+    front: str
+    listen: str
+    reverse: tuple[tuple[str, str | None], ...]
+    transparent: str
+    admin: str
+    ca_dir: Path
+    threads: int
+    addons: tuple[Path, ...]
+    grace: float
+    log_level: str
+    body_hold: int
+    region: str
+    engine: str = field(repr=False)
+    chains: dict[str, Chain]
+    clients: Terms
