@@ -203,6 +203,26 @@ async def test_a_client_that_resets_while_its_answer_streams_ends_the_job(proxy:
     await idle(proxy)
 
 
+async def test_a_client_that_resets_while_the_upstream_is_silent_ends_the_job(proxy: Proxy) -> None:
+    """In mid-answer: nobody waits for `timeouts.idle`."""
+    ended = asyncio.Event()
+
+    async def silent(_: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\no")
+        await writer.drain()
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        ended.set()
+
+    proxy.upstream.answers = [silent]
+    async with connected(proxy.reverse) as (reader, writer):
+        writer.write(request())
+        await reader.readuntil(b"\r\n\r\no")
+        reset(writer)
+    await asyncio.wait_for(ended.wait(), 10)
+    await idle(proxy)
+
+
 @pytest.mark.parametrize("raw", [WHOLE, request("POST", "/", "Transfer-Encoding: chunked") + b"5\r\nhello\r\n0\r\nx: y\r\n\r\n"])
 async def test_a_request_in_two_pieces(proxy: Proxy, raw: bytes) -> None:
     """Cut at every byte."""

@@ -474,7 +474,10 @@ impl Copying<'_> {
             let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
                 // What is there goes out while more is waited for.
                 ready!(self.poll_flush(context))?;
-                return Poll::Pending;
+                let mut io = locked(self.io);
+                // However long the upstream is silent, nobody waits for it once the client has gone.
+                let gone = io.decoder.is_done() && matches!(io.look_out(context), Client::Gone);
+                return if gone { Poll::Ready(Err(())) } else { Poll::Pending };
             };
             turn = turn.saturating_sub(self.take(frame)?);
         }
