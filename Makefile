@@ -29,6 +29,20 @@ test: build ## Run all tests.
 	cargo test --workspace --locked
 	$(BIN)/pytest
 
+.PHONY: deploy-test
+deploy-test: build ## Build the images and run what deploy/ holds, in containers. Needs root, a Docker engine, debootstrap.
+	$(BIN)/pytest -m deploy tests/deploy
+
+VERSION = $(shell $(BIN)/python -c 'import importlib.metadata as m; print(m.version("sigward"))')
+REVISION = $(shell git rev-parse HEAD 2>/dev/null)
+
+.PHONY: image
+image: build ## Build the images sigward and sigward-inspect. BUILD_ARGS="--build-arg BASE=… --platform …"
+	for target in sigward sigward-inspect; do \
+		docker build --file deploy/docker/Dockerfile --target $$target --tag $$target:$(VERSION) --tag $$target:latest \
+			--build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) $(BUILD_ARGS) . || exit; \
+	done
+
 .PHONY: bench
 bench: build ## Measure; prints the tables, and writes them into README.md and docs/benchmarks.md.
 	@mkdir -p build/bench

@@ -1,0 +1,56 @@
+"""A sigward in a pod, before the emulator: as its image has it, but for where AWS is."""
+
+from pathlib import Path
+from typing import Any
+
+from docker.models.containers import Container
+
+from sigward.demo.emulator import Emulator
+from tests.deploy.engine import OFTEN, Pod, Workshop
+
+AWS_PORT = 8443
+"""Where the emulator is, in the pod."""
+
+STS = "http://127.0.0.1:8081"
+"""The endpoint URL of STS."""
+
+PROXY = "http://127.0.0.1:8080"
+
+SETTINGS = f"""
+[[reverse]]
+listen = "127.0.0.1:8081"
+upstream = "https://sts.us-east-1.amazonaws.com"
+
+[tls]
+ca_files = ["/etc/sigward/aws.pem"]
+system_roots = false
+
+[[route]]
+host = "*.amazonaws.com"
+connect = "127.0.0.1:{AWS_PORT}"
+"""
+
+
+def settings(emulator: Emulator, directory: Path, top: str = "") -> dict[str, dict[str, str]]:
+    """A volume with a settings file and the emulator's CA, to be mounted at /etc/sigward. `top`: keys of the file's first part."""
+    place = directory / "etc"
+    place.mkdir()
+    (place / "sigward.toml").write_text(top + SETTINGS)
+    (place / "aws.pem").write_text(emulator.ca_file.read_text())
+    # pytest's directories are their owner's alone; the container's user is another.
+    place.chmod(0o755)
+    return {str(place): {"bind": "/etc/sigward", "mode": "ro"}}
+
+
+def environment(emulator: Emulator) -> dict[str, str]:
+    """The emulator's keys, and where the settings are."""
+    return emulator.credentials() | {"AWS_REGION": emulator.region, "SIGWARD_CONFIG": "/etc/sigward/sigward.toml"}
+
+
+def start(workshop: Workshop, pod: Pod, image: str, emulator: Emulator, directory: Path, *, top: str = "", **how: Any) -> Container:
+    """Starts it, restricted. `how`: as `Workshop.run` takes it."""
+    pod.lead("127.0.0.1", AWS_PORT, emulator.port)
+    given = environment(emulator) | how.pop("environment", {})
+    return workshop.run(
+        image, network_mode=pod.network_mode, environment=given, volumes=settings(emulator, directory, top), healthcheck=OFTEN, **how
+    )
