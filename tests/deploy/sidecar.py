@@ -16,11 +16,7 @@ STS = "http://127.0.0.1:8081"
 
 PROXY = "http://127.0.0.1:8080"
 
-SETTINGS = f"""
-[[reverse]]
-listen = "127.0.0.1:8081"
-upstream = "https://sts.us-east-1.amazonaws.com"
-
+AWS = f"""
 [tls]
 ca_files = ["/etc/sigward/aws.pem"]
 system_roots = false
@@ -29,13 +25,20 @@ system_roots = false
 host = "*.amazonaws.com"
 connect = "127.0.0.1:{AWS_PORT}"
 """
+"""Settings that lead AWS's hosts to the emulator."""
+
+REVERSE = """
+[[reverse]]
+listen = "127.0.0.1:8081"
+upstream = "https://sts.us-east-1.amazonaws.com"
+"""
 
 
-def settings(emulator: Emulator, directory: Path, top: str = "") -> dict[str, dict[str, str]]:
-    """A volume with a settings file and the emulator's CA, to be mounted at /etc/sigward. `top`: keys of the file's first part."""
+def settings(emulator: Emulator, directory: Path, text: str) -> dict[str, dict[str, str]]:
+    """A volume with a settings file and the emulator's CA, to be mounted at /etc/sigward."""
     place = directory / "etc"
     place.mkdir()
-    (place / "sigward.toml").write_text(top + SETTINGS)
+    (place / "sigward.toml").write_text(text)
     (place / "aws.pem").write_text(emulator.ca_file.read_text())
     # pytest's directories are their owner's alone; the container's user is another.
     place.chmod(0o755)
@@ -48,9 +51,8 @@ def environment(emulator: Emulator) -> dict[str, str]:
 
 
 def start(workshop: Workshop, pod: Pod, image: str, emulator: Emulator, directory: Path, *, top: str = "", **how: Any) -> Container:
-    """Starts it, restricted. `how`: as `Workshop.run` takes it."""
+    """Starts it, restricted. `top`: keys of the settings file's first part. `how`: as `Workshop.run` takes it."""
     pod.lead("127.0.0.1", AWS_PORT, emulator.port)
     given = environment(emulator) | how.pop("environment", {})
-    return workshop.run(
-        image, network_mode=pod.network_mode, environment=given, volumes=settings(emulator, directory, top), healthcheck=OFTEN, **how
-    )
+    volumes = settings(emulator, directory, top + REVERSE + AWS)
+    return workshop.run(image, network_mode=pod.network_mode, environment=given, volumes=volumes, healthcheck=OFTEN, **how)
