@@ -30,8 +30,14 @@ test: build ## Run all tests.
 	$(BIN)/pytest
 
 .PHONY: deploy-test
-deploy-test: build ## Build the images and run what deploy/ holds, in containers. Needs root, a Docker engine, debootstrap.
-	$(BIN)/pytest -m deploy tests/deploy
+deploy-test: build ## Build the images and run what deploy/ holds, in containers. Needs root, Docker, debootstrap, Go >= 1.21.
+	@command -v tofu >/dev/null || command -v terraform >/dev/null || ! command -v go >/dev/null || $(MAKE) build/tofu/bin/tofu
+	$(BIN)/pytest -m "deploy or not deploy" tests/deploy
+
+# Evaluates deploy/ecs/terraform, where neither tofu nor terraform is installed.
+TOFU := 1.6.3
+build/tofu/bin/tofu:
+	GOBIN=$(CURDIR)/build/tofu/bin CGO_ENABLED=0 go install github.com/opentofu/opentofu/cmd/tofu@v$(TOFU)
 
 VERSION = $(shell $(BIN)/python -c 'import importlib.metadata as m; print(m.version("sigward"))')
 REVISION = $(shell git rev-parse HEAD 2>/dev/null)
