@@ -58,6 +58,10 @@ bench: build ## Measure; prints the tables, and writes them into README.md and d
 	$(BIN)/python -m tests.bench.bench_memory --json build/bench/memory.json
 	$(BIN)/python -m tests.bench.report build/bench/*.json
 
+.PHONY: bench-deploy
+bench-deploy: build ## Measure the sidecar's image: size, start to ready, idle memory. Run `make deploy-test` before.
+	$(BIN)/python -m tests.bench.bench_deploy
+
 SOAK_SECONDS := 600
 
 .PHONY: soak

@@ -67,11 +67,22 @@ def wheel() -> Path:
     """sigward's wheel for the images' Python, compiled here as `make build` did."""
     if sys.version_info[:2] != (3, 13):
         pytest.skip("the images have Python 3.13: make .venv with it, so that the wheel compiled here fits")
-    maturin = Path(sys.executable).with_name("maturin")
-    command = [maturin, "build", "--release", "--locked", "--interpreter", sys.executable, "--out", "dist"]
-    ran = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert ran.returncode == 0, ran.stdout[-4000:]
-    return ROOT / "dist"
+    dist = ROOT / "dist"
+    made = max((file.stat().st_mtime for file in dist.glob(f"sigward-{__version__}-cp313-*.whl")), default=0.0)
+    if made < max(file.stat().st_mtime for file in sources()):
+        maturin = Path(sys.executable).with_name("maturin")
+        command = [maturin, "build", "--release", "--locked", "--interpreter", sys.executable, "--out", str(dist)]
+        ran = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert ran.returncode == 0, ran.stdout[-4000:]
+    return dist
+
+
+def sources() -> Iterator[Path]:
+    """What the wheel is made of. A wheel made anew differs from the last one, and has the images made anew."""
+    yield from (ROOT / name for name in ("Cargo.lock", "Cargo.toml", "README.md", "pyproject.toml"))
+    yield from (
+        file for place in ("python", "rust") for file in (ROOT / place).rglob("*") if file.suffix in (".py", ".pyi", ".rs", ".toml")
+    )
 
 
 @pytest.fixture(scope="session")

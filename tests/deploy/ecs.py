@@ -21,7 +21,7 @@ AGENT = "169.254.170.2"
 
 NANOSECONDS = 1_000_000_000
 
-ELSEWHERE = {"name", "image", "essential", "dependsOn", "stopTimeout", "logConfiguration", "cpu", "memoryReservation"}
+ELSEWHERE = {"name", "image", "essential", "dependsOn", "stopTimeout", "logConfiguration", "cpu", "memoryReservation", "secrets"}
 """What `Task` sees to, and what the engine here has no part for: CloudWatch, the shares of a host."""
 
 
@@ -61,7 +61,7 @@ class Task:
     """One task.
 
     `images`: an image's name in the definition, without registry and tag, to the id of the one to run. `more`: what the test adds to a
-    container, as docker-py's `containers.create` takes it.
+    container, as docker-py's `containers.create` takes it. `secrets`: what Secrets Manager holds, by ARN.
     """
 
     workshop: Workshop
@@ -70,6 +70,7 @@ class Task:
     images: dict[str, str]
     agent: Agent
     more: dict[str, dict[str, Any]] = field(default_factory=dict)
+    secrets: dict[str, str] = field(default_factory=dict)
     containers: dict[str, Container] = field(default_factory=dict)
     _volumes: dict[str, str] = field(default_factory=dict)
 
@@ -106,6 +107,7 @@ class Task:
         how, added = translated(container, self._volumes), self.more.get(container["name"], {})
         # ECS tells every container of the task where the role's credentials are.
         how["environment"] |= {"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": self.agent.path}
+        how["environment"] |= {secret["name"]: self.secrets[secret["valueFrom"]] for secret in container.get("secrets", [])}
         for key, value in added.items():
             how[key] = how.get(key, {}) | value if isinstance(value, dict) else value
         how["network_mode"] = self.pod.network_mode

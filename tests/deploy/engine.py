@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 import threading
 import uuid
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,6 +96,14 @@ def build(dockerfile: Path, context: Path, target: str | None = None, tag: str |
         return told.read_text().strip()
 
 
+def compressed_size(client: DockerClient, image: str) -> int:
+    """Bytes of the image as `docker save | gzip` has it."""
+    packer, size = zlib.compressobj(6, wbits=31), 0
+    for piece in client.images.get(image).save(chunk_size=1 << 20):
+        size += len(packer.compress(piece))
+    return size + len(packer.flush())
+
+
 @dataclass
 class Workshop:
     """What one test makes. `close` removes it all: containers with their volumes, volumes, networks, relays."""
@@ -107,7 +116,7 @@ class Workshop:
         """Starts a container and returns at once. `restricted`: with `RESTRICTED`. `how`: as docker-py's `containers.run` takes it."""
         options: dict[str, Any] = {"network_mode": "none"} if "network" not in how else {}
         options |= (RESTRICTED if restricted else {}) | how
-        created = self.client.containers.create(image, command, labels=self._labels(), **options)
+        created = self.client.containers.create(image, command, labels=self.labels(), **options)
         created.start()
         return created
 
@@ -122,12 +131,12 @@ class Workshop:
 
     def volume(self) -> str:
         """The name of a new, empty volume."""
-        return str(self.client.volumes.create(labels=self._labels()).name)
+        return str(self.client.volumes.create(labels=self.labels()).name)
 
     def network(self) -> str:
         """The name of a new network that leads nowhere: its containers reach each other and this machine."""
         name = f"sigward-test-{uuid.uuid4().hex[:12]}"
-        self.client.networks.create(name, driver="bridge", internal=True, labels=self._labels())
+        self.client.networks.create(name, driver="bridge", internal=True, labels=self.labels())
         return name
 
     def pod(self, image: str) -> "Pod":
@@ -153,7 +162,8 @@ class Workshop:
         for text in told:
             assert_no_secret(text, "a container's log")
 
-    def _labels(self) -> dict[str, str]:
+    def labels(self) -> dict[str, str]:
+        """By which all that it makes is found."""
         name, _, value = self.label.partition("=")
         return {name: value}
 
