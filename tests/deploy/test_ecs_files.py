@@ -21,6 +21,7 @@ from moto import mock_aws
 
 from sigward.cli.command import Serve, read
 from sigward.demo.child import clean_environment
+from tests.shell import Shell
 
 ROOT = Path(__file__).resolve().parents[2]
 ECS = ROOT / "deploy" / "ecs"
@@ -127,6 +128,18 @@ def test_the_app_gets_no_key_of_anybodys(definition: dict[str, Any]) -> None:
     assert "/var/lib/sigward" not in {mount["containerPath"] for mount in app.get("mountPoints", [])}
     if "HTTPS_PROXY" in variables:
         assert {"169.254.170.2", "169.254.169.254"} <= set(variables["NO_PROXY"].split(","))
+
+
+@pytest.mark.parametrize("kind", ["ec2", "fargate"])
+def test_by_proxy_the_app_has_the_variables_that_sigward_env_prints(kind: str, tmp_path: Path) -> None:
+    if "trust_dir" not in Serve.model_fields:
+        pytest.skip("there is no setting trust_dir yet")
+    sigward = Shell(tmp_path)
+    sigward.environment["AWS_REGION"] = "us-east-1"
+    ran = sigward("env", "--proxy", "http://127.0.0.1:8080", "--trust-dir", "/var/lib/sigward-trust", "--shell", "docker")
+    assert ran.status == 0, ran.err
+    definition = json.loads((ECS / f"{kind}-https-proxy.json").read_text())
+    assert environment(container(definition, "app")) == dict(line.split("=", 1) for line in ran.out.splitlines())
 
 
 def test_fargate_takes_it(definition: dict[str, Any]) -> None:
