@@ -141,9 +141,12 @@ class Workshop:
 
     def pod(self, image: str) -> "Pod":
         """A network namespace that containers share, as in a Kubernetes pod or an ECS task. `image`: any that has `sleep`."""
-        holder = self.run(image, ["infinity"], entrypoint="sleep")
-        holder.reload()
-        pod = Pod(f"container:{holder.id}", int(holder.attrs["State"]["Pid"]))
+        return self.pod_of(self.run(image, ["infinity"], entrypoint="sleep"))
+
+    def pod_of(self, container: Container) -> "Pod":
+        """The network namespace of a container that runs."""
+        container.reload()
+        pod = Pod(f"container:{container.id}", int(container.attrs["State"]["Pid"]))
         self._closing.callback(pod.close)
         return pod
 
@@ -170,7 +173,10 @@ class Workshop:
 
 @dataclass
 class Pod:
-    """A network namespace with nothing in it but loopback. `network_mode`: for `Workshop.run`. `pid`: of a process in it."""
+    """A network namespace; with nothing in it but loopback, if `Workshop.pod` made it.
+
+    `network_mode`: for `Workshop.run`. `pid`: of a process in it.
+    """
 
     network_mode: str
     pid: int

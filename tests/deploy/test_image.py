@@ -131,6 +131,23 @@ def test_another_containers_calls_are_signed(
     assert arrived.scope == (emulator.access_key_id, "us-east-1", "sts")
 
 
+def test_a_container_with_a_network_of_its_own_reaches_it_where_that_is_meant(
+    workshop: Workshop, emulator: Emulator, images: Images, tmp_path: Path
+) -> None:
+    network = workshop.network()
+    given = sidecar.environment(emulator) | {"SIGWARD_REVERSE": "0.0.0.0:8081=https://sts.us-east-1.amazonaws.com", "SIGWARD_LISTEN": "off"}
+    how: dict[str, Any] = {"network": network, "volumes": sidecar.settings(emulator, tmp_path, sidecar.AWS)}
+    status, told = workshop.finish(images.sigward, ["serve"], environment=given, **how)
+    assert (status, "hint: " in told, "allow_remote" in told) == (64, True, True), told
+    container = workshop.run(images.sigward, environment=given | {"SIGWARD_ALLOW_REMOTE": "true"}, healthcheck=OFTEN, **how)
+    workshop.pod_of(container).lead("127.0.0.1", sidecar.AWS_PORT, emulator.port)
+    wait_health(container)
+    container.reload()
+    address = container.attrs["NetworkSettings"]["Networks"][network]["IPAddress"]
+    status, told = workshop.finish(images.client, [*CURL, *IDENTITY, f"http://{address}:8081"], network=network, user="65531")
+    assert (status, "user/demo" in told) == (0, True), told
+
+
 def test_a_request_under_way_ends_before_the_container_does(
     engine: DockerClient, workshop: Workshop, emulator: Emulator, images: Images, image: str, tmp_path: Path
 ) -> None:
