@@ -29,6 +29,26 @@ test: build ## Run all tests.
 	cargo test --workspace --locked
 	$(BIN)/pytest
 
+.PHONY: deploy-test
+deploy-test: build ## Build the images and run what deploy/ holds, in containers. Needs root, Docker, debootstrap, Go >= 1.21.
+	@command -v tofu >/dev/null || command -v terraform >/dev/null || ! command -v go >/dev/null || $(MAKE) build/tofu/bin/tofu
+	$(BIN)/pytest -m "deploy or not deploy" tests/deploy
+
+# Evaluates deploy/ecs/terraform, where neither tofu nor terraform is installed.
+TOFU := 1.6.3
+build/tofu/bin/tofu:
+	GOBIN=$(CURDIR)/build/tofu/bin CGO_ENABLED=0 go install github.com/opentofu/opentofu/cmd/tofu@v$(TOFU)
+
+VERSION = $(shell $(BIN)/python -c 'import importlib.metadata as m; print(m.version("sigward"))')
+REVISION = $(shell git rev-parse HEAD 2>/dev/null)
+
+.PHONY: image
+image: build ## Build the images sigward and sigward-inspect. BUILD_ARGS="--build-arg BASE=… --platform …"
+	for target in sigward sigward-inspect; do \
+		docker build --file deploy/docker/Dockerfile --target $$target --tag $$target:$(VERSION) --tag $$target:latest \
+			--build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) $(BUILD_ARGS) . || exit; \
+	done
+
 .PHONY: bench
 bench: build ## Measure; prints the tables, and writes them into README.md and docs/benchmarks.md.
 	@mkdir -p build/bench
@@ -37,6 +57,10 @@ bench: build ## Measure; prints the tables, and writes them into README.md and d
 	$(BIN)/python -m tests.bench.bench_proxy --json build/bench/proxy.json
 	$(BIN)/python -m tests.bench.bench_memory --json build/bench/memory.json
 	$(BIN)/python -m tests.bench.report build/bench/*.json
+
+.PHONY: bench-deploy
+bench-deploy: build ## Measure the sidecar's image: size, start to ready, idle memory. Run `make deploy-test` before.
+	$(BIN)/python -m tests.bench.bench_deploy
 
 SOAK_SECONDS := 600
 

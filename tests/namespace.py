@@ -18,6 +18,28 @@ class NamespaceError(Exception):
     """There can be none here; the message says why."""
 
 
+def inside(pid: int, made: Callable[[], Any], user: int = 0) -> Any:
+    """Calls it in a thread that is in that process's network namespace. Sockets that it makes stay there, and belong to that user."""
+    outcome: list[Any] = []
+
+    def enter() -> None:
+        try:
+            with Path(f"/proc/{pid}/ns/net").open() as net:
+                os.setns(net.fileno(), CLONE_NEWNET)
+            # glibc asks the kernel for this thread alone.
+            ctypes.CDLL(None).setfsuid(user)
+            outcome.append(made())
+        except OSError as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    if isinstance(outcome[0], OSError):
+        raise outcome[0]
+    return outcome[0]
+
+
 class Namespace:
     """Runs from its making to `close`, or the test's end. `hosts`: its /etc/hosts, to be changed in place."""
 
@@ -53,25 +75,8 @@ class Namespace:
         return done.stdout
 
     def inside(self, made: Callable[[], Any], user: int = 0) -> Any:
-        """Calls it in a thread that is in the network namespace. Sockets that it makes stay there, and belong to that user."""
-        outcome: list[Any] = []
-
-        def enter() -> None:
-            try:
-                with Path(f"/proc/{self.holder.pid}/ns/net").open() as net:
-                    os.setns(net.fileno(), CLONE_NEWNET)
-                # glibc asks the kernel for this thread alone.
-                ctypes.CDLL(None).setfsuid(user)
-                outcome.append(made())
-            except OSError as error:
-                outcome.append(error)
-
-        thread = threading.Thread(target=enter)
-        thread.start()
-        thread.join()
-        if isinstance(outcome[0], OSError):
-            raise outcome[0]
-        return outcome[0]
+        """As `inside`, here."""
+        return inside(self.holder.pid, made, user)
 
     def listening(self, address: str, port: int) -> socket.socket:
         """A TCP socket that listens there."""

@@ -10,8 +10,7 @@ import math
 import os
 import re
 import sys
-import tomllib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NoReturn
 from urllib.parse import urlsplit
@@ -34,6 +33,7 @@ from sigward.clients import Terms
 from sigward.credentials import Assume, Chain, resolve_region
 from sigward.environ import NO_PROXY, without_own_proxy
 from sigward.errors import UsageError
+from sigward.file import TomlFile, config_home
 from sigward.plan import DEFAULT_IDENTITY, Plan
 
 UNITS = {"": 1.0, "s": 1.0, "ms": 0.001, "m": 60.0, "min": 60.0, "h": 3600.0}
@@ -682,46 +682,6 @@ class Settings(BaseSettings):
         return json.dumps(chosen)
 
 
-class TomlFile:
-    """A settings file, and where in it each key stands."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            self.text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"{path}: it cannot be read: {error}.", hint="Name a readable TOML file with --config.") from error
-        try:
-            self.data = tomllib.loads(self.text)
-        except tomllib.TOMLDecodeError as error:
-            raise UsageError(f"{path}: {error}.", hint="See https://toml.io for the format, and docs/settings.md for the keys.") from error
-
-    def line(self, location: tuple[int | str, ...]) -> int | None:
-        """The line of a key, e.g. ("route", 1, "hots"); of its table if the key itself is not there."""
-        found: int | None = None
-        for number, where in self._lines():
-            if where == location:
-                return number
-            if where and where == location[: len(where)] and (found is None or len(where) > 1):
-                found = number
-        return found
-
-    def _lines(self) -> Iterator[tuple[int, tuple[int | str, ...]]]:
-        table: tuple[int | str, ...] = ()
-        counts: dict[str, int] = {}
-        for number, line in enumerate(self.text.splitlines(), 1):
-            if match := re.match(r"\s*\[\[\s*([\w.\"-]+)\s*\]\]", line):
-                name = match[1].strip('"')
-                counts[name] = counts.get(name, -1) + 1
-                table = (*name.split("."), counts[name])
-                yield number, table
-            elif match := re.match(r"\s*\[\s*([\w.\"-]+)\s*\]", line):
-                table = tuple(match[1].replace('"', "").split("."))
-                yield number, table
-            elif match := re.match(r"\s*([\w.\"-]+)\s*=", line):
-                yield number, (*table, *match[1].replace('"', "").split("."))
-
-
 class FileSource(PydanticBaseSettingsSource):
     """The settings file, as pydantic-settings takes sources."""
 
@@ -735,28 +695,6 @@ class FileSource(PydanticBaseSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         return dict(self.file.data) if self.file else {}
-
-
-def config_home() -> Path:
-    """$XDG_CONFIG_HOME/sigward, else ~/.config/sigward."""
-    base = os.environ.get("XDG_CONFIG_HOME")
-    return (Path(base) if base else Path.home() / ".config") / "sigward"
-
-
-def find_file(arguments: list[str]) -> TomlFile | None:
-    """--config, SIGWARD_CONFIG, ./sigward.toml, ~/.config/sigward/sigward.toml; the first that is named or there."""
-    named: str | None = None
-    for at, argument in enumerate(arguments):
-        if argument == "--":
-            break
-        if argument == "--config" and at + 1 < len(arguments):
-            named = arguments[at + 1]
-        elif argument.startswith("--config="):
-            named = argument.partition("=")[2]
-    named = named or os.environ.get("SIGWARD_CONFIG")
-    if named:
-        return TomlFile(Path(named))
-    return next((TomlFile(place) for place in (Path("sigward.toml"), config_home() / "sigward.toml") if place.is_file()), None)
 
 
 def check_environment() -> None:

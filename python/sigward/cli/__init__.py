@@ -25,6 +25,7 @@ COMMANDS = {
     "env": "Print the variables that send a program through sigward.",
     "ca": "The CA that clients trust: path, export, trust.",
     "check": "Check settings, CA and credentials without serving.",
+    "healthcheck": "Ask a sigward that runs here whether it is ready.",
     "demo": "Show it all working against an emulator that verifies signatures.",
 }
 
@@ -69,6 +70,10 @@ def dispatch(arguments: list[str]) -> int:
         from sigward.cli.serving import serve
 
         return serve(rest)
+    if name == "healthcheck":
+        from sigward.cli.healthcheck import healthcheck
+
+        return healthcheck(rest)
     from sigward.cli import commands
 
     return commands.run(name, rest)

@@ -8,7 +8,8 @@ from sigward.ca import CertificateAuthority
 from sigward.clients import IssuedKey, key_of
 from sigward.environ import DUMMY
 from sigward.errors import UsageError
-from sigward.settings import Settings, check_environment, find_file, unknown_flag, usage_error
+from sigward.file import find_file
+from sigward.settings import Settings, check_environment, unknown_flag, usage_error
 
 
 def read[T: Settings](command: type[T], title: str, arguments: list[str]) -> T:

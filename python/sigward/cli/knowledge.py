@@ -58,8 +58,8 @@ def knowledge(command: "KnowledgeOf") -> int:
 
 def refresh(command: "KnowledgeOf") -> int:
     """Makes a table of the installed botocore."""
+    from sigward.file import config_home
     from sigward.knowledge.build import build
-    from sigward.settings import config_home
 
     target = command.output or command.knowledge or config_home() / "knowledge.bin"
     content = build()

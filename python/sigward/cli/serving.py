@@ -167,6 +167,8 @@ class Service:
         if plan.front == "native":
             self.front = NativeFront(self.engine, options, self.refresh)
         else:
+            if importlib.util.find_spec("mitmproxy") is None:
+                raise UsageError("front: mitmproxy is not installed.", hint='Set front = "native", or use the image sigward-inspect.')
             from sigward.mitm import Front
 
             self.front = Front(self.engine, options, self.refresh)

@@ -1,0 +1,74 @@
+"""The settings file: where it is found, and where in it each key stands.
+
+`sigward.settings` checks what it says; `sigward healthcheck`, which has no time for that, reads one key of it.
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+from sigward.errors import UsageError
+
+
+class TomlFile:
+    """A settings file, and where in it each key stands."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{path}: it cannot be read: {error}.", hint="Name a readable TOML file with --config.") from error
+        try:
+            self.data = tomllib.loads(self.text)
+        except tomllib.TOMLDecodeError as error:
+            raise UsageError(f"{path}: {error}.", hint="See https://toml.io for the format, and docs/settings.md for the keys.") from error
+
+    def line(self, location: tuple[int | str, ...]) -> int | None:
+        """The line of a key, e.g. ("route", 1, "hots"); of its table if the key itself is not there."""
+        found: int | None = None
+        for number, where in self._lines():
+            if where == location:
+                return number
+            if where and where == location[: len(where)] and (found is None or len(where) > 1):
+                found = number
+        return found
+
+    def _lines(self) -> Iterator[tuple[int, tuple[int | str, ...]]]:
+        table: tuple[int | str, ...] = ()
+        counts: dict[str, int] = {}
+        for number, line in enumerate(self.text.splitlines(), 1):
+            if match := re.match(r"\s*\[\[\s*([\w.\"-]+)\s*\]\]", line):
+                name = match[1].strip('"')
+                counts[name] = counts.get(name, -1) + 1
+                table = (*name.split("."), counts[name])
+                yield number, table
+            elif match := re.match(r"\s*\[\s*([\w.\"-]+)\s*\]", line):
+                table = tuple(match[1].replace('"', "").split("."))
+                yield number, table
+            elif match := re.match(r"\s*([\w.\"-]+)\s*=", line):
+                yield number, (*table, *match[1].replace('"', "").split("."))
+
+
+def config_home() -> Path:
+    """$XDG_CONFIG_HOME/sigward, else ~/.config/sigward."""
+    base = os.environ.get("XDG_CONFIG_HOME")
+    return (Path(base) if base else Path.home() / ".config") / "sigward"
+
+
+def find_file(arguments: list[str]) -> TomlFile | None:
+    """--config, SIGWARD_CONFIG, ./sigward.toml, ~/.config/sigward/sigward.toml; the first that is named or there."""
+    named: str | None = None
+    for at, argument in enumerate(arguments):
+        if argument == "--":
+            break
+        if argument == "--config" and at + 1 < len(arguments):
+            named = arguments[at + 1]
+        elif argument.startswith("--config="):
+            named = argument.partition("=")[2]
+    named = named or os.environ.get("SIGWARD_CONFIG")
+    if named:
+        return TomlFile(Path(named))
+    return next((TomlFile(place) for place in (Path("sigward.toml"), config_home() / "sigward.toml") if place.is_file()), None)
