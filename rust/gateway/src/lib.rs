@@ -22,6 +22,7 @@ pub mod refuse;
 pub mod route;
 pub mod settings;
 pub mod sign;
+pub mod slugs;
 pub mod throttles;
 mod token;
 
