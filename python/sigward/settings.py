@@ -13,7 +13,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NoReturn
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, get_args, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -397,6 +397,16 @@ class Route(Group):
         "auto",
         description="Where a session token goes: `x-amz-security-token` signed, or added after signing (IoT's WebSockets), or "
         "`x-amz-s3session-token` (S3 Express, with credentials of CreateSession).",
+    )
+    copy_headers: dict[str, str] = Field(
+        default_factory=dict,
+        description='Of what is signed: headers that go on under another name, too: `{ Authorization = "X-Original-Authorization" }`.',
+    )
+    remove_headers: list[str] = Field(default_factory=list, description="Then: headers that do not go on.")
+    add_headers: dict[str, str] = Field(
+        default_factory=dict,
+        repr=False,
+        description="Then: headers with their values, for requests that have none of that name; to replace a client's, remove it, too.",
     )
 
     @model_validator(mode="after")
@@ -799,10 +809,12 @@ def _may_hold_a_secret(location: tuple[int | str, ...]) -> bool:
     """True for what no `repr` shows, and for the whole of a table that such a thing is in."""
     model: Any = Settings
     for part in location:
+        if isinstance(part, int):
+            continue
         field = model.model_fields.get(str(part)) if isinstance(model, type) and issubclass(model, BaseModel) else None
         if field is None or not field.repr:
             return field is not None
-        model = field.annotation
+        model = get_args(field.annotation)[0] if get_origin(field.annotation) is list else field.annotation
     return isinstance(model, type) and issubclass(model, BaseModel) and any(not field.repr for field in model.model_fields.values())
 
 

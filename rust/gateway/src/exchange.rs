@@ -623,6 +623,9 @@ impl Exchange {
                     return Err(Some(client::wrong_service(&claimed.client.name, &signing.service)));
                 }
                 self.record.disposition = Disposition::Sign;
+                if let Some(route) = route {
+                    route.edits.apply(&mut head.headers);
+                }
                 sign::remove_client_signature(&mut head.headers);
             }
         }

@@ -9,6 +9,7 @@ pub mod admit;
 pub mod body;
 pub mod circuit;
 pub mod client;
+mod edit;
 pub mod exchange;
 pub mod identity;
 pub mod judge;
