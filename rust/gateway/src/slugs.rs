@@ -38,11 +38,10 @@ pub(crate) fn is_known(slug: &str, status: u16, fault: Fault) -> bool {
 #[rustfmt::skip]
 pub const ALL: &[Known] = &[
     client(&[400], "bad-byte", "A header's name or value, the method or the path holds a byte that cannot be signed.", "Send printable ASCII."),
-    client(&[400, 501], "bad-coding", "Of the mitmproxy front: `Transfer-Encoding` is empty, repeated, or not `chunked`.", "Send the body as it is, or in chunks."),
     client(&[400], "bad-deadline", "`x-sigward-deadline` is not a time.", "Give seconds, or a number with ms, s or m, up to a day: `2.5`, `500ms`."),
     client(&[400], "bad-expires", "A presigned URL would live longer than it may.", "Give 1 to 604,800 seconds."),
     client(&[400], "bad-host", "The Host header is missing, repeated, or not a host; a listener without `upstream` sends a request to the endpoint that it names.", "Send one Host header, that of an AWS endpoint."),
-    client(&[400], "bad-length", "`Content-Length` is repeated, not a number, or beside `Transfer-Encoding`.", "Send one length, or chunks."),
+    client(&[400], "bad-length", "`Content-Length` is repeated, not a number, or beside `Transfer-Encoding`; or that is empty, repeated, or in HTTP/1.0.", "Send one length, or chunks."),
     client(&[400], "bad-request", "The request is not HTTP: a line or a header is malformed.", "Send a request that keeps to RFC 9110 and RFC 9112."),
     client(&[400], "bad-target", "The request target is not a path, an http URL, or, with CONNECT, a host and a port.", "Send a path to a reverse listener, a URL or CONNECT to the proxy."),
     client(&[400], "bad-time", "The time cannot be written in a signature.", "Set the clock right."),
