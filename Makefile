@@ -79,6 +79,15 @@ FUZZ_SECONDS := 60
 fuzz: ## Fuzz the signer, FUZZ_SECONDS a target.
 	rust/fuzz/run $(FUZZ_SECONDS)
 
+.PHONY: docs
+# Not --quiet: what it silences, --strict does not count.
+docs: build ## Build the documentation's site into build/site; a warning is an error.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+.PHONY: reference
+reference: build ## Write docs/settings.md, cli.md and errors.md from the code.
+	$(BIN)/python -m sigward.docs docs
+
 .PHONY: check
 check: build ## Formatting, lints and types.
 	cargo fmt --all --check
@@ -117,7 +126,7 @@ $(STAMPS)/sync: uv.lock pyproject.toml .python-version
 	@command -v uv >/dev/null || { python=$$(sh .ci/find-python) && "$$python" -m venv build/uv && build/uv/bin/pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'; }
 	@test -x $(BIN)/python && $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null || { \
 		if [ -x build/uv/bin/uv ]; then python=$$(sh .ci/find-python) && uv venv --quiet --clear --python "$$python" .venv; else uv venv --quiet --clear .venv; fi; }
-	uv sync --quiet --frozen --no-install-project --extra demo --group dev --python $(BIN)/python
+	uv sync --quiet --frozen --no-install-project --extra demo --group dev --group docs --python $(BIN)/python
 	@mkdir -p $(STAMPS) && touch $@
 
 # All that the module needs is installed by now: offline, uv looks at what is there and fetches nothing that the lock file does not name.

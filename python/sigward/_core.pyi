@@ -36,6 +36,7 @@ __all__ = [
     "difference",
     "issue_key",
     "recognise",
+    "refusals",
     "retry_delay",
 ]
 
@@ -56,6 +57,9 @@ class SettingsError(SigwardError):
 
 class SigningError(SigwardError):
     """A request cannot be signed; the message names the part and its mend."""
+
+def refusals() -> list[tuple[str, str, list[int], str, str]]:
+    """Every error that sigward answers with: slug, side at fault, HTTP statuses, meaning, mend."""
 
 class VerificationError(SigwardError):
     """A request was not signed as it should be. `slug` says why: `signature`, `payload-hash`, `skewed`, `header-gone`, …"""

@@ -1,6 +1,6 @@
 """Every setting, in one place: flag > `SIGWARD_…` environment > sigward.toml > default.
 
-The same model checks all four and makes what the engine takes (`Settings.engine_json`) and the reference (`python -m sigward.settings`).
+The same model checks all four and makes what the engine takes (`Settings.engine_json`) and the reference (`sigward.docs`).
 """
 
 import difflib
@@ -9,10 +9,10 @@ import json
 import math
 import os
 import re
-import sys
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NoReturn
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, get_args, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -153,14 +153,21 @@ def parse_access_log(value: object) -> object:
     return value
 
 
-Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0)]
-PositiveDuration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
-Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
-OptionalDuration = Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(or_none(parse_duration))]
-OptionalNonNegative = Annotated[Annotated[float, Field(ge=0)] | None, BeforeValidator(or_none(parse_duration))]
-OptionalSize = Annotated[Annotated[int, Field(ge=0)] | None, BeforeValidator(or_none(parse_size))]
-Listen = Annotated[str, AfterValidator(check_listen)]
-UpstreamUrl = Annotated[str, AfterValidator(check_upstream)]
+@dataclass(frozen=True)
+class Shape:
+    """How a value is written, for the reference."""
+
+    text: str
+
+
+Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0), Shape("duration")]
+PositiveDuration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0), Shape("duration above 0")]
+Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0), Shape("size")]
+OptionalDuration = Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(or_none(parse_duration)), Shape("duration above 0")]
+OptionalNonNegative = Annotated[Annotated[float, Field(ge=0)] | None, BeforeValidator(or_none(parse_duration)), Shape("duration")]
+OptionalSize = Annotated[Annotated[int, Field(ge=0)] | None, BeforeValidator(or_none(parse_size)), Shape("size")]
+Listen = Annotated[str, AfterValidator(check_listen), Shape("HOST:PORT")]
+UpstreamUrl = Annotated[str, AfterValidator(check_upstream), Shape("URL")]
 
 
 class Group(BaseModel):
@@ -310,7 +317,7 @@ def check_proxy(value: str) -> str:
 class Egress(Group):
     """The way to the upstreams: directly, or through a proxy that speaks CONNECT."""
 
-    proxy: Annotated[str, AfterValidator(check_proxy)] = Field(
+    proxy: Annotated[str, AfterValidator(check_proxy), Shape("URL, `environment` or `off`")] = Field(
         "environment",
         repr=False,
         description="`http://[user:password@]host[:port]`; `environment`: HTTPS_PROXY of sigward's own environment, unless that is on this "
@@ -397,6 +404,16 @@ class Route(Group):
         "auto",
         description="Where a session token goes: `x-amz-security-token` signed, or added after signing (IoT's WebSockets), or "
         "`x-amz-s3session-token` (S3 Express, with credentials of CreateSession).",
+    )
+    copy_headers: dict[str, str] = Field(
+        default_factory=dict,
+        description='Of what is signed: headers that go on under another name, too: `{ Authorization = "X-Original-Authorization" }`.',
+    )
+    remove_headers: list[str] = Field(default_factory=list, description="Then: headers that do not go on.")
+    add_headers: dict[str, str] = Field(
+        default_factory=dict,
+        repr=False,
+        description="Then: headers with their values, for requests that have none of that name; to replace a client's, remove it, too.",
     )
 
     @model_validator(mode="after")
@@ -517,7 +534,7 @@ class Settings(BaseSettings):
     listen: Listen = Field(
         "127.0.0.1:8080", description="Forward proxy (HTTPS_PROXY); port 0 takes a free one; native front: also `unix:/path`; `off`: none."
     )
-    reverse: Annotated[list[str], NoDecode, BeforeValidator(reverse_from_table)] = Field(
+    reverse: Annotated[list[str], NoDecode, BeforeValidator(reverse_from_table), Shape("list of HOST:PORT=URL")] = Field(
         default_factory=list,
         description="Reverse proxy for endpoint URLs: `HOST:PORT=https://endpoint`, or `HOST:PORT`: the Host header names the endpoint. "
         "In the file: `[[reverse]]` with `listen` and `upstream`.",
@@ -535,7 +552,7 @@ class Settings(BaseSettings):
         "mitmproxy", description="`native`: Rust from socket to socket, for loads that Python cannot serve; without addons and mitmweb."
     )
     threads: int = Field(1, ge=1, le=64, description="Engine threads.")
-    access_log: Annotated[str, BeforeValidator(parse_access_log)] = Field(
+    access_log: Annotated[str, BeforeValidator(parse_access_log), Shape("`off`, `stderr` or path")] = Field(
         "off",
         description="A line of JSON for each request: who, what, as whom, each attempt; never a query. `off`, `stderr` (or true), or a "
         'file\'s path: made with mode 0600, opened anew on SIGHUP. See "Logs".',
@@ -737,10 +754,12 @@ def _may_hold_a_secret(location: tuple[int | str, ...]) -> bool:
     """True for what no `repr` shows, and for the whole of a table that such a thing is in."""
     model: Any = Settings
     for part in location:
+        if isinstance(part, int):
+            continue
         field = model.model_fields.get(str(part)) if isinstance(model, type) and issubclass(model, BaseModel) else None
         if field is None or not field.repr:
             return field is not None
-        model = field.annotation
+        model = get_args(field.annotation)[0] if get_origin(field.annotation) is list else field.annotation
     return isinstance(model, type) and issubclass(model, BaseModel) and any(not field.repr for field in model.model_fields.values())
 
 
@@ -805,50 +824,3 @@ def _known_keys(location: tuple[int | str, ...]) -> set[str]:
     }
     group: type[BaseModel] = names.get(str(location[0]), Settings) if location else Settings
     return set(group.model_fields)
-
-
-def reference() -> str:
-    """docs/settings.md."""
-    lines = [
-        "# Settings", "",
-        "Each can be a flag (`--timeouts.connect 2s`), a variable (`SIGWARD_TIMEOUTS__CONNECT=2s`) or a key in `sigward.toml`;",
-        "a flag wins over a variable, a variable over the file.",
-        "Durations: `500ms`, `10s`, `5m`; sizes: `64KiB`, `1MiB`. Unknown keys and bad values end with status 64.", "",
-        "This page is made from the code: `python -m sigward.settings`.", "",
-    ]  # fmt: skip
-    tables: list[tuple[str, str, type[BaseModel]]] = [("", "Top level", Settings)]
-    for name, field in Settings.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Group | Clients):
-            tables.append((name, f"`[{name}]`", field.annotation))
-    tables += [
-        ("clients", "`[clients.NAME]`", Client),
-        ("identities", "`[identities.NAME]`", Identity),
-        ("route", "`[[route]]`", Route),
-        ("pace", "`[[pace]]`", Pace),
-    ]
-    for prefix, title, model in tables:
-        lines += [f"## {title}", ""]
-        if prefix:
-            lines += [(model.__doc__ or "").strip().splitlines()[0], ""]
-        lines += ["| key | default | what it does |", "|---|---|---|"]
-        for name, field in model.model_fields.items():
-            if isinstance(field.annotation, type) and issubclass(field.annotation, Group | Clients):
-                continue
-            lines.append(f"| `{name}` | {_default_text(name, field)} | {field.description} |")
-        lines.append("")
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def _default_text(name: str, field: Any) -> str:
-    if name in ("ca_dir", "key_file"):
-        return f"`~/.config/sigward/{'ca' if name == 'ca_dir' else 'clients.key'}`"
-    if field.is_required():
-        return "required"
-    value = field.default_factory() if field.default_factory else field.default
-    if value is None or value in ([], {}, ""):
-        return "none"
-    return f"`{json.dumps(value)}`"
-
-
-if __name__ == "__main__":
-    sys.stdout.write(reference())

@@ -9,8 +9,7 @@ import pytest
 from sigward import _core
 from sigward.cli.commands import Serve, read
 from sigward.errors import UsageError
-from sigward.settings import Settings, reference
-from tests.conftest import ROOT
+from sigward.settings import Settings
 
 
 @pytest.fixture(autouse=True)
@@ -324,18 +323,3 @@ def test_the_engine_takes_everything_set() -> None:
 
 def test_routes_as_json_in_a_flag() -> None:
     assert serve("--route", '[{"host": "a", "action": "pass"}]').route[0].action == "pass"
-
-
-# ---------------------------------------------------------------- the page
-
-
-def test_the_reference_is_current() -> None:
-    page = ROOT / "docs" / "settings.md"
-    assert page.read_text() == reference(), "python -m sigward.settings > docs/settings.md"
-
-
-def test_the_reference_names_every_setting() -> None:
-    page = reference()
-    for name, field in Settings.model_fields.items():
-        assert f"`{name}`" in page or f"[{name}]" in page
-        assert field.description or f"[{name}]" in page

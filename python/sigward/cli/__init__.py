@@ -61,6 +61,9 @@ def dispatch(arguments: list[str]) -> int:
 
         sys.stdout.write(f"sigward {__version__}\n")
         return 0
+    if arguments[0].partition("=")[0] == "--compat":
+        # In place of another proxy, whose flags are all that its container's arguments hold.
+        arguments = ["serve", *arguments]
     name, rest = arguments[0], arguments[1:]
     if name not in COMMANDS:
         from sigward.settings import did_you_mean

@@ -1,6 +1,8 @@
 """What all commands share, and `serve`'s flags: apart from the other commands', so that its start does not wait for theirs."""
 
-from pydantic import ValidationError
+from typing import Literal
+
+from pydantic import Field, ValidationError
 from pydantic_settings import CliApp
 from pydantic_settings.exceptions import SettingsError
 
@@ -50,5 +52,9 @@ class Command(Settings):
 
 class Serve(Command):
     """Serve until SIGTERM: forward proxy, reverse listeners, admin."""
+
+    compat: Literal["aws-sigv4-proxy"] | None = Field(
+        None, description="Take the flags of that proxy instead of these: `sigward --compat aws-sigv4-proxy --help` tells them."
+    )
 
     # `sigward.cli.serving` has it read, and does it.

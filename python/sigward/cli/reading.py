@@ -12,9 +12,13 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from sigward.errors import CaError, SigwardError
 from sigward.plan import Plan
+
+if TYPE_CHECKING:
+    from sigward.settings import Settings
 
 Told = Plan | dict[str, str | int] | int
 """What was read, what is wrong, or the status that the process is to end with: after --help."""
@@ -54,10 +58,8 @@ def read_again(arguments: Sequence[str]) -> Plan:
 
 
 def _read(arguments: list[str]) -> Told:
-    from sigward.cli.command import Serve, read
-
     try:
-        return read(Serve, "sigward serve", arguments).plan()
+        return _settings(arguments).plan()
     except SigwardError as error:
         return {"message": str(error.args[0]), "hint": error.hint, "slug": error.slug, "fault": error.fault, "exit_code": error.exit_code}
     except SystemExit as ended:
@@ -67,6 +69,16 @@ def _read(arguments: list[str]) -> Told:
     except Exception:
         traceback.print_exc()
         return 1
+
+
+def _settings(arguments: list[str]) -> "Settings":
+    if any(argument.partition("=")[0] == "--compat" for argument in arguments):
+        from sigward import compat
+
+        return compat.read(arguments)
+    from sigward.cli.command import Serve, read
+
+    return read(Serve, "sigward serve", arguments)
 
 
 def _make_authority(plan: Plan) -> None:

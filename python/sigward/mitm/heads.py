@@ -88,8 +88,8 @@ def wrong_framing(found: list[tuple[bytes, bytes, bytes]], *, old: bool) -> Wron
         return None
     names = {name.strip(b" \t") for coding in codings for name in coding.split(b",")}
     if old or b"" in names or names == {b"chunked"}:
-        return Wrong(400, "bad-coding", "transfer-encoding is empty, repeated, or in HTTP/1.0")
-    return Wrong(501, "bad-coding", "no transfer coding is served but chunked")
+        return Wrong(400, "bad-length", "transfer-encoding is empty, repeated, or in HTTP/1.0")
+    return Wrong(501, "unknown-coding", "no transfer coding is served but chunked")
 
 
 def wrong_host(found: list[tuple[bytes, bytes, bytes]], *, needed: bool) -> Wrong | None:

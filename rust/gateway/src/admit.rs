@@ -135,7 +135,7 @@ pub struct RequestHead {
 }
 
 /// Headers that end at each hop (RFC 9110, section 7.6.1). `te: trailers` and `trailer` mean something only to the hop too.
-fn is_hop_by_hop(name: &HeaderName) -> bool {
+pub(crate) fn is_hop_by_hop(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
         "connection"

@@ -623,6 +623,9 @@ impl Exchange {
                     return Err(Some(client::wrong_service(&claimed.client.name, &signing.service)));
                 }
                 self.record.disposition = Disposition::Sign;
+                if let Some(route) = route {
+                    route.edits.apply(&mut head.headers);
+                }
                 sign::remove_client_signature(&mut head.headers);
             }
         }
@@ -917,7 +920,11 @@ impl Exchange {
                     self.signed_with = version;
                 }
                 Err(error) => {
-                    let refusal = Refusal::client(400, error.slug(), format!("the request cannot be signed: {error}."), error.hint());
+                    let (slug, why) = (error.slug(), format!("the request cannot be signed: {error}."));
+                    let refusal = match error {
+                        SignError::Crypto => Refusal::sigward(500, slug, why, error.hint()),
+                        _ => Refusal::client(400, slug, why, error.hint()),
+                    };
                     return self.refuse(&refusal);
                 }
             }

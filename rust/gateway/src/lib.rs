@@ -9,6 +9,7 @@ pub mod admit;
 pub mod body;
 pub mod circuit;
 pub mod client;
+mod edit;
 pub mod exchange;
 pub mod identity;
 pub mod judge;
@@ -22,6 +23,7 @@ pub mod refuse;
 pub mod route;
 pub mod settings;
 pub mod sign;
+pub mod slugs;
 pub mod throttles;
 mod token;
 

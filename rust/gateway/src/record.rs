@@ -114,7 +114,8 @@ const SECRET_HEADERS: &[&str] = &[
 /// The value of one header as it may be shown.
 pub fn redact(name: &HeaderName, value: &HeaderValue) -> HeaderValue {
     let hidden = HeaderValue::from_static("redacted");
-    if SECRET_HEADERS.contains(&name.as_str()) {
+    let marked = value.is_sensitive() && *name != AUTHORIZATION;
+    if marked || SECRET_HEADERS.contains(&name.as_str()) {
         return hidden;
     }
     if *name != AUTHORIZATION {
@@ -148,5 +149,8 @@ mod tests {
         assert!(!shown("authorization", "Bearer abc").windows(3).any(|window| window == b"abc"));
         assert!(!shown("x-amz-security-token", "abc").windows(3).any(|window| window == b"abc"));
         assert_eq!(shown("host", "abc"), b"abc");
+        let mut copied = HeaderValue::from_static("Bearer abc");
+        copied.set_sensitive(true);
+        assert_eq!(redact(&HeaderName::from_static("x-original-authorization"), &copied), "redacted");
     }
 }

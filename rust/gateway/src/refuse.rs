@@ -11,6 +11,7 @@ use http::{HeaderValue, Method, Response, StatusCode};
 use sigward_sigv4::Style;
 
 use crate::recognise::style_of;
+use crate::slugs::is_known;
 
 /// Who has to mend it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,17 +44,22 @@ pub struct Refusal {
 impl Refusal {
     /// The client's fault.
     pub fn client(status: u16, slug: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { status, slug, fault: Fault::Client, message: message.into(), hint: hint.into(), retry_after: None }
+        Self::of(Fault::Client, status, slug, message.into(), hint.into())
     }
 
     /// Sigward's or its operator's fault.
     pub fn sigward(status: u16, slug: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { fault: Fault::Sigward, ..Self::client(status, slug, message, hint) }
+        Self::of(Fault::Sigward, status, slug, message.into(), hint.into())
     }
 
     /// The upstream's fault.
     pub fn upstream(status: u16, slug: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { fault: Fault::Upstream, ..Self::client(status, slug, message, hint) }
+        Self::of(Fault::Upstream, status, slug, message.into(), hint.into())
+    }
+
+    fn of(fault: Fault, status: u16, slug: &'static str, message: String, hint: String) -> Self {
+        debug_assert!(is_known(slug, status, fault), "{slug} ({status}, {fault:?}) is missing in slugs.rs");
+        Self { status, slug, fault, message, hint, retry_after: None }
     }
 
     /// Tells the client when to try again.

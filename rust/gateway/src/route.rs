@@ -12,6 +12,7 @@ use sigward_sigv4::wire::percent_decoded;
 use smallvec::SmallVec;
 
 use crate::admit::{Scheme, Target};
+use crate::edit::Edits;
 use crate::knowledge::Operation;
 use crate::recognise::{bucket_and_key, style_of};
 use crate::settings::{Action, PathStyle, PayloadMode, RouteSettings, SignaturePlace, SignatureVariant, TokenPlace};
@@ -88,6 +89,8 @@ pub struct Route {
     pub style: Option<Style>,
     /// How requests are signed under it.
     pub form: SigningForm,
+    /// What it changes of the headers.
+    pub(crate) edits: Edits,
     host: Option<Pattern>,
     path: Option<Pattern>,
     operation: Option<(Pattern, Pattern)>,
@@ -267,6 +270,10 @@ impl Route {
                 return wrong(field, "a name without blanks and slashes is expected");
             }
         }
+        let edits = match Edits::new(settings) {
+            Ok(edits) => edits,
+            Err((field, why)) => return wrong(field, &why),
+        };
         let shared = |text: &Option<String>| text.as_deref().map(Arc::from);
         Ok(Self {
             action: settings.action,
@@ -283,6 +290,7 @@ impl Route {
                 variant: settings.variant,
                 token: settings.token,
             },
+            edits,
             host: settings.host.as_deref().map(|host| Pattern::new(&host.to_ascii_lowercase())),
             path: settings.path.as_deref().map(Pattern::new),
             operation,

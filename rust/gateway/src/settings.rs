@@ -1,5 +1,6 @@
 //! What an operator sets, as the engine takes it: JSON, made by `python/sigward/settings.py`. Every field has a default.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -587,6 +588,12 @@ pub struct RouteSettings {
     pub variant: SignatureVariant,
     /// Where a session token goes.
     pub token: TokenPlace,
+    /// Headers that are sent on under another name too: name to new name.
+    pub copy_headers: BTreeMap<String, String>,
+    /// Headers that are not sent on.
+    pub remove_headers: Vec<String>,
+    /// Headers, and their values, for requests that have none of that name.
+    pub add_headers: BTreeMap<String, String>,
 }
 
 /// What the signature says of the body. See README, "Bodies".

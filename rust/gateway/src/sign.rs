@@ -59,6 +59,11 @@ pub(crate) fn remove_client_signature(headers: &mut HeaderMap) {
     }
 }
 
+/// True for the headers that carry a signature or say how it was made, but Authorization.
+pub(crate) fn is_of_signature(name: &HeaderName) -> bool {
+    [AMZ_DATE, CONTENT_SHA256, SECURITY_TOKEN, S3_SESSION_TOKEN, REGION_SET].contains(name)
+}
+
 /// The same in the query: presigned parameters of a request that is to be signed anew.
 pub(crate) fn is_presigned(path: &str) -> bool {
     let query = path.split_once('?').map(|(_, query)| query).unwrap_or_default();

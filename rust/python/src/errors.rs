@@ -3,6 +3,8 @@
 use pyo3::create_exception;
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
+use sigward_gateway::Fault;
+use sigward_gateway::slugs::ALL;
 
 create_exception!(sigward._core, SigwardError, PyException, "Base of what the Rust module raises.");
 create_exception!(sigward._core, SettingsError, SigwardError, "The settings do not hold; the message names the field.");
@@ -18,7 +20,18 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("SigwardError", base)?;
     module.add("SettingsError", python.get_type::<SettingsError>())?;
     module.add("SigningError", python.get_type::<SigningError>())?;
-    module.add("VerificationError", python.get_type::<VerificationError>())
+    module.add("VerificationError", python.get_type::<VerificationError>())?;
+    module.add_function(wrap_pyfunction!(refusals, module)?)
+}
+
+#[pyfunction]
+fn refusals() -> Vec<(&'static str, &'static str, Vec<u16>, &'static str, &'static str)> {
+    let side = |fault| match fault {
+        Fault::Client => "client",
+        Fault::Sigward => "sigward",
+        Fault::Upstream => "upstream",
+    };
+    ALL.iter().map(|known| (known.slug, side(known.fault), known.statuses.to_vec(), known.meaning, known.mend)).collect()
 }
 
 fn with(python: Python<'_>, error: PyErr, slug: &str, fault: &str, hint: &str) -> PyErr {
