@@ -35,6 +35,7 @@ __all__ = [
     "bucket_and_key",
     "difference",
     "issue_key",
+    "metric_descriptions",
     "recognise",
     "retry_delay",
 ]
@@ -456,6 +457,9 @@ class Engine:
 
 def issue_key(master: bytes, name: str, rotation: int, /) -> tuple[str, str]:
     """A client's access key id and secret access key. `master`: 64 hexadecimal digits, as in its file. Raises ValueError."""
+
+def metric_descriptions() -> list[tuple[str, Literal["counter", "gauge", "histogram"], str, list[str]]]:
+    """Every metric, by name: its name, kind, help and label names."""
 
 def retry_delay(service: str, throttled: bool, attempt: int, random: float, asked: str | None = None, /) -> float:
     """Seconds before the next attempt, with the settings' defaults. `attempt`: the one that failed, from 1. `random`: 0 ≤ random < 1.

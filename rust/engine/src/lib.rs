@@ -39,6 +39,7 @@ use zeroize::Zeroizing;
 
 pub use h1::head::legal_target;
 pub use job::Job;
+pub use metrics::{Description, descriptions};
 pub use native::Kind;
 pub use outbox::OutboxEvent;
 pub use shared::credentials;

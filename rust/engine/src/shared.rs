@@ -78,6 +78,7 @@ impl Shared {
 
     pub(crate) fn metrics_text(&self) -> String {
         self.metrics.held_bytes.set(self.held.load(Ordering::Relaxed).cast_signed());
+        self.metrics.state(self.not_ready().is_empty(), &self.identities.load(), unix_seconds());
         self.metrics.text(&self.config.load().live, self.started.elapsed())
     }
 

@@ -430,6 +430,14 @@ fn issue_key(master: &[u8], name: &str, rotation: u32) -> PyResult<(String, Stri
     Ok((id, secret.to_string()))
 }
 
+type Description = (String, &'static str, String, Vec<String>);
+
+#[pyfunction]
+fn metric_descriptions() -> Vec<Description> {
+    let descriptions = sigward_engine::descriptions().into_iter();
+    descriptions.map(|metric| (metric.name, metric.kind, metric.help, metric.labels)).collect()
+}
+
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     for (name, value) in [
         ("EVENT_RESPONSE", EVENT_RESPONSE),
@@ -446,6 +454,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add(name, value)?;
     }
     module.add_function(wrap_pyfunction!(issue_key, module)?)?;
+    module.add_function(wrap_pyfunction!(metric_descriptions, module)?)?;
     module.add_class::<Engine>()?;
     module.add_class::<Job>()?;
     module.add_class::<Report>()
