@@ -382,8 +382,9 @@ class Engine:
     def __new__(cls, settings: str) -> Engine: ...
     def configure(self, settings: str, /) -> None:
         """Swaps routes, limits and time-outs in; requests under way keep what they began with. Raises `SettingsError`."""
-    def reopen_access_log(self) -> None:
-        """Opens the access log's file anew, after it was renamed. Raises `SettingsError`: the old file is used on."""
+    def reopen_logs(self) -> None:
+        """Opens the files of the access log and the audit log anew, after they were renamed. Raises `SettingsError`: the old file is
+        used on."""
     def fileno(self) -> int:
         """A descriptor that is readable whenever `poll` has something to give. Owned by the engine."""
     def poll(self) -> list[tuple[object, ...]]:

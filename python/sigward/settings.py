@@ -138,10 +138,10 @@ def check_upstream(value: str) -> str:
     return value
 
 
-ACCESS_HINT = 'Write "off", "stderr", or a path with a slash: "/var/log/sigward/access.log".'
+LOG_HINT = 'Write "off", "stderr", or a path with a slash: "/var/log/sigward/access.log".'
 
 
-def parse_access_log(value: object) -> object:
+def parse_log(value: object) -> object:
     """True → "stderr", False → "off"; a path stays what it is."""
     word = str(value).lower() if isinstance(value, bool | str) else None
     if word in ("", "off", "false", "no", "0"):
@@ -149,7 +149,7 @@ def parse_access_log(value: object) -> object:
     if word in ("stderr", "on", "true", "yes", "1"):
         return "stderr"
     if word is None or "/" not in word or "\0" in word:
-        wrong("off, stderr or a file's path is expected", ACCESS_HINT)
+        wrong("off, stderr or a file's path is expected", LOG_HINT)
     return value
 
 
@@ -535,10 +535,19 @@ class Settings(BaseSettings):
         "mitmproxy", description="`native`: Rust from socket to socket, for loads that Python cannot serve; without addons and mitmweb."
     )
     threads: int = Field(1, ge=1, le=64, description="Engine threads.")
-    access_log: Annotated[str, BeforeValidator(parse_access_log)] = Field(
+    access_log: Annotated[str, BeforeValidator(parse_log)] = Field(
         "off",
         description="A line of JSON for each request: who, what, as whom, each attempt; never a query. `off`, `stderr` (or true), or a "
         'file\'s path: made with mode 0600, opened anew on SIGHUP. See "Logs".',
+    )
+    audit_log: Annotated[str, BeforeValidator(parse_log)] = Field(
+        "off",
+        description="A line of JSON for each call: client, identity, operation, resource, decision. `off`, `stderr`, or a file's path, as "
+        '`access_log`. See "Logs".',
+    )
+    audit_when_full: Literal["refuse", "drop"] = Field(
+        "refuse",
+        description="While it cannot be written: sign nothing (503 `audit-log-unavailable`) and keep the lines, or drop and count them.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Log on stderr.")
     knowledge: Path | None = Field(
@@ -668,7 +677,20 @@ class Settings(BaseSettings):
 
     def engine_json(self, region: str) -> str:
         """What the engine takes: `EngineSettings` in rust/gateway/src/settings.rs."""
-        taken = {"threads", "access_log", "log_level", "knowledge", "body", "timeouts", "retry", "circuit", "tls", "limits"}
+        taken = {
+            "threads",
+            "access_log",
+            "audit_log",
+            "audit_when_full",
+            "log_level",
+            "knowledge",
+            "body",
+            "timeouts",
+            "retry",
+            "circuit",
+            "tls",
+            "limits",
+        }
         chosen = self.model_dump(mode="json", include=taken)
         chosen["egress"] = self.egress.engine()
         chosen["pace"] = self.pacing.model_dump(mode="json") | {"rules": [rule.model_dump(mode="json") for rule in self.pace]}

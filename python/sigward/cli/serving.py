@@ -93,7 +93,7 @@ class Service:
             self.engine.set_credentials_failed(identity, [(identity, "no route names this identity")])
 
     def reload(self, read: Plan | SigwardError) -> None:
-        """Takes changed settings, opens the access log anew and reads every identity's credentials; until that is done, the old ones serve.
+        """Takes changed settings, opens the logs anew and reads every identity's credentials; until that is done, the old ones serve.
 
         Requests under way keep what they began with. Settings that do not hold change nothing.
         """
@@ -111,11 +111,11 @@ class Service:
                     logger.warning("%s has changed: that takes a restart", name)
             self._adopt(read)
             logger.info("settings and credentials are read anew")
-        # Whatever becomes of the settings: who renames the log's file counts on it.
+        # Whatever becomes of the settings: who renames a log's file counts on it.
         try:
-            self.engine.reopen_access_log()
+            self.engine.reopen_logs()
         except _core.SettingsError as error:
-            logger.warning("the access log's old file is used on: %s", error.args[0])
+            logger.warning("a log's old file is used on: %s", error.args[0])
         for keeper in self.keepers.values():
             keeper.request_refresh()
 

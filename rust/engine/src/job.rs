@@ -11,13 +11,16 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
-use sigward_gateway::{Record, RequestHead};
+use sigward_gateway::settings::EngineSettings;
+use sigward_gateway::{Record, Refusal, RequestHead};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 
-use crate::access::Line;
+use crate::access;
+use crate::audit;
 use crate::body::{BodyError, Inbound};
 use crate::drive::{Answer, AnswerBody, Listener, drive};
+use crate::lines::Line;
 use crate::net::Stream;
 use crate::outbox::OutboxEvent;
 use crate::pool::Pool;
@@ -164,12 +167,35 @@ pub(crate) struct UnderWay {
     told: bool,
     /// For the access log, if there is one.
     line: Option<Line>,
+    /// For the audit log, likewise.
+    audit: Option<audit::Call>,
+    /// How far the exchange of a client that has gone had come.
+    left: Option<Record>,
 }
 
 impl UnderWay {
     pub(crate) fn new(job: Option<u64>, shared: &Arc<Shared>, head: &RequestHead) -> Self {
         shared.metrics.in_flight.inc();
-        Self { job, shared: Arc::clone(shared), began: Instant::now(), told: false, line: shared.access.begin(head) }
+        Self {
+            job,
+            shared: Arc::clone(shared),
+            began: Instant::now(),
+            told: false,
+            line: access::begin(&shared.access, head),
+            audit: audit::begin(&shared.audit, head),
+            left: None,
+        }
+    }
+
+    /// Before the request is signed for and sent. The error: it may not be.
+    pub(crate) fn accept(&mut self, settings: &EngineSettings) -> Result<(), Refusal> {
+        let Some(call) = &mut self.audit else { return Ok(()) };
+        call.accept(&self.shared.audit, settings).inspect_err(|_| self.shared.metrics.audit_refused.inc())
+    }
+
+    /// Nobody waits for the answer any more.
+    pub(crate) fn leave(&mut self, record: Record) {
+        self.left = Some(record);
     }
 
     /// It is answered. An answer that breaks off from here on is counted.
@@ -181,8 +207,12 @@ impl UnderWay {
         }
         let broken = self.shared.metrics.count(&answer.record, None, took);
         answer.response.body_mut().count_break_off(broken);
+        let (record, response) = (&answer.record, &answer.response);
         if let Some(line) = self.line.take() {
-            self.shared.access.answered(line, &answer.record, answer.response.status(), answer.response.headers(), took);
+            access::answered(&self.shared.access, line, record, response.status(), response.headers(), took);
+        }
+        if let Some(call) = self.audit.take() {
+            call.answered(&self.shared.audit, record, &self.shared.identities.load(), response.status(), response.headers());
         }
     }
 }
@@ -198,9 +228,13 @@ impl Drop for UnderWay {
         }
         if !self.told {
             let took = self.began.elapsed();
-            self.shared.metrics.count(&Record::default(), Some("client-gone"), took);
+            let record = self.left.take().unwrap_or_default();
+            self.shared.metrics.count(&record, Some("client-gone"), took);
             if let Some(line) = self.line.take() {
-                self.shared.access.gone(line, took);
+                access::gone(&self.shared.access, line, &record, took);
+            }
+            if let Some(call) = self.audit.take() {
+                call.gone(&self.shared.audit, &record, &self.shared.identities.load());
             }
         }
     }
@@ -228,7 +262,7 @@ pub(crate) fn start(
         let (shared, pool, queue, credit) = (Arc::clone(shared), Arc::clone(pool), Arc::clone(&queue), Arc::clone(&credit));
         let mut under_way = UnderWay::new(Some(id), &shared, &head);
         async move {
-            let mut answer = drive(&shared, &pool, head, inbound, Listener::default(), true).await;
+            let mut answer = drive(&shared, &pool, head, inbound, Listener::default(), true, &mut under_way).await;
             under_way.tell(&mut answer);
             tell(id, &shared, &queue, &credit, answer).await;
         }

@@ -7,12 +7,14 @@
 mod access;
 mod admin;
 mod alarm;
+mod audit;
 pub mod body;
 mod connect;
 pub mod drive;
 mod fleet;
 mod h1;
 pub mod job;
+mod lines;
 mod logs;
 mod metrics;
 mod native;
@@ -117,9 +119,7 @@ impl Engine {
         let _log = tracing::dispatcher::set_default(&shared.dispatch);
         let tls = tls::client_config(&shared.config.load().settings.tls)?;
         shared.given.store(tls::server_config(&shared.config.load().settings.tls)?);
-        if let Some(opened) = shared.access.open(&shared.config.load().settings.access_log)? {
-            shared.access.switch(opened);
-        }
+        shared.open_logs(&shared.config.load().settings)?;
         let (stop, _) = watch::channel(false);
         let mut workers = Vec::with_capacity(threads);
         let mut handles = Vec::with_capacity(threads);
@@ -165,9 +165,7 @@ impl Engine {
         let given = tls::server_config(tls)?;
         let tls = tls::client_config(tls)?;
         let config = config(settings, Arc::clone(&self.shared.config.load().live))?;
-        if let Some(opened) = self.shared.access.open(&config.settings.access_log)? {
-            self.shared.access.switch(opened);
-        }
+        self.shared.open_logs(&config.settings)?;
         for worker in &self.workers {
             let pool = pool(&tls, &config.settings, &self.shared);
             worker.runtime.spawn(pool::sweep(Arc::downgrade(&pool)));
@@ -178,9 +176,10 @@ impl Engine {
         Ok(())
     }
 
-    /// Opens the access log's file anew, after it was renamed. The error names the setting; the old file is used on.
-    pub fn reopen_access_log(&self) -> Result<(), String> {
-        self.shared.access.reopen()
+    /// Opens the files of the access log and the audit log anew, after they were renamed. The error names the setting; the old file is used on.
+    pub fn reopen_logs(&self) -> Result<(), String> {
+        let (access, audit) = (self.shared.access.reopen(), self.shared.audit.reopen());
+        access.and(audit)
     }
 
     /// Starts an exchange. `body`: the whole of it, or `None` when it follows by [`Job::send`] and [`Job::end`].
@@ -304,7 +303,7 @@ impl Engine {
         self.shared.metrics.in_flight.get()
     }
 
-    /// Ends the threads; jobs under way are dropped. What is left of the access log is written.
+    /// Ends the threads; jobs under way are dropped. What is left of the logs is written.
     pub fn close(&self) {
         self.stop.send_replace(true);
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
@@ -312,6 +311,7 @@ impl Engine {
             let _ = thread.join();
         }
         self.shared.access.close();
+        self.shared.audit.close();
     }
 }
 

@@ -13,7 +13,7 @@ use sigward_gateway::circuit::State;
 use sigward_gateway::quota::CAPACITY;
 use sigward_gateway::{Disposition, Identities, Live, Record};
 
-use crate::access::Counts;
+use crate::lines::Counts;
 
 /// More services than AWS has; beyond it a client is making names up, and they are counted together.
 const MOST_SERVICES: usize = 600;
@@ -57,6 +57,9 @@ pub(crate) struct Metrics {
     pub(crate) bad_requests: IntCounterVec,
     /// Of the access log.
     pub(crate) access: Counts,
+    pub(crate) audit: Counts,
+    /// Calls that were not signed because the audit log could not be written.
+    pub(crate) audit_refused: IntCounter,
     /// Lines for the log that were not told.
     pub(crate) log_dropped: IntCounterVec,
     ready: IntGauge,
@@ -172,6 +175,11 @@ impl Metrics {
                 dropped: single("sigward_access_log_dropped_total", "Lines of the access log that were not written."),
                 errors: single("sigward_access_log_errors_total", "Writes of the access log that failed."),
             },
+            audit: Counts {
+                dropped: single("sigward_audit_log_dropped_total", "Lines of the audit log that were not written."),
+                errors: single("sigward_audit_log_errors_total", "Writes of the audit log that failed."),
+            },
+            audit_refused: single("sigward_audit_log_refused_total", "Calls refused because the audit log could not be written."),
             log_dropped: counter(
                 "sigward_log_dropped_total",
                 "Lines of the engine's log that were not told: `rate`, too many from one place; `full`, too many not fetched yet.",
@@ -222,6 +230,9 @@ impl Metrics {
             Box::new(self.bad_requests.clone()),
             Box::new(self.access.dropped.clone()),
             Box::new(self.access.errors.clone()),
+            Box::new(self.audit.dropped.clone()),
+            Box::new(self.audit.errors.clone()),
+            Box::new(self.audit_refused.clone()),
             Box::new(self.log_dropped.clone()),
             Box::new(self.ready.clone()),
             Box::new(self.build.clone()),
@@ -386,12 +397,7 @@ fn described(collector: &dyn Collector) -> Vec<Description> {
         MetricType::HISTOGRAM => "histogram",
         _ => "gauge",
     });
-    let of = |desc: &&Desc| Description {
-        name: desc.fq_name.clone(),
-        kind,
-        help: desc.help.clone(),
-        labels: desc.variable_labels.clone(),
-    };
+    let of = |desc: &&Desc| Description { name: desc.fq_name.clone(), kind, help: desc.help.clone(), labels: desc.variable_labels.clone() };
     collector.desc().iter().map(of).collect()
 }
 

@@ -8,13 +8,15 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls::ServerConfig;
+use sigward_gateway::settings::EngineSettings;
 use sigward_gateway::{Config, Identities, Identity};
 use sigward_sigv4::{Credentials, SignError};
 use tokio::sync::{Notify, watch};
 use tracing::Dispatch;
 
-use crate::access::AccessLog;
+use crate::audit;
 use crate::connect::Resolver;
+use crate::lines::{LineLog, Terms};
 use crate::logs::Logs;
 use crate::metrics::Metrics;
 use crate::outbox::{Outbox, OutboxEvent};
@@ -29,7 +31,8 @@ pub(crate) struct Shared {
     pub(crate) started: Instant,
     pub(crate) metrics: Metrics,
     pub(crate) outbox: Arc<Outbox>,
-    pub(crate) access: AccessLog,
+    pub(crate) access: LineLog,
+    pub(crate) audit: LineLog,
     pub(crate) logs: Arc<Logs>,
     /// The same, for a thread's default.
     pub(crate) dispatch: Dispatch,
@@ -60,7 +63,8 @@ impl Shared {
             identities: ArcSwap::from_pointee(Identities::default()),
             published: watch::Sender::new(0),
             started: Instant::now(),
-            access: AccessLog::new(metrics.access.clone(), dispatch.clone()),
+            access: LineLog::new("access_log", metrics.access.clone(), dispatch.clone()),
+            audit: LineLog::new("audit_log", metrics.audit.clone(), dispatch.clone()),
             metrics,
             outbox,
             logs,
@@ -74,6 +78,18 @@ impl Shared {
             asked: Mutex::default(),
             parts: Mutex::default(),
         })
+    }
+
+    /// Opens what the settings name, all of it or nothing. The error names the setting.
+    pub(crate) fn open_logs(&self, settings: &EngineSettings) -> Result<(), String> {
+        let access = self.access.open(Terms::losing(&settings.access_log))?;
+        let audit = self.audit.open(audit::terms(settings))?;
+        for (log, opened) in [(&self.access, access), (&self.audit, audit)] {
+            if let Some(opened) = opened {
+                log.switch(opened);
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn metrics_text(&self) -> String {

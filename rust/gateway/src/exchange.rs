@@ -39,8 +39,9 @@ use crate::quota;
 use crate::recognise::{self, Hint, Recognised, Variant, recognise};
 use crate::record::{Attempt, Disposition, Record, redacted};
 use crate::refuse::{Refusal, Shape, is_form};
+use crate::resource;
 use crate::route::{self, OnlyBodyTells, Router, Upstream, is_forbidden, over_tls};
-use crate::settings::{Action, EngineSettings, PayloadMode, Repeat, RetryMode, SignatureVariant};
+use crate::settings::{Action, EngineSettings, LogTo, PayloadMode, Repeat, RetryMode, SignatureVariant};
 use crate::sign::{self, BodyHash, Terms};
 use crate::token::{self, Token};
 
@@ -280,6 +281,8 @@ pub struct Exchange {
     state: State,
     shape: Shape,
     random: u64,
+    /// Of this exchange alone.
+    seed: u64,
     started: Duration,
     attempt_began: Duration,
     waited: Duration,
@@ -341,6 +344,7 @@ impl Exchange {
             state: State::New,
             shape: Shape::Plain,
             random: seed,
+            seed,
             started: Duration::ZERO,
             attempt_began: Duration::ZERO,
             waited: Duration::ZERO,
@@ -392,6 +396,18 @@ impl Exchange {
     /// What there is to tell so far.
     pub fn record(&self) -> &Record {
         &self.record
+    }
+
+    /// The client has gone: what is under way ends here, and is told as far as it came.
+    pub fn give_up(&mut self, since_start: Duration) -> Record {
+        match self.state {
+            State::Sending => self.tell("client-gone".into(), since_start),
+            State::ReadingCode { status } => self.tell(code(status), since_start),
+            State::Pacing => self.record.paced += since_start.saturating_sub(self.paced_from),
+            _ => {}
+        }
+        self.state = State::Done;
+        self.take_record()
     }
 
     /// Takes the record out, when the exchange is over.
@@ -555,7 +571,8 @@ impl Exchange {
                 )));
             }
         };
-        let route_name = route.map(|route| Arc::clone(&route.name));
+        self.record.route = route.map(|route| Arc::clone(&route.name));
+        let route_name = self.record.route.clone();
         match action {
             Action::Deny => {
                 self.record.disposition = Disposition::Deny;
@@ -630,6 +647,9 @@ impl Exchange {
         // Of a request that passes, the host alone tells.
         let service = self.signing.as_ref().map(|signing| &*signing.service).or_else(|| found.map(|found| found.signing_name));
         self.record.operation = service.and_then(|service| operation(config, head, service, form));
+        if config.settings.audit_log != LogTo::Off {
+            self.record.resource = resource::in_head(service, found.map(|found| found.partition), &target.host, &head.path);
+        }
         if let Some(signing) = &self.signing {
             self.shape = shape_of(config, head, Some(&signing.service));
             head.path = sign::wire_path(signing.style, &head.path);
@@ -767,6 +787,9 @@ impl Exchange {
         }
         if last && keep == Keep::Memory {
             self.name_operation(bytes);
+            if self.config.settings.audit_log != LogTo::Off && self.record.resource.is_none() {
+                self.record.resource = self.head.as_ref().and_then(|head| resource::in_body(&head.headers, bytes));
+            }
             if let Err(refusal) = self.add_token(bytes, at) {
                 return self.refuse(&refusal);
             }
@@ -1042,7 +1065,7 @@ impl Exchange {
             (RetryClass::Expired, Some(signing)) if self.may_mend(at) && !self.refreshed => {
                 let identity = Arc::clone(&signing.identity);
                 self.refreshed = true;
-                self.tell(format!("{status} expired").into(), at);
+                self.tell(format!("{status} expired").into(), at.since_start);
                 self.state = State::AwaitingCredentials;
                 Step::Refresh { identity, after: Some(self.signed_with) }
             }
@@ -1050,7 +1073,7 @@ impl Exchange {
                 Some(ahead) => {
                     self.config.live.skew.store(ahead, Ordering::Relaxed);
                     self.corrected = true;
-                    self.tell(format!("{status} clock").into(), at);
+                    self.tell(format!("{status} clock").into(), at.since_start);
                     self.attempt(at, true)
                 }
                 None => self.hand_over(status, at),
@@ -1061,7 +1084,7 @@ impl Exchange {
                         self.config.live.learn_region(bucket, region);
                     }
                     self.redirected = true;
-                    self.tell(format!("{status} region").into(), at);
+                    self.tell(format!("{status} region").into(), at.since_start);
                     if let Some(upstream) = self.upstream.take() {
                         self.settle(Arc::unwrap_or_clone(upstream), Some(region));
                     }
@@ -1257,7 +1280,7 @@ impl Exchange {
         }
         // What was not sent was no attempt.
         if self.state == State::Sending {
-            self.tell(outcome.into(), at);
+            self.tell(outcome.into(), at.since_start);
         }
         self.refuse(&refusal)
     }
@@ -1311,14 +1334,14 @@ impl Exchange {
         if class == RetryClass::Throttling {
             outcome.to_mut().push_str(" throttled");
         }
-        self.tell(outcome, at);
+        self.tell(outcome, at.since_start);
         self.waited = wait;
         self.state = State::Waiting;
         Some(Step::Wait { until })
     }
 
-    fn tell(&mut self, outcome: Cow<'static, str>, at: &Moment<'_>) {
-        let took = at.since_start.saturating_sub(self.attempt_began);
+    fn tell(&mut self, outcome: Cow<'static, str>, since_start: Duration) {
+        let took = since_start.saturating_sub(self.attempt_began);
         self.record.attempts.push(Attempt { outcome, took, waited: std::mem::take(&mut self.waited) });
         self.admitted = false;
     }
@@ -1329,7 +1352,7 @@ impl Exchange {
     }
 
     fn hand_over(&mut self, status: u16, at: &Moment<'_>) -> Step {
-        self.tell(code(status), at);
+        self.tell(code(status), at.since_start);
         self.record.status = status;
         self.state = State::Done;
         Step::Deliver
@@ -1353,7 +1376,16 @@ impl Exchange {
             self.record.disposition = Disposition::Refuse;
         }
         let head_only = self.head.as_ref().is_some_and(|head| head.method == Method::HEAD);
-        Step::Reply(Box::new(refusal.response(self.shape, head_only)))
+        let id = self.own_id();
+        let response = refusal.response(self.shape, head_only, Some(&id));
+        self.record.request_id = Some(id);
+        Step::Reply(Box::new(response))
+    }
+
+    /// What sigward calls a request that it answers itself: nobody takes it for one of AWS's.
+    fn own_id(&self) -> Box<str> {
+        let random = (u128::from(mix(self.seed ^ 0x2545_f491_4f6c_dd1d)) << 64) | u128::from(mix(self.seed ^ 0x9fb2_1c65_1e98_df25));
+        format!("sigward-{}", token::uuid(random)).into()
     }
 
     /// SplitMix64 (Steele, Lea, Flood 2014): jitter needs spread, not secrecy.

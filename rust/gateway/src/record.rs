@@ -57,6 +57,10 @@ pub struct Record {
     pub service: Option<Arc<str>>,
     /// Which call it is, if the table tells.
     pub operation: Option<Arc<Operation>>,
+    /// The rule that decided, if one did.
+    pub route: Option<Arc<str>>,
+    /// What the call is for, as far as the request tells; looked for if the audit log is on.
+    pub resource: Option<String>,
     /// Region in the scope.
     pub region: Option<Arc<str>>,
     /// Whose credentials.
@@ -81,6 +85,8 @@ pub struct Record {
     pub status: u16,
     /// Slug of the error that sigward answered with.
     pub error: Option<&'static str>,
+    /// What sigward called the request towards its client, where it has answered itself.
+    pub request_id: Option<Box<str>>,
     /// The last head sent, redacted.
     pub signed_head: Vec<(HeaderName, HeaderValue)>,
 }

@@ -21,7 +21,11 @@ pub struct EngineSettings {
     /// The identity of routes that name none.
     pub default_identity: String,
     /// Where each request is told of.
-    pub access_log: AccessLog,
+    pub access_log: LogTo,
+    /// Where each call is told of for auditors.
+    pub audit_log: LogTo,
+    /// What becomes of calls while that cannot be written.
+    pub audit_when_full: AuditFull,
     /// What the engine tells its front's log.
     pub log_level: LogLevel,
     /// A file with a table of hosts and operations; `None`: the shipped one.
@@ -54,7 +58,9 @@ impl Default for EngineSettings {
             threads: 1,
             default_region: "us-east-1".into(),
             default_identity: "default".into(),
-            access_log: AccessLog::Off,
+            access_log: LogTo::Off,
+            audit_log: LogTo::Off,
+            audit_when_full: AuditFull::Refuse,
             log_level: LogLevel::Info,
             knowledge: None,
             body: BodySettings::default(),
@@ -88,10 +94,10 @@ impl EngineSettings {
     }
 }
 
-/// Where the access log goes: `off` (or false), `stderr` (or true), or a file's path.
+/// Where a log goes: `off` (or false), `stderr` (or true), or a file's path.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(from = "Written")]
-pub enum AccessLog {
+pub enum LogTo {
     /// Nowhere.
     #[default]
     Off,
@@ -108,7 +114,7 @@ enum Written {
     Word(String),
 }
 
-impl From<Written> for AccessLog {
+impl From<Written> for LogTo {
     fn from(written: Written) -> Self {
         match written {
             Written::Switch(false) => Self::Off,
@@ -118,6 +124,17 @@ impl From<Written> for AccessLog {
             Written::Word(path) => Self::File(path.into()),
         }
     }
+}
+
+/// What becomes of calls while the audit log cannot be written.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum AuditFull {
+    /// Nothing is signed, with 503; lines are kept until they can be written.
+    #[default]
+    Refuse,
+    /// They are served; lines are dropped and counted.
+    Drop,
 }
 
 /// The levels of Python's log.

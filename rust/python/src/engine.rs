@@ -52,8 +52,8 @@ impl Engine {
         python.detach(|| self.engine.configure(settings)).map_err(|message| crate::errors::settings(python, message))
     }
 
-    fn reopen_access_log(&self, python: Python<'_>) -> PyResult<()> {
-        python.detach(|| self.engine.reopen_access_log()).map_err(|message| crate::errors::settings(python, message))
+    fn reopen_logs(&self, python: Python<'_>) -> PyResult<()> {
+        python.detach(|| self.engine.reopen_logs()).map_err(|message| crate::errors::settings(python, message))
     }
 
     fn fileno(&self) -> RawFd {
