@@ -453,8 +453,9 @@ class Engine:
     def in_flight(self) -> int: ...
     def redact(self, name: bytes, value: bytes, /) -> bytes:
         """The value of one header as it may be shown: signatures, tokens and keys replaced."""
-    def close(self) -> None:
-        """Ends the threads; jobs under way are dropped. Idempotent."""
+    def close(self, patience: float = 1.0, /) -> None:
+        """Ends the threads; jobs under way are dropped. Idempotent. `patience`: seconds, ≥ 0, for traces and metrics that are still to be
+        sent."""
 
 def issue_key(master: bytes, name: str, rotation: int, /) -> tuple[str, str]:
     """A client's access key id and secret access key. `master`: 64 hexadecimal digits, as in its file. Raises ValueError."""

@@ -7,8 +7,8 @@ from sigward import _core
 HEAD = """\
 # Metrics
 
-`GET /metrics` on the admin address (`admin`, 127.0.0.1:9901) gives them in Prometheus's text format.
-Both fronts count alike.
+`GET /metrics` on the admin address (`admin`, 127.0.0.1:9901) gives them in Prometheus's text format; `[otlp]` sends the same
+by OpenTelemetry's protocol ([Telemetry](telemetry.md)). Both fronts count alike.
 
 This page is made from the code: `python -m sigward.metrics`.
 

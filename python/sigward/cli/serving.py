@@ -1,11 +1,14 @@
 """`sigward serve` and `sigward run`: the parts joined, started in order and stopped in the opposite one."""
 
 import asyncio
+import datetime
 import importlib.util
+import json
 import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,9 @@ logger = logging.getLogger("sigward")
 
 FIXED = ("front", "listen", "reverse", "transparent", "admin", "ca_dir", "threads", "addons", "grace", "log_level")
 """Settings that are taken at the start alone."""
+
+LAST_CALL = 0.5
+"""Seconds that telemetry has to be sent at the end, also where requests have taken all of the grace."""
 
 FIRST_LOAD = 1.0
 """Seconds that the listeners wait for the first credentials before they are bound."""
@@ -179,6 +185,7 @@ class Service:
 
     async def stop(self) -> None:
         """Not ready, no new connections, what is under way may end within the grace."""
+        end = time.monotonic() + self.plan.grace
         self.engine.set_ready("listeners", False, "shutting down")
         if self.vendor:
             await self.vendor.stop()
@@ -187,7 +194,8 @@ class Service:
         for keeper in self.keepers.values():
             keeper.close()
         self.watcher.close()
-        self.engine.close()
+        # What is left of the grace is for telemetry.
+        self.engine.close(max(end - time.monotonic(), LAST_CALL))
 
     def ready_line(self) -> str:
         """Where everything listens, in one line that programs can read."""

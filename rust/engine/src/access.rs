@@ -99,6 +99,8 @@ mod tests {
             outcome: Cow::Borrowed(outcome),
             took: Duration::from_micros(took),
             waited: Duration::from_micros(waited),
+            began: Duration::ZERO,
+            upstream: None,
         };
         let record = Record {
             disposition: Disposition::Sign,

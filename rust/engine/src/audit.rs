@@ -52,6 +52,10 @@ impl Call {
         Ok(())
     }
 
+    pub(crate) fn traced(self, id: Option<&str>) -> Self {
+        Self { line: self.line.traced(id), ..self }
+    }
+
     /// It has been answered.
     pub(crate) fn answered(mut self, log: &LineLog, record: &Record, identities: &Identities, status: StatusCode, headers: &HeaderMap) {
         self.found(record, identities);

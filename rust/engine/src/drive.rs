@@ -117,6 +117,9 @@ pub(crate) async fn drive<'a>(
     if shows_head {
         exchange = exchange.showing_head();
     }
+    if let Some(onward) = under_way.onward() {
+        exchange = exchange.tracing(onward);
+    }
     let mut driver = Driver {
         shared,
         pool,

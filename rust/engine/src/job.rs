@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
+use sigward_gateway::exchange::Onward;
 use sigward_gateway::settings::EngineSettings;
 use sigward_gateway::{Record, Refusal, RequestHead};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -20,8 +21,9 @@ use crate::access;
 use crate::audit;
 use crate::body::{BodyError, Inbound};
 use crate::drive::{Answer, AnswerBody, Listener, drive};
-use crate::lines::Line;
+use crate::lines::{Line, request_id};
 use crate::net::Stream;
+use crate::otlp::Trace;
 use crate::outbox::OutboxEvent;
 use crate::pool::Pool;
 use crate::shared::Shared;
@@ -169,6 +171,8 @@ pub(crate) struct UnderWay {
     line: Option<Line>,
     /// For the audit log, likewise.
     audit: Option<audit::Call>,
+    /// Of its trace, if there is one.
+    trace: Option<Box<Trace>>,
     /// How far the exchange of a client that has gone had come.
     left: Option<Record>,
 }
@@ -183,8 +187,14 @@ impl UnderWay {
             told: false,
             line: access::begin(&shared.access, head),
             audit: audit::begin(&shared.audit, head),
+            trace: shared.otlp.as_ref().and_then(|telemetry| telemetry.begin(head, shared.started.elapsed())),
             left: None,
         }
+    }
+
+    /// What the upstream is told of the trace.
+    pub(crate) fn onward(&self) -> Option<Onward> {
+        self.trace.as_ref()?.onward()
     }
 
     /// Before the request is signed for and sent. The error: it may not be.
@@ -202,17 +212,22 @@ impl UnderWay {
     pub(crate) fn tell(&mut self, answer: &mut Answer) {
         self.told = true;
         let took = self.began.elapsed();
-        if let Some(advice) = &answer.record.advice {
-            tracing::warn!("{advice}");
-        }
         let broken = self.shared.metrics.count(&answer.record, None, took);
         answer.response.body_mut().count_break_off(broken);
         let (record, response) = (&answer.record, &answer.response);
+        let (status, headers) = (response.status(), response.headers());
+        let trace_id = self.trace.as_ref().map(|trace| trace.id());
+        if let Some(advice) = &record.advice {
+            tracing::warn!(request_id = request_id(record, headers), trace_id, "{advice}");
+        }
         if let Some(line) = self.line.take() {
-            access::answered(&self.shared.access, line, record, response.status(), response.headers(), took);
+            access::answered(&self.shared.access, line.traced(trace_id.as_deref()), record, status, headers, took);
         }
         if let Some(call) = self.audit.take() {
-            call.answered(&self.shared.audit, record, &self.shared.identities.load(), response.status(), response.headers());
+            call.traced(trace_id.as_deref()).answered(&self.shared.audit, record, &self.shared.identities.load(), status, headers);
+        }
+        if let (Some(trace), Some(telemetry)) = (self.trace.take(), &self.shared.otlp) {
+            telemetry.end(trace, record, None, headers, took);
         }
     }
 }
@@ -230,11 +245,15 @@ impl Drop for UnderWay {
             let took = self.began.elapsed();
             let record = self.left.take().unwrap_or_default();
             self.shared.metrics.count(&record, Some("client-gone"), took);
+            let trace_id = self.trace.as_ref().map(|trace| trace.id());
             if let Some(line) = self.line.take() {
-                access::gone(&self.shared.access, line, &record, took);
+                access::gone(&self.shared.access, line.traced(trace_id.as_deref()), &record, took);
             }
             if let Some(call) = self.audit.take() {
-                call.gone(&self.shared.audit, &record, &self.shared.identities.load());
+                call.traced(trace_id.as_deref()).gone(&self.shared.audit, &record, &self.shared.identities.load());
+            }
+            if let (Some(trace), Some(telemetry)) = (self.trace.take(), &self.shared.otlp) {
+                telemetry.end(trace, &record, Some("client-gone"), &HeaderMap::new(), took);
             }
         }
     }

@@ -19,6 +19,7 @@ mod logs;
 mod metrics;
 mod native;
 mod net;
+mod otlp;
 pub mod outbox;
 mod pool;
 mod shared;
@@ -30,6 +31,7 @@ use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bytes::Bytes;
 use sigward_gateway::client::MASTER;
@@ -59,6 +61,7 @@ pub struct Engine {
     native: Arc<native::Native>,
     stop: watch::Sender<bool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    exporter: Mutex<Option<otlp::Exporter>>,
 }
 
 #[derive(Debug)]
@@ -154,7 +157,19 @@ impl Engine {
                 .map_err(|error| format!("threads: {error}"))?;
             handles.push(thread);
         }
-        Ok(Self { shared, workers, jobs: AtomicU64::new(0), native: Arc::default(), stop, threads: Mutex::new(handles) })
+        let exporter = match &shared.otlp {
+            Some(telemetry) => Some(otlp::start(&shared, telemetry, pool(&tls, &shared.config.load().settings, &shared))?),
+            None => None,
+        };
+        Ok(Self {
+            shared,
+            workers,
+            jobs: AtomicU64::new(0),
+            native: Arc::default(),
+            stop,
+            threads: Mutex::new(handles),
+            exporter: Mutex::new(exporter),
+        })
     }
 
     /// Swaps settings in; exchanges under way keep what they began with. `threads` cannot change.
@@ -166,6 +181,9 @@ impl Engine {
         let tls = tls::client_config(tls)?;
         let config = config(settings, Arc::clone(&self.shared.config.load().live))?;
         self.shared.open_logs(&config.settings)?;
+        if config.settings.otlp != self.shared.config.load().settings.otlp {
+            tracing::warn!("otlp has changed: that takes a restart");
+        }
         for worker in &self.workers {
             let pool = pool(&tls, &config.settings, &self.shared);
             worker.runtime.spawn(pool::sweep(Arc::downgrade(&pool)));
@@ -303,12 +321,15 @@ impl Engine {
         self.shared.metrics.in_flight.get()
     }
 
-    /// Ends the threads; jobs under way are dropped. What is left of the logs is written.
-    pub fn close(&self) {
+    /// Ends the threads; jobs under way are dropped. What is left of the logs is written. `patience`: for what is left of traces.
+    pub fn close(&self, patience: Duration) {
         self.stop.send_replace(true);
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             let _ = thread.join();
+        }
+        if let Some(exporter) = self.exporter.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            exporter.close(patience);
         }
         self.shared.access.close();
         self.shared.audit.close();
@@ -317,7 +338,7 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        self.close();
+        self.close(Duration::ZERO);
     }
 }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use prometheus::core::{Collector, Desc};
-use prometheus::proto::MetricType;
-use prometheus::{GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::proto::{MetricFamily, MetricType};
+use prometheus::{GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use sigward_gateway::circuit::State;
 use sigward_gateway::quota::CAPACITY;
 use sigward_gateway::{Disposition, Identities, Live, Record};
@@ -60,6 +60,7 @@ pub(crate) struct Metrics {
     pub(crate) audit: Counts,
     /// Calls that were not signed because the audit log could not be written.
     pub(crate) audit_refused: IntCounter,
+    pub(crate) otlp: OtlpCounts,
     /// Lines for the log that were not told.
     pub(crate) log_dropped: IntCounterVec,
     ready: IntGauge,
@@ -69,6 +70,15 @@ pub(crate) struct Metrics {
     hasher: RandomState,
     /// Those that were counted in lately, by the hash of their labels.
     recent: Box<[ArcSwapOption<Series>]>,
+}
+
+/// What is counted of telemetry.
+#[derive(Clone, Debug)]
+pub(crate) struct OtlpCounts {
+    /// Spans, by signal and reason.
+    pub(crate) dropped: IntCounterVec,
+    /// Exports that failed, by signal.
+    pub(crate) errors: IntCounterVec,
 }
 
 /// Series that are found at once.
@@ -180,6 +190,14 @@ impl Metrics {
                 errors: single("sigward_audit_log_errors_total", "Writes of the audit log that failed."),
             },
             audit_refused: single("sigward_audit_log_refused_total", "Calls refused because the audit log could not be written."),
+            otlp: OtlpCounts {
+                dropped: counter(
+                    "sigward_otlp_dropped_total",
+                    "Spans that were not sent: `full`, too many waited; `rejected` by the collector; `shutdown`, left at the end.",
+                    &["signal", "reason"],
+                ),
+                errors: counter("sigward_otlp_errors_total", "Exports by OTLP that failed.", &["signal"]),
+            },
             log_dropped: counter(
                 "sigward_log_dropped_total",
                 "Lines of the engine's log that were not told: `rate`, too many from one place; `full`, too many not fetched yet.",
@@ -233,6 +251,8 @@ impl Metrics {
             Box::new(self.audit.dropped.clone()),
             Box::new(self.audit.errors.clone()),
             Box::new(self.audit_refused.clone()),
+            Box::new(self.otlp.dropped.clone()),
+            Box::new(self.otlp.errors.clone()),
             Box::new(self.log_dropped.clone()),
             Box::new(self.ready.clone()),
             Box::new(self.build.clone()),
@@ -346,8 +366,8 @@ impl Metrics {
         }
     }
 
-    /// All of them as text. `now`: of the clock that never goes back.
-    pub(crate) fn text(&self, live: &Live, now: Duration) -> String {
+    /// All of them. `now`: of the clock that never goes back.
+    pub(crate) fn gather(&self, live: &Live, now: Duration) -> Vec<MetricFamily> {
         let (buckets, waiting) = live.pacer.size();
         self.buckets.set(i64::try_from(buckets).unwrap_or(i64::MAX));
         self.waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
@@ -366,7 +386,7 @@ impl Metrics {
             };
             self.circuit.with_label_values(&[&*endpoint.name]).set(state);
         }
-        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
+        self.registry.gather()
     }
 }
 
@@ -403,6 +423,8 @@ fn described(collector: &dyn Collector) -> Vec<Description> {
 
 #[cfg(test)]
 mod tests {
+    use prometheus::TextEncoder;
+
     use super::*;
 
     #[test]
@@ -412,7 +434,7 @@ mod tests {
             let record = Record { service: Some(format!("made-up-{number}").into()), ..Record::default() };
             metrics.count(&record, Some("403"), Duration::ZERO);
         }
-        let text = metrics.text(&Live::default(), Duration::ZERO);
+        let text = TextEncoder::new().encode_to_string(&metrics.gather(&Live::default(), Duration::ZERO)).unwrap();
         let series = text.lines().filter(|line| line.starts_with("sigward_requests_total{")).count();
         assert_eq!(series, MOST_SERVICES + 1);
         assert!(text.contains(&format!("sigward_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"))));

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use prometheus::TextEncoder;
+use prometheus::proto::MetricFamily;
 use rustls::ServerConfig;
 use sigward_gateway::settings::EngineSettings;
 use sigward_gateway::{Config, Identities, Identity};
@@ -19,6 +21,7 @@ use crate::connect::Resolver;
 use crate::lines::{LineLog, Terms};
 use crate::logs::Logs;
 use crate::metrics::Metrics;
+use crate::otlp::Telemetry;
 use crate::outbox::{Outbox, OutboxEvent};
 
 /// See the module.
@@ -33,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) access: LineLog,
     pub(crate) audit: LineLog,
+    /// As it was set at the start.
+    pub(crate) otlp: Option<Arc<Telemetry>>,
     pub(crate) logs: Arc<Logs>,
     /// The same, for a thread's default.
     pub(crate) dispatch: Dispatch,
@@ -58,6 +63,7 @@ impl Shared {
         let (metrics, outbox) = (Metrics::new(), Arc::new(Outbox::new()?));
         let logs = Logs::new(Arc::clone(&outbox), config.settings.log_level, metrics.log_dropped.clone());
         let dispatch = logs.dispatch();
+        let otlp = config.settings.otlp.clone().map(|settings| Arc::new(Telemetry::new(settings, metrics.otlp.clone())));
         Ok(Self {
             config: ArcSwap::from_pointee(config),
             identities: ArcSwap::from_pointee(Identities::default()),
@@ -65,6 +71,7 @@ impl Shared {
             started: Instant::now(),
             access: LineLog::new("access_log", metrics.access.clone(), dispatch.clone()),
             audit: LineLog::new("audit_log", metrics.audit.clone(), dispatch.clone()),
+            otlp,
             metrics,
             outbox,
             logs,
@@ -93,9 +100,14 @@ impl Shared {
     }
 
     pub(crate) fn metrics_text(&self) -> String {
+        TextEncoder::new().encode_to_string(&self.gathered()).unwrap_or_default()
+    }
+
+    /// Every metric, as it is now.
+    pub(crate) fn gathered(&self) -> Vec<MetricFamily> {
         self.metrics.held_bytes.set(self.held.load(Ordering::Relaxed).cast_signed());
         self.metrics.state(self.not_ready().is_empty(), &self.identities.load(), unix_seconds());
-        self.metrics.text(&self.config.load().live, self.started.elapsed())
+        self.metrics.gather(&self.config.load().live, self.started.elapsed())
     }
 
     pub(crate) fn next_seed(&self) -> u64 {

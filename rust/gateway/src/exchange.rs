@@ -37,7 +37,7 @@ use crate::live::{Endpoint, Live, UnderWay};
 use crate::pace::{Asked as PaceAsked, Paced, Paces, Patience, Subject, Ticket};
 use crate::quota;
 use crate::recognise::{self, Hint, Recognised, Variant, recognise};
-use crate::record::{Attempt, Disposition, Record, redacted};
+use crate::record::{Attempt, Disposition, Reason, Record, Wait, redacted};
 use crate::refuse::{Refusal, Shape, is_form};
 use crate::resource;
 use crate::route::{self, OnlyBodyTells, Router, Upstream, is_forbidden, over_tls};
@@ -322,7 +322,7 @@ pub struct Exchange {
     /// The bucket that this attempt has drawn from, or waits for.
     paced: Option<Paced>,
     admitted: bool,
-    paced_from: Duration,
+    waits_from: Duration,
     /// What the last repeat cost.
     cost: i32,
     /// What AWS asked to wait.
@@ -333,7 +333,18 @@ pub struct Exchange {
     timed_out: bool,
     edited: Option<Bytes>,
     shows_head: bool,
+    /// What the upstream is told of the trace.
+    onward: Option<Onward>,
     record: Record,
+}
+
+/// W3C trace context for the upstream.
+#[derive(Clone, Debug)]
+pub struct Onward {
+    /// The `traceparent`.
+    pub parent: HeaderValue,
+    /// The client's `tracestate` belongs to it.
+    pub keeps_state: bool,
 }
 
 impl Exchange {
@@ -374,7 +385,7 @@ impl Exchange {
             under_way: None,
             paced: None,
             admitted: false,
-            paced_from: Duration::ZERO,
+            waits_from: Duration::ZERO,
             cost: 0,
             asked_for: None,
             token_there: false,
@@ -382,6 +393,7 @@ impl Exchange {
             timed_out: false,
             edited: None,
             shows_head: false,
+            onward: None,
             record: Record::default(),
         }
     }
@@ -390,6 +402,13 @@ impl Exchange {
     #[must_use]
     pub fn showing_head(mut self) -> Self {
         self.shows_head = true;
+        self
+    }
+
+    /// What is signed for is to bear this trace context.
+    #[must_use]
+    pub fn tracing(mut self, onward: Onward) -> Self {
+        self.onward = Some(onward);
         self
     }
 
@@ -403,7 +422,8 @@ impl Exchange {
         match self.state {
             State::Sending => self.tell("client-gone".into(), since_start),
             State::ReadingCode { status } => self.tell(code(status), since_start),
-            State::Pacing => self.record.paced += since_start.saturating_sub(self.paced_from),
+            State::Pacing => self.waited_for(Reason::Pace, since_start),
+            State::AwaitingCredentials => self.waited_for(Reason::Credentials, since_start),
             _ => {}
         }
         self.state = State::Done;
@@ -441,7 +461,10 @@ impl Exchange {
                 Ok(()) => self.body(Keep::Memory, bytes, last, at),
                 Err(refusal) => self.refuse(&refusal),
             },
-            (State::AwaitingCredentials, Event::Refreshed) => self.attempt(at, false),
+            (State::AwaitingCredentials, Event::Refreshed) => {
+                self.waited_for(Reason::Credentials, at.since_start);
+                self.attempt(at, false)
+            }
             (State::Sending, Event::Response { status, headers }) => self.response(status, headers, at),
             (State::ReadingCode { status }, Event::ResponseBody { prefix }) => {
                 let headers = std::mem::take(&mut self.answered);
@@ -455,7 +478,7 @@ impl Exchange {
                 }
             }
             (State::Pacing, Event::Paced { granted }) => {
-                self.record.paced += at.since_start.saturating_sub(self.paced_from);
+                self.waited_for(Reason::Pace, at.since_start);
                 if granted {
                     return self.attempt(at, true);
                 }
@@ -641,6 +664,10 @@ impl Exchange {
                 }
                 self.record.disposition = Disposition::Sign;
                 sign::remove_client_signature(&mut head.headers);
+                // Here and no sooner: a client's own signature may be over what it replaces.
+                if let Some(onward) = self.onward.take() {
+                    trace(&mut head.headers, onward);
+                }
             }
         }
         sign::address(&mut head.headers, &upstream.target);
@@ -918,6 +945,7 @@ impl Exchange {
                 let known_to_fail = identity.is_some_and(|identity| !identity.failures.is_empty());
                 if may_refresh && !known_to_fail {
                     let identity = Arc::clone(&signing.identity);
+                    self.waits_from = at.since_start;
                     self.state = State::AwaitingCredentials;
                     return Step::Refresh { identity, after: None };
                 }
@@ -1066,6 +1094,7 @@ impl Exchange {
                 let identity = Arc::clone(&signing.identity);
                 self.refreshed = true;
                 self.tell(format!("{status} expired").into(), at.since_start);
+                self.waits_from = at.since_start;
                 self.state = State::AwaitingCredentials;
                 Step::Refresh { identity, after: Some(self.signed_with) }
             }
@@ -1085,6 +1114,9 @@ impl Exchange {
                     }
                     self.redirected = true;
                     self.tell(format!("{status} region").into(), at.since_start);
+                    if let Some(attempt) = self.record.attempts.last_mut() {
+                        attempt.upstream.clone_from(&self.upstream);
+                    }
                     if let Some(upstream) = self.upstream.take() {
                         self.settle(Arc::unwrap_or_clone(upstream), Some(region));
                     }
@@ -1169,7 +1201,7 @@ impl Exchange {
             PaceAsked::Go => None,
             PaceAsked::Wait(ticket) => {
                 self.record.pace_rule = Some(rule);
-                self.paced_from = at.since_start;
+                self.waits_from = at.since_start;
                 self.state = State::Pacing;
                 // The line's own estimate has let it in; what is beyond is the client's deadline.
                 let until = self.deadline().unwrap_or(Duration::MAX).min(at.since_start + patience.wait.saturating_mul(2));
@@ -1340,9 +1372,23 @@ impl Exchange {
         Some(Step::Wait { until })
     }
 
+    fn waited_for(&mut self, reason: Reason, since_start: Duration) {
+        let took = since_start.saturating_sub(self.waits_from);
+        if reason == Reason::Pace {
+            self.record.paced += took;
+        }
+        self.record.waits.push(Wait { reason, began: self.waits_from, took });
+    }
+
     fn tell(&mut self, outcome: Cow<'static, str>, since_start: Duration) {
         let took = since_start.saturating_sub(self.attempt_began);
-        self.record.attempts.push(Attempt { outcome, took, waited: std::mem::take(&mut self.waited) });
+        self.record.attempts.push(Attempt {
+            outcome,
+            took,
+            waited: std::mem::take(&mut self.waited),
+            began: self.attempt_began,
+            upstream: None,
+        });
         self.admitted = false;
     }
 
@@ -1393,6 +1439,13 @@ impl Exchange {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         (mix(self.random) >> 11) as f64 / (1_u64 << 53) as f64
     }
+}
+
+fn trace(headers: &mut HeaderMap, onward: Onward) {
+    if !onward.keeps_state {
+        headers.remove("tracestate");
+    }
+    headers.insert("traceparent", onward.parent);
 }
 
 /// A status as attempts tell it; the usual one costs nothing.

@@ -20,6 +20,30 @@ pub struct Attempt {
     pub took: Duration,
     /// Waited before it.
     pub waited: Duration,
+    /// When it was sent, on the clock that never goes back.
+    pub began: Duration,
+    /// Where to, if it was not where the last one went.
+    pub upstream: Option<Arc<Upstream>>,
+}
+
+/// A wait for leave to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wait {
+    /// What for.
+    pub reason: Reason,
+    /// On the clock that never goes back.
+    pub began: Duration,
+    /// How long.
+    pub took: Duration,
+}
+
+/// What a request waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Its turn.
+    Pace,
+    /// Credentials.
+    Credentials,
 }
 
 /// What became of a request.
@@ -71,6 +95,8 @@ pub struct Record {
     pub upstream: Option<Arc<Upstream>>,
     /// In order.
     pub attempts: Vec<Attempt>,
+    /// Each wait for its turn or for credentials, in order.
+    pub waits: Vec<Wait>,
     /// Waited for its turn, all attempts together.
     pub paced: Duration,
     /// The rule that it waited for, or that refused it.

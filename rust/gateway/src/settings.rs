@@ -1,5 +1,6 @@
 //! What an operator sets, as the engine takes it: JSON, made by `python/sigward/settings.py`. Every field has a default.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -48,6 +49,8 @@ pub struct EngineSettings {
     pub limits: Limits,
     /// Who may ask.
     pub clients: ClientsSettings,
+    /// Traces and metrics; `None`: nothing is sent.
+    pub otlp: Option<OtlpSettings>,
     /// First match wins.
     pub routes: Vec<RouteSettings>,
 }
@@ -72,6 +75,7 @@ impl Default for EngineSettings {
             egress: EgressSettings::default(),
             limits: Limits::default(),
             clients: ClientsSettings::default(),
+            otlp: None,
             routes: Vec::new(),
         }
     }
@@ -485,13 +489,20 @@ pub struct Proxy {
 }
 
 /// Wiped when it is dropped, and shown nowhere.
-#[derive(Clone)]
+#[derive(Clone, Deserialize, PartialEq)]
+#[serde(from = "String")]
 pub struct Hidden(Zeroizing<String>);
 
 impl Hidden {
     /// For the wire.
     pub fn expose(&self) -> &str {
         &self.0
+    }
+}
+
+impl From<String> for Hidden {
+    fn from(text: String) -> Self {
+        Self(Zeroizing::new(text))
     }
 }
 
@@ -562,6 +573,42 @@ impl Default for Limits {
             streams: 1000,
             in_flight: 16_384,
             held_bytes: 512 << 20,
+        }
+    }
+}
+
+/// Where OpenTelemetry's signals go.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct OtlpSettings {
+    /// `http[s]://host[:port]/path` of the collector; `None`: no traces.
+    pub traces: Option<String>,
+    /// Likewise.
+    pub metrics: Option<String>,
+    /// Of each request to it.
+    pub headers: BTreeMap<String, Hidden>,
+    /// Of one request to it.
+    #[serde(deserialize_with = "seconds")]
+    pub timeout: Duration,
+    /// Between metrics and the next.
+    #[serde(deserialize_with = "seconds")]
+    pub interval: Duration,
+    /// Of the requests whose client says nothing, 0 to 1.
+    pub sample_ratio: f64,
+    /// Who tells: `service.name` and others.
+    pub attributes: BTreeMap<String, String>,
+}
+
+impl Default for OtlpSettings {
+    fn default() -> Self {
+        Self {
+            traces: None,
+            metrics: None,
+            headers: BTreeMap::new(),
+            timeout: Duration::from_secs(10),
+            interval: Duration::from_secs(60),
+            sample_ratio: 1.0,
+            attributes: BTreeMap::from([("service.name".into(), "sigward".into())]),
         }
     }
 }

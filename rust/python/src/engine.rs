@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::os::fd::RawFd;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName};
@@ -217,8 +218,12 @@ impl Engine {
         }
     }
 
-    fn close(&self, python: Python<'_>) {
-        python.detach(|| self.engine.close());
+    #[pyo3(signature = (patience = 1.0, /))]
+    fn close(&self, python: Python<'_>, patience: f64) -> PyResult<()> {
+        let wrong = |_| PyValueError::new_err(format!("patience: seconds, a number >= 0, are expected, not {patience}"));
+        let patience = Duration::try_from_secs_f64(patience).map_err(wrong)?;
+        python.detach(|| self.engine.close(patience));
+        Ok(())
     }
 
     #[allow(clippy::unused_self, reason = "a method for Python")]

@@ -55,6 +55,14 @@ impl Line {
         }
     }
 
+    /// The trace that it is part of, if there is one.
+    pub(crate) fn traced(mut self, id: Option<&str>) -> Self {
+        if let Some(id) = id {
+            self.text("trace_id", id);
+        }
+        self
+    }
+
     pub(crate) fn end(&mut self) {
         self.0.extend_from_slice(b"}\n");
     }
@@ -132,7 +140,7 @@ impl Line {
 }
 
 /// What a request is called in the logs and towards its client.
-fn request_id<'a>(record: &'a Record, headers: &'a HeaderMap) -> Option<&'a str> {
+pub(crate) fn request_id<'a>(record: &'a Record, headers: &'a HeaderMap) -> Option<&'a str> {
     const IDS: [HeaderName; 2] = [HeaderName::from_static("x-amzn-requestid"), HeaderName::from_static("x-amz-request-id")];
     if let Some(id) = &record.request_id {
         return Some(id);

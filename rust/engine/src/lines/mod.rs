@@ -23,7 +23,7 @@ use prometheus::IntCounter;
 use sigward_gateway::settings::LogTo;
 use tracing::Dispatch;
 
-pub(crate) use line::Line;
+pub(crate) use line::{Line, request_id};
 
 /// So many lines wait for the writer at most.
 const MOST_LINES: usize = 8192;
