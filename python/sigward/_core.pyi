@@ -362,7 +362,8 @@ EVENT_WRITABLE: Final = 4
 EVENT_REFRESH: Final = 5
 """(5, identity: str): a request waits for this identity's credentials. Answer with set_credentials or set_credentials_failed."""
 EVENT_LOG: Final = 6
-"""(6, level: int, logger: str, text: str): a line for the log. Level and logger are Python's: `sigward.engine`, or one below it."""
+"""(6, level: int, logger: str, message: str, fields: list[tuple[str, str]]): a line for the log. Level and logger are Python's:
+`sigward.engine`, or one below it. `fields`: such as `request_id` and `trace_id`."""
 
 ENTRY_FORWARD: Final = 0
 """The target is from an absolute-form request (http://host/…); the Host header must agree with it."""

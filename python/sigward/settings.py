@@ -659,6 +659,9 @@ class Settings(BaseSettings):
         "refuse",
         description="While it cannot be written: sign nothing (503 `audit-log-unavailable`) and keep the lines, or drop and count them.",
     )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Of the log on stderr; `json`: a line of JSON each, with time, level, logger and message."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Log on stderr.")
     knowledge: Path | None = Field(
         None, description="A table of hosts and operations that `sigward knowledge refresh` made; none: the shipped one."
@@ -779,6 +782,7 @@ class Settings(BaseSettings):
             addons=tuple(self.addons),
             grace=self.grace,
             log_level=self.log_level,
+            log_format=self.log_format,
             body_hold=self.body.hold,
             region=region,
             engine=self.engine_json(region),

@@ -25,7 +25,7 @@ from sigward.plan import DEFAULT_IDENTITY, Plan
 logger = logging.getLogger("sigward")
 
 
-FIXED = ("front", "listen", "reverse", "transparent", "admin", "ca_dir", "threads", "addons", "grace", "log_level")
+FIXED = ("front", "listen", "reverse", "transparent", "admin", "ca_dir", "threads", "addons", "grace", "log_level", "log_format")
 """Settings that are taken at the start alone."""
 
 LAST_CALL = 0.5
@@ -35,9 +35,24 @@ FIRST_LOAD = 1.0
 """Seconds that the listeners wait for the first credentials before they are bound."""
 
 
-def start_logging(level: str) -> None:
-    """Log lines on stderr: time, level, logger, message."""
-    logging.basicConfig(level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+class JsonFormatter(logging.Formatter):
+    """A line of JSON: time (RFC 3339, UTC), level, logger, message, and what goes with it: request_id, trace_id, exception."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        message, fields = getattr(record, "said", (record.getMessage(), {}))
+        time = datetime.datetime.fromtimestamp(record.created, datetime.UTC).isoformat(timespec="milliseconds")
+        told = {"time": time.replace("+00:00", "Z"), "level": record.levelname.lower(), "logger": record.name, "message": message, **fields}
+        if record.exc_info:
+            told["exception"] = self.formatException(record.exc_info)
+        return json.dumps(told)
+
+
+def start_logging(level: str, log_format: str) -> None:
+    """Log lines on stderr, as text or as JSON: time, level, logger, message."""
+    handler = logging.StreamHandler(sys.stderr)
+    text = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    handler.setFormatter(JsonFormatter() if log_format == "json" else text)
+    logging.basicConfig(level=level.upper(), handlers=[handler])
     for noisy in ("botocore", "urllib3", "asyncio", "hpack", "h2"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
@@ -212,9 +227,11 @@ def shown_address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def tell(line: str) -> None:
-    """Not a log line: whoever started this process waits for it, whatever the level. In one piece with its end, so that no
-    other thread's line comes between (`print` writes two)."""
+def tell(line: str, log_format: str = "text") -> None:
+    """Whoever started this process waits for it, whatever the level. In one piece with its end, so that no other thread's line comes
+    between (`print` writes two)."""
+    if log_format == "json":
+        line = JsonFormatter().format(logging.LogRecord("sigward", logging.INFO, "", 0, line, None, None))
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
 
@@ -235,7 +252,7 @@ def load_addon(path: Path) -> object:
 def serve(arguments: list[str]) -> int:
     """Serves until SIGTERM or SIGINT; a second one ends at once. SIGHUP reads flags, environment, file and credentials anew."""
     plan = read_at_start(arguments)
-    start_logging(plan.log_level)
+    start_logging(plan.log_level, plan.log_format)
     leave_own_proxy()
 
     async def main() -> int:
@@ -255,7 +272,7 @@ def serve(arguments: list[str]) -> int:
         loop.add_signal_handler(signal.SIGHUP, reloads.begin)
         try:
             await service.start()
-            tell(f"sigward: {service.ready_line()}")
+            tell(f"sigward: {service.ready_line()}", plan.log_format)
             ended = loop.create_task(service.front.wait_closed())
             waiting = loop.create_task(stop.wait())
             await asyncio.wait({ended, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -295,7 +312,7 @@ class Reloads:
 
 def run_program(plan: Plan, program: list[str], key: IssuedKey) -> int:
     """Runs a program, that signs with `key`, behind a sigward of its own; returns its status, or 128 + the signal that ended it."""
-    start_logging(plan.log_level)
+    start_logging(plan.log_level, plan.log_format)
     environment = dict(os.environ)
     leave_own_proxy()
 

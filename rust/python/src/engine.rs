@@ -344,7 +344,9 @@ fn tuple(python: Python<'_>, event: OutboxEvent) -> PyResult<Bound<'_, PyTuple>>
         OutboxEvent::Trailers { job, trailers } => (EVENT_TRAILERS, job, pairs(python, &trailers)?).into_pyobject(python),
         OutboxEvent::Failed { job, message } => (EVENT_FAILED, job, message).into_pyobject(python),
         OutboxEvent::Writable { job } => (EVENT_WRITABLE, job).into_pyobject(python),
-        OutboxEvent::Log { level, target, text } => (EVENT_LOG, python_level(level), logger(target), text).into_pyobject(python),
+        OutboxEvent::Log { level, target, said } => {
+            (EVENT_LOG, python_level(level), logger(target), said.message, said.fields).into_pyobject(python)
+        }
         OutboxEvent::Refresh { identity } => (EVENT_REFRESH, identity).into_pyobject(python),
     }
 }
