@@ -8,16 +8,20 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import botocore.auth
 import pytest
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
+from sigward import _core
 from tests.collector import Collector, plain
 from tests.conformance.conftest import HOST, Proxy, Start
 from tests.conformance.test_audit_log import OWN_ID
 from tests.conformance.test_half_open import reset
 from tests.conformance.test_requests import BUCKET_HOST, request
 from tests.conformance.test_retries import LIST, S500, answer, hang_up
-from tests.support import KEY, SECRET, Received, Upstream, assert_no_secret, assert_signed, connected, counted
+from tests.support import KEY, SECRET, SECRETS, Received, Upstream, assert_no_secret, assert_signed, connected, counted
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 SAMPLED, UNSAMPLED = f"traceparent: 00-{TRACE}-{PARENT}-01", f"traceparent: 00-{TRACE}-{PARENT}-00"
@@ -302,3 +306,25 @@ async def test_metrics(start: Start, upstream: Upstream, collector: Collector) -
     assert set(metrics) <= shown
     assert "sigward_traces" not in shown
     assert collector.exported() == []
+
+
+async def test_a_client_s_signature_over_its_trace_context_is_checked_first(
+    start: Start, upstream: Upstream, collector: Collector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Older SDKs sign it. What goes on is sigward's."""
+    monkeypatch.setattr(botocore.auth, "SIGNED_HEADERS_BLACKLIST", [])
+    master = "ab" * 32
+    (tmp_path / "clients.key").write_text(master)
+    key, secret = _core.issue_key(master.encode(), "ci", 1)
+    SECRETS.append(re.compile(re.escape(secret)))
+    clients = {"required": True, "key_file": str(tmp_path / "clients.key"), "issued": [{"name": "ci", "rotation": 1}]}
+    proxy = await start(upstream, otlp=collector.settings(), clients=clients)
+    name, _, value = SAMPLED.partition(": ")
+    asked = AWSRequest("GET", f"https://{HOST}/", headers={"host": HOST, name: value})
+    botocore.auth.SigV4Auth(Credentials(key, secret), "sqs", "us-east-1").add_auth(asked)
+    assert name in asked.headers["authorization"]
+    response = await proxy.ask(request("GET", "/", *(f"{key}: {text}" for key, text in asked.headers.items() if key != "host")))
+    assert response.status == 200, response
+    (root,) = await collector.requests(1)
+    assert (root.trace_id.hex(), plain(root.attributes)["sigward.client"]) == (TRACE, "ci")
+    assert upstream.received[0].get(name) == f"00-{TRACE}-{root.span_id.hex()}-01"
