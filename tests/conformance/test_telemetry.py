@@ -328,3 +328,13 @@ async def test_a_client_s_signature_over_its_trace_context_is_checked_first(
     (root,) = await collector.requests(1)
     assert (root.trace_id.hex(), plain(root.attributes)["sigward.client"]) == (TRACE, "ci")
     assert upstream.received[0].get(name) == f"00-{TRACE}-{root.span_id.hex()}-01"
+
+
+async def test_a_change_takes_a_restart(start: Start, upstream: Upstream, collector: Collector, caplog: pytest.LogCaptureFixture) -> None:
+    proxy: Proxy = await start(upstream, otlp=collector.settings())
+    proxy.point_to(upstream.port, otlp=None)
+    await proxy.ask(request())
+    await collector.requests(1)
+    async with asyncio.timeout(PATIENCE):
+        while "otlp has changed: that takes a restart" not in caplog.text:
+            await asyncio.sleep(0.01)

@@ -89,3 +89,26 @@ async def test_a_disk_that_is_full_for_a_while_tears_no_line_and_loses_none(fron
     assert [line["path"] for line in lines] == client.sent
     assert [line["status"] for line in lines].count(503) == 1
     assert {line["path"] for line in lines if line["status"] == 200} == {received.target for received in upstream.received}
+
+
+@pytest.mark.parametrize("front", ["mitmproxy", "native"])
+async def test_what_is_lost_at_the_end_is_said(front: str, tmp_path: Path) -> None:
+    async with Upstream() as upstream:
+        local = Local(upstream, upstream.write_ca(tmp_path / "ca.pem"))
+        gateway = await asyncio.to_thread(Gateway(local, front=front, grace=PATIENCE, audit_log="/dev/full").__enter__)
+        try:
+            await asyncio.to_thread(gateway.wait_ready)
+            load = Load(upstream, gateway)
+            client = await load.client("client")
+            client.send()
+            assert await client.read()
+            await asyncio.to_thread(gateway.child.wait_for, "audit_log: /dev/full: No space left .*; no call is signed until")
+            client.send()
+            assert await client.read()
+            assert list(client.answered.values()) == [200, 503]
+            load.signal(signal.SIGTERM)
+            assert await load.exits() == 0
+            client.writer.close()
+            assert "audit_log: /dev/full: No space left on device (os error 28); 1 lines are lost" in gateway.child.output()
+        finally:
+            await asyncio.to_thread(gateway.close)

@@ -19,7 +19,7 @@ from sigward.clients import IssuedKey, MasterKey, Vendor
 from sigward.credentials import Chain, Keeper, Pool, Snapshot, Watcher
 from sigward.environ import ClientEnvironment, leave_own_proxy
 from sigward.errors import SigwardError, UnavailableError, UsageError
-from sigward.front import FrontOptions, NativeFront, ReverseListener
+from sigward.front import FrontOptions, NativeFront, ReverseListener, log_event
 from sigward.plan import DEFAULT_IDENTITY, Plan
 
 logger = logging.getLogger("sigward")
@@ -211,6 +211,10 @@ class Service:
         self.watcher.close()
         # What is left of the grace is for telemetry.
         self.engine.close(max(end - time.monotonic(), LAST_CALL))
+        # The fronts take no events any more; what is lost at the end is told all the same.
+        for event in self.engine.poll():
+            if event[0] == _core.EVENT_LOG:
+                log_event(event)
 
     def ready_line(self) -> str:
         """Where everything listens, in one line that programs can read."""

@@ -160,10 +160,17 @@ impl LineLog {
         let until = Instant::now() + PATIENCE;
         let queues = std::mem::take(&mut self.state().1);
         for queue in queues {
-            if !queue.wait_done(until) {
-                queue.abandon();
-                // One that tries again and again, and not one that is blocked, comes to its end here.
-                queue.wait_done(Instant::now() + AGAIN);
+            if queue.wait_done(until) {
+                continue;
+            }
+            queue.abandon();
+            // One that tries again and again comes to its end here; one that is blocked does not.
+            if !queue.wait_done(Instant::now() + AGAIN) {
+                let lost = queue.state().count as u64;
+                self.counts.dropped.inc_by(lost);
+                tracing::dispatcher::with_default(&self.log, || {
+                    tracing::warn!("{}: whoever reads it is too slow; {lost} lines and what is being written are lost", self.name);
+                });
             }
         }
     }
@@ -746,6 +753,30 @@ pub(crate) mod tests {
         expected.push("/sure".into());
         assert_eq!(paths(&disk.lock().unwrap().1), expected);
         assert_eq!(log.counts.dropped.get(), 0);
+    }
+
+    #[test]
+    fn what_waits_for_a_blocked_writer_at_the_end_is_counted_as_lost() {
+        struct Blocked(Sender<()>, Receiver<()>);
+        impl Write for Blocked {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                let _ = self.0.send(());
+                // Until the sender is dropped.
+                let _ = self.1.recv();
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let ((begun, begins), (_gate, blocked)) = (channel(), channel());
+        let log = log_to(Blocked(begun, blocked), Trouble::Keep);
+        tell(&log, "/being-written");
+        begins.recv_timeout(Duration::from_secs(60)).unwrap();
+        tell(&log, "/waits");
+        tell(&log, "/waits");
+        log.close();
+        assert_eq!(log.counts.dropped.get(), 2);
     }
 
     #[test]
