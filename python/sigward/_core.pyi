@@ -35,6 +35,7 @@ __all__ = [
     "bucket_and_key",
     "difference",
     "issue_key",
+    "metric_descriptions",
     "recognise",
     "refusals",
     "retry_delay",
@@ -365,7 +366,8 @@ EVENT_WRITABLE: Final = 4
 EVENT_REFRESH: Final = 5
 """(5, identity: str): a request waits for this identity's credentials. Answer with set_credentials or set_credentials_failed."""
 EVENT_LOG: Final = 6
-"""(6, level: int, logger: str, text: str): a line for the log. Level and logger are Python's: `sigward.engine`, or one below it."""
+"""(6, level: int, logger: str, message: str, fields: list[tuple[str, str]]): a line for the log. Level and logger are Python's:
+`sigward.engine`, or one below it. `fields`: such as `request_id` and `trace_id`."""
 
 ENTRY_FORWARD: Final = 0
 """The target is from an absolute-form request (http://host/…); the Host header must agree with it."""
@@ -385,8 +387,9 @@ class Engine:
     def __new__(cls, settings: str) -> Engine: ...
     def configure(self, settings: str, /) -> None:
         """Swaps routes, limits and time-outs in; requests under way keep what they began with. Raises `SettingsError`."""
-    def reopen_access_log(self) -> None:
-        """Opens the access log's file anew, after it was renamed. Raises `SettingsError`: the old file is used on."""
+    def reopen_logs(self) -> None:
+        """Opens the files of the access log and the audit log anew, after they were renamed. Raises `SettingsError`: the old file is
+        used on."""
     def fileno(self) -> int:
         """A descriptor that is readable whenever `poll` has something to give. Owned by the engine."""
     def poll(self) -> list[tuple[object, ...]]:
@@ -455,11 +458,15 @@ class Engine:
     def in_flight(self) -> int: ...
     def redact(self, name: bytes, value: bytes, /) -> bytes:
         """The value of one header as it may be shown: signatures, tokens and keys replaced."""
-    def close(self) -> None:
-        """Ends the threads; jobs under way are dropped. Idempotent."""
+    def close(self, patience: float = 1.0, /) -> None:
+        """Ends the threads; jobs under way are dropped. Idempotent. `patience`: seconds, ≥ 0, for traces and metrics that are still to be
+        sent."""
 
 def issue_key(master: bytes, name: str, rotation: int, /) -> tuple[str, str]:
     """A client's access key id and secret access key. `master`: 64 hexadecimal digits, as in its file. Raises ValueError."""
+
+def metric_descriptions() -> list[tuple[str, Literal["counter", "gauge", "histogram"], str, list[str]]]:
+    """Every metric, by name: its name, kind, help and label names."""
 
 def retry_delay(service: str, throttled: bool, attempt: int, random: float, asked: str | None = None, /) -> float:
     """Seconds before the next attempt, with the settings' defaults. `attempt`: the one that failed, from 1. `random`: 0 ≤ random < 1.

@@ -49,8 +49,10 @@ class FrontOptions:
 
 def log_event(event: tuple[Any, ...]) -> None:
     """A line of the engine's, to Python's log: `event` is one of `EVENT_LOG`."""
-    _, level, name, text = event
-    logging.getLogger(name).log(level, "%s", text)
+    _, level, name, message, fields = event
+    text = " ".join([message, *(f"{key}={value}" for key, value in fields)])
+    # A line of JSON has each by itself.
+    logging.getLogger(name).log(level, "%s", text, extra={"said": (message, dict(fields))})
 
 
 class NativeFront:

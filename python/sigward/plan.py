@@ -27,6 +27,7 @@ class Plan:
     addons: tuple[Path, ...]
     grace: float
     log_level: str
+    log_format: str
     body_hold: int
     region: str
     engine: str = field(repr=False)

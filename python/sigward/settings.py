@@ -3,6 +3,7 @@
 The same model checks all four and makes what the engine takes (`Settings.engine_json`) and the reference (`sigward.docs`).
 """
 
+import contextlib
 import difflib
 import ipaddress
 import json
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NoReturn, get_args, get_origin
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -138,10 +139,10 @@ def check_upstream(value: str) -> str:
     return value
 
 
-ACCESS_HINT = 'Write "off", "stderr", or a path with a slash: "/var/log/sigward/access.log".'
+LOG_HINT = 'Write "off", "stderr", or a path with a slash: "/var/log/sigward/access.log".'
 
 
-def parse_access_log(value: object) -> object:
+def parse_log(value: object) -> object:
     """True → "stderr", False → "off"; a path stays what it is."""
     word = str(value).lower() if isinstance(value, bool | str) else None
     if word in ("", "off", "false", "no", "0"):
@@ -149,7 +150,7 @@ def parse_access_log(value: object) -> object:
     if word in ("stderr", "on", "true", "yes", "1"):
         return "stderr"
     if word is None or "/" not in word or "\0" in word:
-        wrong("off, stderr or a file's path is expected", ACCESS_HINT)
+        wrong("off, stderr or a file's path is expected", LOG_HINT)
     return value
 
 
@@ -497,6 +498,115 @@ class Clients(BaseModel):
         return dict(self.__pydantic_extra__ or {})
 
 
+OTLP_HINT = 'Write the collector\'s URL, "http://127.0.0.1:4318", or "environment", or "off".'
+PAIRS_HINT = 'Write a table, { name = "value" }, or "name=value,name=value" with %2C for a comma.'
+
+
+def check_collector(value: str) -> str:
+    """ "https://host[:port][/path]", "environment" or "off"."""
+    if value in ("environment", "off"):
+        return value
+    parts = urlsplit(value)
+    check = f"{parts.scheme}://{parts.netloc}"
+    try:
+        check_upstream(check)
+    except PydanticCustomError:
+        wrong("http[s]://host[:port][/path] is expected", OTLP_HINT)
+    if parts.query or parts.fragment:
+        wrong("no query is expected", OTLP_HINT)
+    return value.removesuffix("/")
+
+
+def split_pairs(value: object) -> object:
+    """A table from one string, as flags and variables give it, and OpenTelemetry's own variables: percent-encoded values."""
+    if not isinstance(value, str):
+        return value
+    pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
+    if any(not name.strip() or not equals for name, equals, _ in pairs):
+        wrong("name=value is expected", PAIRS_HINT)
+    return {unquote(name.strip()): unquote(text.strip()) for name, _, text in pairs}
+
+
+class Otlp(Group):
+    """Traces and metrics by OpenTelemetry's protocol. See "Telemetry"."""
+
+    endpoint: Annotated[str, AfterValidator(check_collector)] = Field(
+        "off",
+        repr=False,
+        description="The collector, HTTP with protobuf: `http[s]://host[:port]`, and `/v1/traces`, `/v1/metrics` behind; `environment`: "
+        "OTEL_EXPORTER_OTLP_ENDPOINT, or http://127.0.0.1:4318; `off`: nothing is sent.",
+    )
+    traces: bool = Field(True, description="Send a span for each request, and for its waits and attempts.")
+    metrics: bool = Field(True, description="Send what /metrics shows.")
+    headers: Annotated[dict[str, str] | None, NoDecode, BeforeValidator(split_pairs)] = Field(
+        None, repr=False, description="Of each request to the collector, such as its key; none: OTEL_EXPORTER_OTLP_HEADERS."
+    )
+    timeout: OptionalDuration = Field(None, description="Of a request to the collector; none: OTEL_EXPORTER_OTLP_TIMEOUT, 10 s.")
+    sample_ratio: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = Field(
+        None,
+        description="The part of requests that is traced, where the client's `traceparent` does not say; none: OTEL_TRACES_SAMPLER_ARG, 1.",
+    )
+    service_name: str | None = Field(None, min_length=1, description="`service.name`; none: OTEL_SERVICE_NAME, `sigward`.")
+    attributes: Annotated[dict[str, str] | None, NoDecode, BeforeValidator(split_pairs)] = Field(
+        None, description="Of the resource: `deployment.environment.name`, …; beside those of OTEL_RESOURCE_ATTRIBUTES."
+    )
+    interval: OptionalDuration = Field(None, description="Between metrics and the next; none: OTEL_METRIC_EXPORT_INTERVAL, 60 s.")
+
+    def engine(self) -> dict[str, Any] | None:
+        """What the engine takes; reads OpenTelemetry's own variables, and only where something is sent. Raises `UsageError`."""
+        if self.endpoint == "off" or not (self.traces or self.metrics):
+            return None
+        attributes = otel_pairs("OTEL_RESOURCE_ATTRIBUTES") | (self.attributes or {})
+        name = self.service_name or os.environ.get("OTEL_SERVICE_NAME") or attributes.get("service.name") or "sigward"
+        ratio = self.sample_ratio if self.sample_ratio is not None else otel_number("OTEL_TRACES_SAMPLER_ARG", 1.0, most=1.0)
+        headers = self.headers if self.headers is not None else otel_pairs("OTEL_EXPORTER_OTLP_HEADERS")
+        return {
+            "traces": self._url("traces") if self.traces else None,
+            "metrics": self._url("metrics") if self.metrics else None,
+            "headers": headers,
+            "timeout": self.timeout or otel_number("OTEL_EXPORTER_OTLP_TIMEOUT", 10_000.0) / 1000,
+            "interval": self.interval or otel_number("OTEL_METRIC_EXPORT_INTERVAL", 60_000.0) / 1000,
+            "sample_ratio": ratio,
+            "attributes": attributes | {"service.name": name},
+        }
+
+    def _url(self, signal: str) -> str:
+        if self.endpoint != "environment":
+            return f"{self.endpoint}/v1/{signal}"
+        protocol = os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL") or "http/protobuf"
+        if protocol != "http/protobuf":
+            raise UsageError(
+                f"environment: OTEL_EXPORTER_OTLP_PROTOCOL: {protocol!r}: http/protobuf alone is spoken.",
+                hint="Name the collector's port for HTTP, mostly 4318, in otlp.endpoint.",
+            )
+        own = os.environ.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT")
+        url = own or (os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or "http://127.0.0.1:4318").removesuffix("/") + f"/v1/{signal}"
+        try:
+            return check_collector(url)
+        except PydanticCustomError as error:
+            raise UsageError(f"environment: OTEL_EXPORTER_OTLP_ENDPOINT: {error.message()}.", hint=OTLP_HINT) from error
+
+
+def otel_pairs(name: str) -> dict[str, str]:
+    """One of OpenTelemetry's variables: name=value,… Raises `UsageError`, which does not show what may be a key."""
+    try:
+        pairs: Any = split_pairs(os.environ.get(name, ""))
+    except PydanticCustomError as error:
+        raise UsageError(f"environment: {name}: {error.message()}.", hint=PAIRS_HINT) from error
+    return dict(pairs)
+
+
+def otel_number(name: str, default: float, most: float = math.inf) -> float:
+    """One of OpenTelemetry's variables: a number from 0 to `most`. Raises `UsageError`."""
+    text = os.environ.get(name)
+    if not text:
+        return default
+    with contextlib.suppress(ValueError):
+        if 0 <= (number := float(text)) <= most and math.isfinite(number):
+            return number
+    raise UsageError(f"environment: {name}: {text!r}: a number from 0 on is expected.", hint=f"Write a number, such as {default:g}.")
+
+
 def reverse_from_table(value: object) -> object:
     """`[[reverse]]` tables in the form of the flag: HOST:PORT[=URL]."""
     value = split_commas(value)
@@ -552,10 +662,22 @@ class Settings(BaseSettings):
         "mitmproxy", description="`native`: Rust from socket to socket, for loads that Python cannot serve; without addons and mitmweb."
     )
     threads: int = Field(1, ge=1, le=64, description="Engine threads.")
-    access_log: Annotated[str, BeforeValidator(parse_access_log), Shape("`off`, `stderr` or path")] = Field(
+    access_log: Annotated[str, BeforeValidator(parse_log), Shape("`off`, `stderr` or path")] = Field(
         "off",
         description="A line of JSON for each request: who, what, as whom, each attempt; never a query. `off`, `stderr` (or true), or a "
         'file\'s path: made with mode 0600, opened anew on SIGHUP. See "Logs".',
+    )
+    audit_log: Annotated[str, BeforeValidator(parse_log), Shape("`off`, `stderr` or path")] = Field(
+        "off",
+        description="A line of JSON for each call: client, identity, operation, resource, decision. `off`, `stderr`, or a file's path, as "
+        '`access_log`. See "Logs".',
+    )
+    audit_when_full: Literal["refuse", "drop"] = Field(
+        "refuse",
+        description="While it cannot be written: sign nothing (503 `audit-log-unavailable`) and keep the lines, or drop and count them.",
+    )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Of the log on stderr; `json`: a line of JSON each, with time, level, logger and message."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Log on stderr.")
     knowledge: Path | None = Field(
@@ -572,6 +694,7 @@ class Settings(BaseSettings):
     tls: Tls = Field(default_factory=Tls)  # type: ignore[arg-type]
     egress: Egress = Field(default_factory=Egress)  # type: ignore[arg-type]
     limits: Limits = Field(default_factory=Limits)  # type: ignore[arg-type]
+    otlp: Otlp = Field(default_factory=Otlp)  # type: ignore[arg-type]
     clients: Clients = Field(default_factory=Clients)  # type: ignore[arg-type]
     identities: dict[str, Identity] = Field(default_factory=dict, description="Whose credentials routes may name; see below.")
     route: list[Route] = Field(default_factory=list, description="Rules for hosts; see below.")
@@ -676,6 +799,7 @@ class Settings(BaseSettings):
             addons=tuple(self.addons),
             grace=self.grace,
             log_level=self.log_level,
+            log_format=self.log_format,
             body_hold=self.body.hold,
             region=region,
             engine=self.engine_json(region),
@@ -685,9 +809,23 @@ class Settings(BaseSettings):
 
     def engine_json(self, region: str) -> str:
         """What the engine takes: `EngineSettings` in rust/gateway/src/settings.rs."""
-        taken = {"threads", "access_log", "log_level", "knowledge", "body", "timeouts", "retry", "circuit", "tls", "limits"}
+        taken = {
+            "threads",
+            "access_log",
+            "audit_log",
+            "audit_when_full",
+            "log_level",
+            "knowledge",
+            "body",
+            "timeouts",
+            "retry",
+            "circuit",
+            "tls",
+            "limits",
+        }
         chosen = self.model_dump(mode="json", include=taken)
         chosen["egress"] = self.egress.engine()
+        chosen["otlp"] = self.otlp.engine()
         chosen["pace"] = self.pacing.model_dump(mode="json") | {"rules": [rule.model_dump(mode="json") for rule in self.pace]}
         chosen["routes"] = [route.model_dump(mode="json") for route in self.route]
         chosen["default_region"] = region
@@ -818,6 +956,7 @@ def _known_keys(location: tuple[int | str, ...]) -> set[str]:
         "tls": Tls,
         "egress": Egress,
         "limits": Limits,
+        "otlp": Otlp,
         "route": Route,
         "clients": Client if len(location) > 1 else Clients,
         "identities": Identity,

@@ -1,6 +1,8 @@
 """The parts joined: which identity's keys come from where."""
 
 import json
+import logging
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sigward.cli.commands import Serve, read
-from sigward.cli.serving import Service, load_addon, tell
+from sigward.cli.serving import JsonFormatter, Service, load_addon, tell
 from sigward.errors import UsageError
 from tests.shell import Shell
 
@@ -46,6 +48,53 @@ def test_a_line_for_others_is_written_in_one_piece(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("sys.stderr", pieces)
     tell("sigward: listening admin=127.0.0.1:1")
     assert pieces == ["sigward: listening admin=127.0.0.1:1\n"]
+
+
+def record(message: str, *arguments: object, **more: object) -> logging.LogRecord:
+    made = logging.LogRecord("sigward.engine.fleet", logging.WARNING, "", 0, message, arguments, None)
+    made.created = 1_440_938_160.0075
+    vars(made).update(more)
+    return made
+
+
+def test_a_log_line_of_json() -> None:
+    line = JsonFormatter().format(record('two\nlines and "quotes" of %s', "é\x1b"))
+    assert "\n" not in line
+    assert line.isascii(), "no control character reaches a terminal"
+    assert json.loads(line) == {
+        "time": "2015-08-30T12:36:00.007Z",
+        "level": "warning",
+        "logger": "sigward.engine.fleet",
+        "message": 'two\nlines and "quotes" of é\x1b',
+    }
+
+
+def test_a_log_line_of_json_has_what_goes_with_it() -> None:
+    told = json.loads(JsonFormatter().format(record("a thing a=b", said=("a thing", {"request_id": "an-id"}))))
+    assert (told["message"], told["request_id"]) == ("a thing", "an-id")
+    try:
+        raise ValueError("why")
+    except ValueError:
+        told = json.loads(JsonFormatter().format(record("it failed", exc_info=sys.exc_info())))
+    assert told["exception"].endswith("ValueError: why")
+
+
+@pytest.mark.parametrize("front", ["mitmproxy", "native"])
+def test_whatever_a_serving_sigward_writes_is_json_then(sigward: Shell, front: str) -> None:
+    arguments = ("serve", "--front", front, "--listen", "127.0.0.1:0", "--admin", "off", "--region", "us-east-1", "--access-log", "stderr")
+    process = sigward.keys().start(*arguments, "--log-format", "json", "--pacing.shared", "redis://127.0.0.1:1")
+    try:
+        assert process.stderr is not None
+        lines: list[dict[str, str]] = []
+        while not any(line["message"].startswith("sigward: listening forward=") for line in lines):
+            lines.append(json.loads(process.stderr.readline()))
+        process.send_signal(signal.SIGTERM)
+        lines += [json.loads(line) for line in process.stderr]
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+    assert any(line["message"].startswith("stopping:") and line["level"] == "info" for line in lines)
+    assert all(line.keys() >= {"time", "level", "logger", "message"} for line in lines)
 
 
 def test_the_native_front_imports_no_mitmproxy() -> None:

@@ -323,3 +323,102 @@ def test_the_engine_takes_everything_set() -> None:
 
 def test_routes_as_json_in_a_flag() -> None:
     assert serve("--route", '[{"host": "a", "action": "pass"}]').route[0].action == "pass"
+
+
+# ---------------------------------------------------------------- telemetry
+
+
+def otlp(*arguments: str) -> Any:
+    return json.loads(serve(*arguments).engine_json("us-east-1"))["otlp"]
+
+
+def test_telemetry_is_off_and_reads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "nonsense")
+    assert otlp() is None
+    file('[otlp]\nendpoint = "http://c:1"\ntraces = false\nmetrics = false\n')
+    assert otlp() is None
+
+
+def test_telemetry_by_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://elsewhere:4318")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "other=1")
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "other")
+    file(
+        '[otlp]\nendpoint = "https://c:4318/base/"\nheaders = { x-key = "k" }\ntimeout = "2s"\nsample_ratio = 0.5\n'
+        'service_name = "sidecar"\nattributes = { team = "a" }\ninterval = "5s"\n'
+    )
+    assert otlp() == {
+        "traces": "https://c:4318/base/v1/traces",
+        "metrics": "https://c:4318/base/v1/metrics",
+        "headers": {"x-key": "k"},
+        "timeout": 2.0,
+        "interval": 5.0,
+        "sample_ratio": 0.5,
+        "attributes": {"team": "a", "service.name": "sidecar"},
+    }
+    assert otlp("--otlp.headers", "a=1,b=x%2Cy", "--no-otlp.metrics")["headers"] == {"a": "1", "b": "x,y"}
+    assert otlp("--no-otlp.metrics")["metrics"] is None
+
+
+def test_telemetry_by_opentelemetry_s_own_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert otlp("--otlp.endpoint", "environment")["traces"] == "http://127.0.0.1:4318/v1/traces"
+    for name, value in {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318/",
+        "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://other:4318/m",
+        "OTEL_EXPORTER_OTLP_HEADERS": "x-key=a%20b, y=c",
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "2500",
+        "OTEL_METRIC_EXPORT_INTERVAL": "1000",
+        "OTEL_RESOURCE_ATTRIBUTES": "service.name=of-the-resource,team=a",
+        "OTEL_TRACES_SAMPLER_ARG": "0.25",
+    }.items():
+        monkeypatch.setenv(name, value)
+    assert otlp("--otlp.endpoint", "environment") == {
+        "traces": "http://collector:4318/v1/traces",
+        "metrics": "http://other:4318/m",
+        "headers": {"x-key": "a b", "y": "c"},
+        "timeout": 2.5,
+        "interval": 1.0,
+        "sample_ratio": 0.25,
+        "attributes": {"service.name": "of-the-resource", "team": "a"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon"),
+        ("OTEL_TRACES_SAMPLER_ARG", "2"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "its-key"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "its-key@collector:4318"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+    ],
+)
+def test_a_variable_of_opentelemetry_s_that_is_wrong_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=f"environment: {name}: ") as caught:
+        otlp("--otlp.endpoint", "environment")
+    assert caught.value.hint
+    assert "its-key" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("endpoint", "its-key@collector"),
+        ("endpoint", "http://c/?its-key"),
+        ("headers", "its-key"),
+        ("sample_ratio", "1.5"),
+        ("timeout", "0s"),
+    ],
+)
+def test_a_bad_telemetry_setting_is_named_and_no_key_is_shown(key: str, value: str) -> None:
+    error = refused(f"--otlp.{key.replace('_', '-')}", value)
+    assert f"otlp.{key}" in str(error)
+    assert "its-key" not in str(error)
+
+
+def test_headers_of_the_collector_are_shown_nowhere() -> None:
+    settings = serve("--otlp.endpoint", "http://c:1", "--otlp.headers", "x-key=its-key")
+    assert "its-key" not in repr(settings)
+    assert "its-key" not in repr(settings.plan())

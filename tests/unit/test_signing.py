@@ -47,6 +47,13 @@ def botocore_signed(
     return seen["canonical"], seen["to_sign"], request.headers["Authorization"]
 
 
+def test_what_botocore_does_not_sign_is_not_signed() -> None:
+    signer = _core.Signer(KEY, SECRET, None, "us-east-1", "sqs")
+    left_out = [(name.encode(), b"x") for name in botocore.auth.SIGNED_HEADERS_BLACKLIST]
+    steps = signer.steps(b"GET", b"/", b"", [(b"host", b"h"), (b"kept", b"x"), *left_out], b"", WHEN)
+    assert b"SignedHeaders=host;kept;x-amz-date," in dict(steps.headers)[b"authorization"]
+
+
 names = st.text("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-", min_size=1, max_size=20).map(lambda name: f"x-{name}")
 plain_values = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=40)
 reserved = {"x-amz-date", "x-amz-security-token", "x-amz-content-sha256", "x-amzn-trace-id"}

@@ -1,11 +1,14 @@
 """`sigward serve` and `sigward run`: the parts joined, started in order and stopped in the opposite one."""
 
 import asyncio
+import datetime
 import importlib.util
+import json
 import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,22 +19,40 @@ from sigward.clients import IssuedKey, MasterKey, Vendor
 from sigward.credentials import Chain, Keeper, Pool, Snapshot, Watcher
 from sigward.environ import ClientEnvironment, leave_own_proxy
 from sigward.errors import SigwardError, UnavailableError, UsageError
-from sigward.front import FrontOptions, NativeFront, ReverseListener
+from sigward.front import FrontOptions, NativeFront, ReverseListener, log_event
 from sigward.plan import DEFAULT_IDENTITY, Plan
 
 logger = logging.getLogger("sigward")
 
 
-FIXED = ("front", "listen", "reverse", "transparent", "admin", "ca_dir", "threads", "addons", "grace", "log_level")
+FIXED = ("front", "listen", "reverse", "transparent", "admin", "ca_dir", "threads", "addons", "grace", "log_level", "log_format")
 """Settings that are taken at the start alone."""
+
+LAST_CALL = 0.5
+"""Seconds that telemetry has to be sent at the end, also where requests have taken all of the grace."""
 
 FIRST_LOAD = 1.0
 """Seconds that the listeners wait for the first credentials before they are bound."""
 
 
-def start_logging(level: str) -> None:
-    """Log lines on stderr: time, level, logger, message."""
-    logging.basicConfig(level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+class JsonFormatter(logging.Formatter):
+    """A line of JSON: time (RFC 3339, UTC), level, logger, message, and what goes with it: request_id, trace_id, exception."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        message, fields = getattr(record, "said", (record.getMessage(), {}))
+        time = datetime.datetime.fromtimestamp(record.created, datetime.UTC).isoformat(timespec="milliseconds")
+        told = {"time": time.replace("+00:00", "Z"), "level": record.levelname.lower(), "logger": record.name, "message": message, **fields}
+        if record.exc_info:
+            told["exception"] = self.formatException(record.exc_info)
+        return json.dumps(told)
+
+
+def start_logging(level: str, log_format: str) -> None:
+    """Log lines on stderr, as text or as JSON: time, level, logger, message."""
+    handler = logging.StreamHandler(sys.stderr)
+    text = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    handler.setFormatter(JsonFormatter() if log_format == "json" else text)
+    logging.basicConfig(level=level.upper(), handlers=[handler])
     for noisy in ("botocore", "urllib3", "asyncio", "hpack", "h2"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
@@ -93,7 +114,7 @@ class Service:
             self.engine.set_credentials_failed(identity, [(identity, "no route names this identity")])
 
     def reload(self, read: Plan | SigwardError) -> None:
-        """Takes changed settings, opens the access log anew and reads every identity's credentials; until that is done, the old ones serve.
+        """Takes changed settings, opens the logs anew and reads every identity's credentials; until that is done, the old ones serve.
 
         Requests under way keep what they began with. Settings that do not hold change nothing.
         """
@@ -111,11 +132,11 @@ class Service:
                     logger.warning("%s has changed: that takes a restart", name)
             self._adopt(read)
             logger.info("settings and credentials are read anew")
-        # Whatever becomes of the settings: who renames the log's file counts on it.
+        # Whatever becomes of the settings: who renames a log's file counts on it.
         try:
-            self.engine.reopen_access_log()
+            self.engine.reopen_logs()
         except _core.SettingsError as error:
-            logger.warning("the access log's old file is used on: %s", error.args[0])
+            logger.warning("a log's old file is used on: %s", error.args[0])
         for keeper in self.keepers.values():
             keeper.request_refresh()
 
@@ -181,6 +202,7 @@ class Service:
 
     async def stop(self) -> None:
         """Not ready, no new connections, what is under way may end within the grace."""
+        end = time.monotonic() + self.plan.grace
         self.engine.set_ready("listeners", False, "shutting down")
         if self.vendor:
             await self.vendor.stop()
@@ -189,7 +211,12 @@ class Service:
         for keeper in self.keepers.values():
             keeper.close()
         self.watcher.close()
-        self.engine.close()
+        # What is left of the grace is for telemetry.
+        self.engine.close(max(end - time.monotonic(), LAST_CALL))
+        # The fronts take no events any more; what is lost at the end is told all the same.
+        for event in self.engine.poll():
+            if event[0] == _core.EVENT_LOG:
+                log_event(event)
 
     def ready_line(self) -> str:
         """Where everything listens, in one line that programs can read."""
@@ -206,9 +233,11 @@ def shown_address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def tell(line: str) -> None:
-    """Not a log line: whoever started this process waits for it, whatever the level. In one piece with its end, so that no
-    other thread's line comes between (`print` writes two)."""
+def tell(line: str, log_format: str = "text") -> None:
+    """Whoever started this process waits for it, whatever the level. In one piece with its end, so that no other thread's line comes
+    between (`print` writes two)."""
+    if log_format == "json":
+        line = JsonFormatter().format(logging.LogRecord("sigward", logging.INFO, "", 0, line, None, None))
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
 
@@ -229,7 +258,7 @@ def load_addon(path: Path) -> object:
 def serve(arguments: list[str]) -> int:
     """Serves until SIGTERM or SIGINT; a second one ends at once. SIGHUP reads flags, environment, file and credentials anew."""
     plan = read_at_start(arguments)
-    start_logging(plan.log_level)
+    start_logging(plan.log_level, plan.log_format)
     leave_own_proxy()
 
     async def main() -> int:
@@ -249,7 +278,7 @@ def serve(arguments: list[str]) -> int:
         loop.add_signal_handler(signal.SIGHUP, reloads.begin)
         try:
             await service.start()
-            tell(f"sigward: {service.ready_line()}")
+            tell(f"sigward: {service.ready_line()}", plan.log_format)
             ended = loop.create_task(service.front.wait_closed())
             waiting = loop.create_task(stop.wait())
             await asyncio.wait({ended, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -289,7 +318,7 @@ class Reloads:
 
 def run_program(plan: Plan, program: list[str], key: IssuedKey) -> int:
     """Runs a program, that signs with `key`, behind a sigward of its own; returns its status, or 128 + the signal that ended it."""
-    start_logging(plan.log_level)
+    start_logging(plan.log_level, plan.log_format)
     environment = dict(os.environ)
     leave_own_proxy()
 

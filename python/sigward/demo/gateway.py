@@ -100,7 +100,7 @@ class Gateway:
             command = [sys.executable, "-m", "sigward", "serve", "--config", str(self.config_file)]
             environment = clean_environment() | self.credentials | {"AWS_REGION": self.emulator.region}
             self._child = Child(command, environment, self.directory)
-            told = self._child.wait_for(r"listening (forward=.*)$")[1]
+            told = self._child.wait_for(r'listening (forward=[^"]*)')[1]
             self.addresses = self._named(dict(re.findall(r"(\S+?)=(\S+)", told)))
         except BaseException:
             self.close()

@@ -13,12 +13,14 @@ use hyper::client::conn::http2::SendRequest;
 use sigward_gateway::judge::CODE_PREFIX;
 use sigward_gateway::settings::Http2;
 use sigward_gateway::{
-    BodyPlan, BodySize, Event, Exchange, Failure, Identities, Keep, Moment, Outgoing, Record, Refusal, RequestHead, Step, Upstream, Wrap,
+    BodyPlan, BodySize, Disposition, Event, Exchange, Failure, Identities, Keep, Moment, Outgoing, Record, Refusal, RequestHead, Step,
+    Upstream, Wrap,
 };
 
 use crate::body::{BodyError, Inbound, Next, Outbound, Progress, Read, SharedInbound, Spool, Spooling, next_piece, read_up_to};
 pub use crate::h1::client::AnswerBody;
 use crate::h1::client::{Request as Http1Request, Waits, exchange};
+use crate::job::UnderWay;
 use crate::net::Stream;
 use crate::pool::{Pool, Way};
 use crate::shared::{Held, Shared, unix_seconds};
@@ -86,8 +88,19 @@ struct Driver<'a> {
     answer: Option<Response<AnswerBody>>,
     prefix: Bytes,
     listener: Listener<'a>,
+    /// What is told of it.
+    under_way: &'a mut UnderWay,
+    answered: bool,
     /// When the last event was.
     clock: Clock,
+}
+
+impl Drop for Driver<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.under_way.leave(self.exchange.give_up(self.shared.started.elapsed()));
+        }
+    }
 }
 
 /// Serves one request. Dropping the future stops it at once: nothing more is sent. `shows_head`: the record is to hold what was sent.
@@ -98,10 +111,14 @@ pub(crate) async fn drive<'a>(
     body: Inbound,
     listener: Listener<'a>,
     shows_head: bool,
+    under_way: &'a mut UnderWay,
 ) -> Answer {
     let mut exchange = Exchange::new(shared.config.load_full(), shared.next_seed());
     if shows_head {
         exchange = exchange.showing_head();
+    }
+    if let Some(onward) = under_way.onward() {
+        exchange = exchange.tracing(onward);
     }
     let mut driver = Driver {
         shared,
@@ -115,6 +132,8 @@ pub(crate) async fn drive<'a>(
         answer: None,
         prefix: Bytes::new(),
         listener,
+        under_way,
+        answered: false,
         clock: shared.clock(),
     };
     let mut step = driver.tell_then(Event::Head(head));
@@ -127,9 +146,13 @@ pub(crate) async fn drive<'a>(
                 let (mut head, body) = response.into_parts();
                 tell_attempts(&mut head.headers, driver.exchange.record());
                 let response = Response::from_parts(head, AnswerBody::whole(body));
+                driver.answered = true;
                 return Answer { response, record: driver.exchange.take_record(), upgrade: None };
             }
-            Step::Deliver => return driver.deliver(),
+            Step::Deliver => {
+                driver.answered = true;
+                return driver.deliver();
+            }
             other => driver.carry_out(other).await,
         };
     }
@@ -190,6 +213,11 @@ impl Driver<'_> {
                 self.tell(Event::Refreshed)
             }
             Step::Send(outgoing) => {
+                if self.exchange.record().disposition == Disposition::Sign
+                    && let Err(refusal) = self.under_way.accept(&self.exchange.config().settings)
+                {
+                    return self.exchange.refuse(&refusal);
+                }
                 // What is left of the last answer goes first: its connection is not worth waiting for.
                 self.answer = None;
                 self.prefix = Bytes::new();

@@ -11,14 +11,19 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
-use sigward_gateway::{Record, RequestHead};
+use sigward_gateway::exchange::Onward;
+use sigward_gateway::settings::EngineSettings;
+use sigward_gateway::{Record, Refusal, RequestHead};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 
-use crate::access::Line;
+use crate::access;
+use crate::audit;
 use crate::body::{BodyError, Inbound};
 use crate::drive::{Answer, AnswerBody, Listener, drive};
+use crate::lines::{Line, request_id};
 use crate::net::Stream;
+use crate::otlp::Trace;
 use crate::outbox::OutboxEvent;
 use crate::pool::Pool;
 use crate::shared::Shared;
@@ -164,25 +169,65 @@ pub(crate) struct UnderWay {
     told: bool,
     /// For the access log, if there is one.
     line: Option<Line>,
+    /// For the audit log, likewise.
+    audit: Option<audit::Call>,
+    /// Of its trace, if there is one.
+    trace: Option<Box<Trace>>,
+    /// How far the exchange of a client that has gone had come.
+    left: Option<Record>,
 }
 
 impl UnderWay {
     pub(crate) fn new(job: Option<u64>, shared: &Arc<Shared>, head: &RequestHead) -> Self {
         shared.metrics.in_flight.inc();
-        Self { job, shared: Arc::clone(shared), began: Instant::now(), told: false, line: shared.access.begin(head) }
+        Self {
+            job,
+            shared: Arc::clone(shared),
+            began: Instant::now(),
+            told: false,
+            line: access::begin(&shared.access, head),
+            audit: audit::begin(&shared.audit, head),
+            trace: shared.otlp.as_ref().and_then(|telemetry| telemetry.begin(head, shared.started.elapsed())),
+            left: None,
+        }
+    }
+
+    /// What the upstream is told of the trace.
+    pub(crate) fn onward(&self) -> Option<Onward> {
+        self.trace.as_ref()?.onward()
+    }
+
+    /// Before the request is signed for and sent. The error: it may not be.
+    pub(crate) fn accept(&mut self, settings: &EngineSettings) -> Result<(), Refusal> {
+        let Some(call) = &mut self.audit else { return Ok(()) };
+        call.accept(&self.shared.audit, settings).inspect_err(|_| self.shared.metrics.audit_refused.inc())
+    }
+
+    /// Nobody waits for the answer any more.
+    pub(crate) fn leave(&mut self, record: Record) {
+        self.left = Some(record);
     }
 
     /// It is answered. An answer that breaks off from here on is counted.
     pub(crate) fn tell(&mut self, answer: &mut Answer) {
         self.told = true;
         let took = self.began.elapsed();
-        if let Some(advice) = &answer.record.advice {
-            tracing::warn!("{advice}");
-        }
         let broken = self.shared.metrics.count(&answer.record, None, took);
         answer.response.body_mut().count_break_off(broken);
+        let (record, response) = (&answer.record, &answer.response);
+        let (status, headers) = (response.status(), response.headers());
+        let trace_id = self.trace.as_ref().map(|trace| trace.id());
+        if let Some(advice) = &record.advice {
+            tracing::warn!(request_id = request_id(record, headers), trace_id, "{advice}");
+        }
         if let Some(line) = self.line.take() {
-            self.shared.access.answered(line, &answer.record, answer.response.status(), answer.response.headers(), took);
+            access::answered(&self.shared.access, line.traced(trace_id.as_deref()), record, status, headers, took);
+        }
+        if let Some(call) = self.audit.take() {
+            call.traced(trace_id.as_deref()).answered(&self.shared.audit, record, &self.shared.identities.load(), status, headers);
+        }
+        if let (Some(trace), Some(telemetry)) = (self.trace.take(), &self.shared.otlp) {
+            telemetry.end(trace, record, None, headers, took);
         }
     }
 }
@@ -198,9 +243,17 @@ impl Drop for UnderWay {
         }
         if !self.told {
             let took = self.began.elapsed();
-            self.shared.metrics.count(&Record::default(), Some("client-gone"), took);
+            let record = self.left.take().unwrap_or_default();
+            self.shared.metrics.count(&record, Some("client-gone"), took);
+            let trace_id = self.trace.as_ref().map(|trace| trace.id());
             if let Some(line) = self.line.take() {
-                self.shared.access.gone(line, took);
+                access::gone(&self.shared.access, line.traced(trace_id.as_deref()), &record, took);
+            }
+            if let Some(call) = self.audit.take() {
+                call.traced(trace_id.as_deref()).gone(&self.shared.audit, &record, &self.shared.identities.load());
+            }
+            if let (Some(trace), Some(telemetry)) = (self.trace.take(), &self.shared.otlp) {
+                telemetry.end(trace, &record, Some("client-gone"), &HeaderMap::new(), took);
             }
         }
     }
@@ -228,7 +281,7 @@ pub(crate) fn start(
         let (shared, pool, queue, credit) = (Arc::clone(shared), Arc::clone(pool), Arc::clone(&queue), Arc::clone(&credit));
         let mut under_way = UnderWay::new(Some(id), &shared, &head);
         async move {
-            let mut answer = drive(&shared, &pool, head, inbound, Listener::default(), true).await;
+            let mut answer = drive(&shared, &pool, head, inbound, Listener::default(), true, &mut under_way).await;
             under_way.tell(&mut answer);
             tell(id, &shared, &queue, &credit, answer).await;
         }

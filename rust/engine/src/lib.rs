@@ -7,16 +7,19 @@
 mod access;
 mod admin;
 mod alarm;
+mod audit;
 pub mod body;
 mod connect;
 pub mod drive;
 mod fleet;
 mod h1;
 pub mod job;
+mod lines;
 mod logs;
 mod metrics;
 mod native;
 mod net;
+mod otlp;
 pub mod outbox;
 mod pool;
 mod shared;
@@ -28,6 +31,7 @@ use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bytes::Bytes;
 use sigward_gateway::client::MASTER;
@@ -39,6 +43,7 @@ use zeroize::Zeroizing;
 
 pub use h1::head::legal_target;
 pub use job::Job;
+pub use metrics::{Description, descriptions};
 pub use native::Kind;
 pub use outbox::OutboxEvent;
 pub use shared::credentials;
@@ -56,6 +61,7 @@ pub struct Engine {
     native: Arc<native::Native>,
     stop: watch::Sender<bool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    exporter: Mutex<Option<otlp::Exporter>>,
 }
 
 #[derive(Debug)]
@@ -116,9 +122,7 @@ impl Engine {
         let _log = tracing::dispatcher::set_default(&shared.dispatch);
         let tls = tls::client_config(&shared.config.load().settings.tls)?;
         shared.given.store(tls::server_config(&shared.config.load().settings.tls)?);
-        if let Some(opened) = shared.access.open(&shared.config.load().settings.access_log)? {
-            shared.access.switch(opened);
-        }
+        shared.open_logs(&shared.config.load().settings)?;
         let (stop, _) = watch::channel(false);
         let mut workers = Vec::with_capacity(threads);
         let mut handles = Vec::with_capacity(threads);
@@ -153,7 +157,19 @@ impl Engine {
                 .map_err(|error| format!("threads: {error}"))?;
             handles.push(thread);
         }
-        Ok(Self { shared, workers, jobs: AtomicU64::new(0), native: Arc::default(), stop, threads: Mutex::new(handles) })
+        let exporter = match &shared.otlp {
+            Some(telemetry) => Some(otlp::start(&shared, telemetry, pool(&tls, &shared.config.load().settings, &shared))?),
+            None => None,
+        };
+        Ok(Self {
+            shared,
+            workers,
+            jobs: AtomicU64::new(0),
+            native: Arc::default(),
+            stop,
+            threads: Mutex::new(handles),
+            exporter: Mutex::new(exporter),
+        })
     }
 
     /// Swaps settings in; exchanges under way keep what they began with. `threads` cannot change.
@@ -164,8 +180,9 @@ impl Engine {
         let given = tls::server_config(tls)?;
         let tls = tls::client_config(tls)?;
         let config = config(settings, Arc::clone(&self.shared.config.load().live))?;
-        if let Some(opened) = self.shared.access.open(&config.settings.access_log)? {
-            self.shared.access.switch(opened);
+        self.shared.open_logs(&config.settings)?;
+        if config.settings.otlp != self.shared.config.load().settings.otlp {
+            tracing::warn!("otlp has changed: that takes a restart");
         }
         for worker in &self.workers {
             let pool = pool(&tls, &config.settings, &self.shared);
@@ -177,9 +194,10 @@ impl Engine {
         Ok(())
     }
 
-    /// Opens the access log's file anew, after it was renamed. The error names the setting; the old file is used on.
-    pub fn reopen_access_log(&self) -> Result<(), String> {
-        self.shared.access.reopen()
+    /// Opens the files of the access log and the audit log anew, after they were renamed. The error names the setting; the old file is used on.
+    pub fn reopen_logs(&self) -> Result<(), String> {
+        let (access, audit) = (self.shared.access.reopen(), self.shared.audit.reopen());
+        access.and(audit)
     }
 
     /// Starts an exchange. `body`: the whole of it, or `None` when it follows by [`Job::send`] and [`Job::end`].
@@ -303,20 +321,24 @@ impl Engine {
         self.shared.metrics.in_flight.get()
     }
 
-    /// Ends the threads; jobs under way are dropped. What is left of the access log is written.
-    pub fn close(&self) {
+    /// Ends the threads; jobs under way are dropped. What is left of the logs is written. `patience`: for what is left of traces.
+    pub fn close(&self, patience: Duration) {
         self.stop.send_replace(true);
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             let _ = thread.join();
         }
+        if let Some(exporter) = self.exporter.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            exporter.close(patience);
+        }
         self.shared.access.close();
+        self.shared.audit.close();
     }
 }
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        self.close();
+        self.close(Duration::ZERO);
     }
 }
 

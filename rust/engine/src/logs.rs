@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ use tracing::span::{Attributes, Id, Record as SpanRecord};
 use tracing::subscriber::Interest;
 use tracing::{Dispatch, Event, Level, Metadata, Subscriber};
 
-use crate::outbox::{Outbox, OutboxEvent};
+use crate::outbox::{Outbox, OutboxEvent, Said};
 
 /// One place in the code may tell so many lines in a [`PERIOD`].
 const MOST: u32 = 10;
@@ -68,7 +68,7 @@ impl Logs {
         Dispatch::new(Listener(Arc::clone(self)))
     }
 
-    fn tell(&self, site: Identifier, level: Level, target: &'static str, text: String) {
+    fn tell(&self, site: Identifier, level: Level, target: &'static str, said: Said) {
         let now = Instant::now();
         let mut sites = self.sites.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = || Site { level, target, since: now, told: 0, left_out: 0, last: String::new() };
@@ -78,17 +78,17 @@ impl Logs {
         }
         if site.told >= MOST {
             site.left_out += 1;
-            site.last = text;
+            site.last = said.message;
             self.dropped.with_label_values(&["rate"]).inc();
             self.left_out.notify_one();
             return;
         }
         site.told += 1;
-        self.push(level, target, text);
+        self.push(level, target, said);
     }
 
-    fn push(&self, level: Level, target: &'static str, text: String) {
-        if !self.outbox.push_log(OutboxEvent::Log { level, target, text }) {
+    fn push(&self, level: Level, target: &'static str, said: Said) {
+        if !self.outbox.push_log(OutboxEvent::Log { level, target, said }) {
             self.dropped.with_label_values(&["full"]).inc();
         }
     }
@@ -97,7 +97,8 @@ impl Logs {
         let mut sites = self.sites.lock().unwrap_or_else(PoisonError::into_inner);
         for site in sites.values_mut().filter(|site| site.left_out > 0) {
             let (left_out, last) = (std::mem::take(&mut site.left_out), std::mem::take(&mut site.last));
-            self.push(site.level, site.target, format!("{left_out} more lines like this one were left out: {last}"));
+            let message = format!("{left_out} more lines like this one were left out: {last}");
+            self.push(site.level, site.target, Said { message, fields: Vec::new() });
         }
     }
 }
@@ -148,9 +149,9 @@ impl Subscriber for Listener {
         if !self.wants(metadata) {
             return;
         }
-        let mut text = Text(String::new());
-        event.record(&mut text);
-        self.0.tell(metadata.callsite(), *metadata.level(), metadata.target(), text.done());
+        let mut said = Saying(Said::default());
+        event.record(&mut said);
+        self.0.tell(metadata.callsite(), *metadata.level(), metadata.target(), said.0);
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {
@@ -166,32 +167,32 @@ impl Subscriber for Listener {
     fn exit(&self, _: &Id) {}
 }
 
-/// The message, then `name=value` of each field.
-struct Text(String);
+/// The message, and each field.
+struct Saying(Said);
 
-impl Visit for Text {
+impl Visit for Saying {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        let between = if self.0.is_empty() { "" } else { " " };
-        let _ = match field.name() {
-            "message" => write!(self.0, "{between}{value:?}"),
-            name => write!(self.0, "{between}{name}={value:?}"),
-        };
+        match field.name() {
+            "message" => self.0.message = one_line(format!("{value:?}")),
+            name => self.0.fields.push((name, one_line(format!("{value:?}")))),
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.record_debug(field, &format_args!("{value}"));
     }
 }
 
-impl Text {
-    /// One line, not too long.
-    fn done(self) -> String {
-        let Self(mut text) = self;
-        if text.len() > LONGEST {
-            let end = (0..=LONGEST).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
-            text.truncate(end);
-        }
-        if text.contains(char::is_control) {
-            text = text.replace(char::is_control, " ");
-        }
-        text
+/// And not too long.
+fn one_line(mut text: String) -> String {
+    if text.len() > LONGEST {
+        let end = (0..=LONGEST).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
+        text.truncate(end);
     }
+    if text.contains(char::is_control) {
+        text = text.replace(char::is_control, " ");
+    }
+    text
 }
 
 #[cfg(test)]
@@ -208,7 +209,10 @@ mod tests {
 
     fn told(outbox: &Outbox) -> Vec<(Level, &'static str, String)> {
         let told = |event| match event {
-            OutboxEvent::Log { level, target, text } => Some((level, target, text)),
+            OutboxEvent::Log { level, target, said } => {
+                let fields = said.fields.iter().map(|(name, value)| format!(" {name}={value}"));
+                Some((level, target, said.message + &fields.collect::<String>()))
+            }
             _ => None,
         };
         outbox.take().into_iter().filter_map(told).collect()
@@ -225,7 +229,7 @@ mod tests {
             let _span = tracing::error_span!("a span").entered();
         });
         tracing::warn!("of no engine");
-        let expected = [(Level::WARN, module_path!(), "one 1 line port=80"), (Level::INFO, module_path!(), "name=\"a\"")];
+        let expected = [(Level::WARN, module_path!(), "one 1 line port=80"), (Level::INFO, module_path!(), " name=a")];
         assert_eq!(told(&outbox), expected.map(|(level, target, text)| (level, target, text.to_owned())));
     }
 
@@ -262,16 +266,16 @@ mod tests {
     fn a_front_that_fetches_nothing_does_not_fill_the_memory() {
         let (outbox, logs) = logs(LogLevel::Info);
         for _ in 0..1500 {
-            logs.push(Level::INFO, "sigward_engine", String::new());
+            logs.push(Level::INFO, "sigward_engine", Said::default());
         }
         assert_eq!(logs.dropped.with_label_values(&["full"]).get(), 500);
         assert_eq!(told(&outbox).len(), 1000);
-        logs.push(Level::INFO, "sigward_engine", String::new());
+        logs.push(Level::INFO, "sigward_engine", Said::default());
         assert_eq!(told(&outbox).len(), 1);
     }
 
     #[test]
     fn long_lines_are_cut() {
-        assert_eq!(Text("é".repeat(LONGEST)).done(), "é".repeat(LONGEST / 2));
+        assert_eq!(one_line("é".repeat(LONGEST)), "é".repeat(LONGEST / 2));
     }
 }

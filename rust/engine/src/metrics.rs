@@ -6,12 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use prometheus::{GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{MetricFamily, MetricType};
+use prometheus::{GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use sigward_gateway::circuit::State;
 use sigward_gateway::quota::CAPACITY;
-use sigward_gateway::{Disposition, Live, Record};
+use sigward_gateway::{Disposition, Identities, Live, Record};
 
-use crate::access::Counts;
+use crate::lines::Counts;
 
 /// More services than AWS has; beyond it a client is making names up, and they are counted together.
 const MOST_SERVICES: usize = 600;
@@ -55,12 +57,28 @@ pub(crate) struct Metrics {
     pub(crate) bad_requests: IntCounterVec,
     /// Of the access log.
     pub(crate) access: Counts,
+    pub(crate) audit: Counts,
+    /// Calls that were not signed because the audit log could not be written.
+    pub(crate) audit_refused: IntCounter,
+    pub(crate) otlp: OtlpCounts,
     /// Lines for the log that were not told.
     pub(crate) log_dropped: IntCounterVec,
+    ready: IntGauge,
+    usable: GaugeVec,
+    build: GaugeVec,
     services: Mutex<HashSet<String>>,
     hasher: RandomState,
     /// Those that were counted in lately, by the hash of their labels.
     recent: Box<[ArcSwapOption<Series>]>,
+}
+
+/// What is counted of telemetry.
+#[derive(Clone, Debug)]
+pub(crate) struct OtlpCounts {
+    /// Spans, by signal and reason.
+    pub(crate) dropped: IntCounterVec,
+    /// Exports that failed, by signal.
+    pub(crate) errors: IntCounterVec,
 }
 
 /// Series that are found at once.
@@ -133,11 +151,11 @@ impl Metrics {
             broken: counter("sigward_broken_answers_total", "Answers that broke off behind their head.", &["service"]),
             credentials_failures: counter("sigward_credentials_failures_total", "Loads of credentials that failed.", &["identity"]),
             retries: counter("sigward_retries_total", "Attempts after the first.", &["service", "cause"]),
-            expiry: GaugeVec::new(
-                Opts::new("sigward_credentials_expiry_timestamp_seconds", "When an identity's credentials expire; +Inf: never."),
+            expiry: gauge(
+                "sigward_credentials_expiry_timestamp_seconds",
+                "When an identity's credentials expire; +Inf: never.",
                 &["identity"],
-            )
-            .expect("the gauge is well-formed"),
+            ),
             backoff: histogram("sigward_backoff_seconds", "Waited between attempts of one request.", &["service"]),
             pace_wait: histogram("sigward_pace_wait_seconds", "Waited for its turn.", &["rule"]),
             pace_refused: counter("sigward_pace_refused_total", "Refused because its turn would come too late.", &["rule"]),
@@ -167,53 +185,78 @@ impl Metrics {
                 dropped: single("sigward_access_log_dropped_total", "Lines of the access log that were not written."),
                 errors: single("sigward_access_log_errors_total", "Writes of the access log that failed."),
             },
+            audit: Counts {
+                dropped: single("sigward_audit_log_dropped_total", "Lines of the audit log that were not written."),
+                errors: single("sigward_audit_log_errors_total", "Writes of the audit log that failed."),
+            },
+            audit_refused: single("sigward_audit_log_refused_total", "Calls refused because the audit log could not be written."),
+            otlp: OtlpCounts {
+                dropped: counter(
+                    "sigward_otlp_dropped_total",
+                    "Spans that were not sent: `full`, too many waited; `rejected` by the collector; `shutdown`, left at the end.",
+                    &["signal", "reason"],
+                ),
+                errors: counter("sigward_otlp_errors_total", "Exports by OTLP that failed.", &["signal"]),
+            },
             log_dropped: counter(
                 "sigward_log_dropped_total",
                 "Lines of the engine's log that were not told: `rate`, too many from one place; `full`, too many not fetched yet.",
                 &["reason"],
             ),
+            ready: IntGauge::new("sigward_ready", "1: /readyz answers 200.").expect("the gauge is well-formed"),
+            usable: gauge("sigward_credentials_usable", "1: an identity has credentials that have not expired.", &["identity"]),
+            build: gauge("sigward_build_info", "The version, as a label.", &["version"]),
             services: Mutex::default(),
             hasher: RandomState::new(),
             recent: (0..RECENT).map(|_| ArcSwapOption::empty()).collect(),
             registry,
         };
-        let build = prometheus::IntGaugeVec::new(Opts::new("sigward_build_info", "The version, as a label."), &["version"])
-            .expect("the gauge is well-formed");
-        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        for collector in [
-            Box::new(metrics.requests.clone()) as Box<dyn prometheus::core::Collector>,
-            Box::new(metrics.duration.clone()),
-            Box::new(metrics.signatures.clone()),
-            Box::new(metrics.attempts.clone()),
-            Box::new(metrics.broken.clone()),
-            Box::new(metrics.credentials_failures.clone()),
-            Box::new(metrics.retries.clone()),
-            Box::new(metrics.expiry.clone()),
-            Box::new(metrics.backoff.clone()),
-            Box::new(metrics.pace_wait.clone()),
-            Box::new(metrics.pace_refused.clone()),
-            Box::new(metrics.quota_empty.clone()),
-            Box::new(metrics.quota.clone()),
-            Box::new(metrics.circuit.clone()),
-            Box::new(metrics.buckets.clone()),
-            Box::new(metrics.waiting.clone()),
-            Box::new(metrics.store_up.clone()),
-            Box::new(metrics.store_errors.clone()),
-            Box::new(metrics.in_flight.clone()),
-            Box::new(metrics.held_bytes.clone()),
-            Box::new(metrics.overloaded.clone()),
-            Box::new(metrics.connections.clone()),
-            Box::new(metrics.accept_paused.clone()),
-            Box::new(metrics.slow_clients.clone()),
-            Box::new(metrics.bad_requests.clone()),
-            Box::new(metrics.access.dropped.clone()),
-            Box::new(metrics.access.errors.clone()),
-            Box::new(metrics.log_dropped.clone()),
-            Box::new(build),
-        ] {
+        metrics.build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
+        for collector in metrics.collectors() {
             metrics.registry.register(collector).expect("each metric is registered once");
         }
         metrics
+    }
+
+    fn collectors(&self) -> Vec<Box<dyn Collector>> {
+        vec![
+            Box::new(self.requests.clone()),
+            Box::new(self.duration.clone()),
+            Box::new(self.signatures.clone()),
+            Box::new(self.attempts.clone()),
+            Box::new(self.broken.clone()),
+            Box::new(self.credentials_failures.clone()),
+            Box::new(self.retries.clone()),
+            Box::new(self.expiry.clone()),
+            Box::new(self.usable.clone()),
+            Box::new(self.backoff.clone()),
+            Box::new(self.pace_wait.clone()),
+            Box::new(self.pace_refused.clone()),
+            Box::new(self.quota_empty.clone()),
+            Box::new(self.quota.clone()),
+            Box::new(self.circuit.clone()),
+            Box::new(self.buckets.clone()),
+            Box::new(self.waiting.clone()),
+            Box::new(self.store_up.clone()),
+            Box::new(self.store_errors.clone()),
+            Box::new(self.in_flight.clone()),
+            Box::new(self.held_bytes.clone()),
+            Box::new(self.overloaded.clone()),
+            Box::new(self.connections.clone()),
+            Box::new(self.accept_paused.clone()),
+            Box::new(self.slow_clients.clone()),
+            Box::new(self.bad_requests.clone()),
+            Box::new(self.access.dropped.clone()),
+            Box::new(self.access.errors.clone()),
+            Box::new(self.audit.dropped.clone()),
+            Box::new(self.audit.errors.clone()),
+            Box::new(self.audit_refused.clone()),
+            Box::new(self.otlp.dropped.clone()),
+            Box::new(self.otlp.errors.clone()),
+            Box::new(self.log_dropped.clone()),
+            Box::new(self.ready.clone()),
+            Box::new(self.build.clone()),
+        ]
     }
 
     pub(crate) fn credentials_expire(&self, identity: &str, at: Option<f64>) {
@@ -314,8 +357,17 @@ impl Metrics {
         service.to_owned()
     }
 
-    /// All of them as text. `now`: of the clock that never goes back.
-    pub(crate) fn text(&self, live: &Live, now: Duration) -> String {
+    /// What is looked up when it is asked for. `ready`: `/readyz` answers 200.
+    pub(crate) fn state(&self, ready: bool, identities: &Identities, unix_seconds: u64) {
+        self.ready.set(ready.into());
+        self.usable.reset();
+        for (name, identity) in identities {
+            self.usable.with_label_values(&[&**name]).set(if identity.usable(unix_seconds).is_some() { 1.0 } else { 0.0 });
+        }
+    }
+
+    /// All of them. `now`: of the clock that never goes back.
+    pub(crate) fn gather(&self, live: &Live, now: Duration) -> Vec<MetricFamily> {
         let (buckets, waiting) = live.pacer.size();
         self.buckets.set(i64::try_from(buckets).unwrap_or(i64::MAX));
         self.waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
@@ -334,12 +386,45 @@ impl Metrics {
             };
             self.circuit.with_label_values(&[&*endpoint.name]).set(state);
         }
-        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
+        self.registry.gather()
     }
+}
+
+/// What one metric is, for the reference.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// `sigward_…`
+    pub name: String,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    /// One sentence.
+    pub help: String,
+    /// Their names.
+    pub labels: Vec<String>,
+}
+
+/// Every metric that there is, by name.
+pub fn descriptions() -> Vec<Description> {
+    let mut all: Vec<Description> = Metrics::new().collectors().iter().flat_map(|collector| described(&**collector)).collect();
+    all.sort_by(|one, other| one.name.cmp(&other.name));
+    all
+}
+
+fn described(collector: &dyn Collector) -> Vec<Description> {
+    let families = collector.collect();
+    let kind = families.first().map_or("", |family| match family.get_field_type() {
+        MetricType::COUNTER => "counter",
+        MetricType::HISTOGRAM => "histogram",
+        _ => "gauge",
+    });
+    let of = |desc: &&Desc| Description { name: desc.fq_name.clone(), kind, help: desc.help.clone(), labels: desc.variable_labels.clone() };
+    collector.desc().iter().map(of).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use prometheus::TextEncoder;
+
     use super::*;
 
     #[test]
@@ -349,7 +434,7 @@ mod tests {
             let record = Record { service: Some(format!("made-up-{number}").into()), ..Record::default() };
             metrics.count(&record, Some("403"), Duration::ZERO);
         }
-        let text = metrics.text(&Live::default(), Duration::ZERO);
+        let text = TextEncoder::new().encode_to_string(&metrics.gather(&Live::default(), Duration::ZERO)).unwrap();
         let series = text.lines().filter(|line| line.starts_with("sigward_requests_total{")).count();
         assert_eq!(series, MOST_SERVICES + 1);
         assert!(text.contains(&format!("sigward_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"))));

@@ -63,14 +63,23 @@ pub enum OutboxEvent {
         level: tracing::Level,
         /// Who tells it: a module's path.
         target: &'static str,
-        /// Without a secret.
-        text: String,
+        /// What it tells.
+        said: Said,
     },
     /// A request waits for credentials.
     Refresh {
         /// Of this identity.
         identity: String,
     },
+}
+
+/// A line's words, without a secret.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Said {
+    /// One line.
+    pub message: String,
+    /// Names and values that go with it.
+    pub fields: Vec<(&'static str, String)>,
 }
 
 /// Lines for the log that wait to be taken, at most: requests bound the other events, nothing bounds these.

@@ -7,16 +7,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use prometheus::TextEncoder;
+use prometheus::proto::MetricFamily;
 use rustls::ServerConfig;
+use sigward_gateway::settings::EngineSettings;
 use sigward_gateway::{Config, Identities, Identity};
 use sigward_sigv4::{Credentials, SignError};
 use tokio::sync::{Notify, watch};
 use tracing::Dispatch;
 
-use crate::access::AccessLog;
+use crate::audit;
 use crate::connect::Resolver;
+use crate::lines::{LineLog, Terms};
 use crate::logs::Logs;
 use crate::metrics::Metrics;
+use crate::otlp::Telemetry;
 use crate::outbox::{Outbox, OutboxEvent};
 
 /// See the module.
@@ -29,7 +34,10 @@ pub(crate) struct Shared {
     pub(crate) started: Instant,
     pub(crate) metrics: Metrics,
     pub(crate) outbox: Arc<Outbox>,
-    pub(crate) access: AccessLog,
+    pub(crate) access: LineLog,
+    pub(crate) audit: LineLog,
+    /// As it was set at the start.
+    pub(crate) otlp: Option<Arc<Telemetry>>,
     pub(crate) logs: Arc<Logs>,
     /// The same, for a thread's default.
     pub(crate) dispatch: Dispatch,
@@ -55,12 +63,15 @@ impl Shared {
         let (metrics, outbox) = (Metrics::new(), Arc::new(Outbox::new()?));
         let logs = Logs::new(Arc::clone(&outbox), config.settings.log_level, metrics.log_dropped.clone());
         let dispatch = logs.dispatch();
+        let otlp = config.settings.otlp.clone().map(|settings| Arc::new(Telemetry::new(settings, metrics.otlp.clone())));
         Ok(Self {
             config: ArcSwap::from_pointee(config),
             identities: ArcSwap::from_pointee(Identities::default()),
             published: watch::Sender::new(0),
             started: Instant::now(),
-            access: AccessLog::new(metrics.access.clone(), dispatch.clone()),
+            access: LineLog::new("access_log", metrics.access.clone(), dispatch.clone()),
+            audit: LineLog::new("audit_log", metrics.audit.clone(), dispatch.clone()),
+            otlp,
             metrics,
             outbox,
             logs,
@@ -76,9 +87,27 @@ impl Shared {
         })
     }
 
+    /// Opens what the settings name, all of it or nothing. The error names the setting.
+    pub(crate) fn open_logs(&self, settings: &EngineSettings) -> Result<(), String> {
+        let access = self.access.open(Terms::losing(&settings.access_log))?;
+        let audit = self.audit.open(audit::terms(settings))?;
+        for (log, opened) in [(&self.access, access), (&self.audit, audit)] {
+            if let Some(opened) = opened {
+                log.switch(opened);
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn metrics_text(&self) -> String {
+        TextEncoder::new().encode_to_string(&self.gathered()).unwrap_or_default()
+    }
+
+    /// Every metric, as it is now.
+    pub(crate) fn gathered(&self) -> Vec<MetricFamily> {
         self.metrics.held_bytes.set(self.held.load(Ordering::Relaxed).cast_signed());
-        self.metrics.text(&self.config.load().live, self.started.elapsed())
+        self.metrics.state(self.not_ready().is_empty(), &self.identities.load(), unix_seconds());
+        self.metrics.gather(&self.config.load().live, self.started.elapsed())
     }
 
     pub(crate) fn next_seed(&self) -> u64 {

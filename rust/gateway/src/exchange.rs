@@ -37,10 +37,11 @@ use crate::live::{Endpoint, Live, UnderWay};
 use crate::pace::{Asked as PaceAsked, Paced, Paces, Patience, Subject, Ticket};
 use crate::quota;
 use crate::recognise::{self, Hint, Recognised, Variant, recognise};
-use crate::record::{Attempt, Disposition, Record, redacted};
+use crate::record::{Attempt, Disposition, Reason, Record, Wait, redacted};
 use crate::refuse::{Refusal, Shape, is_form};
+use crate::resource;
 use crate::route::{self, OnlyBodyTells, Router, Upstream, is_forbidden, over_tls};
-use crate::settings::{Action, EngineSettings, PayloadMode, Repeat, RetryMode, SignatureVariant};
+use crate::settings::{Action, EngineSettings, LogTo, PayloadMode, Repeat, RetryMode, SignatureVariant};
 use crate::sign::{self, BodyHash, Terms};
 use crate::token::{self, Token};
 
@@ -280,6 +281,8 @@ pub struct Exchange {
     state: State,
     shape: Shape,
     random: u64,
+    /// Of this exchange alone.
+    seed: u64,
     started: Duration,
     attempt_began: Duration,
     waited: Duration,
@@ -319,7 +322,7 @@ pub struct Exchange {
     /// The bucket that this attempt has drawn from, or waits for.
     paced: Option<Paced>,
     admitted: bool,
-    paced_from: Duration,
+    waits_from: Duration,
     /// What the last repeat cost.
     cost: i32,
     /// What AWS asked to wait.
@@ -330,7 +333,18 @@ pub struct Exchange {
     timed_out: bool,
     edited: Option<Bytes>,
     shows_head: bool,
+    /// What the upstream is told of the trace.
+    onward: Option<Onward>,
     record: Record,
+}
+
+/// W3C trace context for the upstream.
+#[derive(Clone, Debug)]
+pub struct Onward {
+    /// The `traceparent`.
+    pub parent: HeaderValue,
+    /// The client's `tracestate` belongs to it.
+    pub keeps_state: bool,
 }
 
 impl Exchange {
@@ -341,6 +355,7 @@ impl Exchange {
             state: State::New,
             shape: Shape::Plain,
             random: seed,
+            seed,
             started: Duration::ZERO,
             attempt_began: Duration::ZERO,
             waited: Duration::ZERO,
@@ -370,7 +385,7 @@ impl Exchange {
             under_way: None,
             paced: None,
             admitted: false,
-            paced_from: Duration::ZERO,
+            waits_from: Duration::ZERO,
             cost: 0,
             asked_for: None,
             token_there: false,
@@ -378,6 +393,7 @@ impl Exchange {
             timed_out: false,
             edited: None,
             shows_head: false,
+            onward: None,
             record: Record::default(),
         }
     }
@@ -389,9 +405,29 @@ impl Exchange {
         self
     }
 
+    /// What is signed for is to bear this trace context.
+    #[must_use]
+    pub fn tracing(mut self, onward: Onward) -> Self {
+        self.onward = Some(onward);
+        self
+    }
+
     /// What there is to tell so far.
     pub fn record(&self) -> &Record {
         &self.record
+    }
+
+    /// The client has gone: what is under way ends here, and is told as far as it came.
+    pub fn give_up(&mut self, since_start: Duration) -> Record {
+        match self.state {
+            State::Sending => self.tell("client-gone".into(), since_start),
+            State::ReadingCode { status } => self.tell(code(status), since_start),
+            State::Pacing => self.waited_for(Reason::Pace, since_start),
+            State::AwaitingCredentials => self.waited_for(Reason::Credentials, since_start),
+            _ => {}
+        }
+        self.state = State::Done;
+        self.take_record()
     }
 
     /// Takes the record out, when the exchange is over.
@@ -425,7 +461,10 @@ impl Exchange {
                 Ok(()) => self.body(Keep::Memory, bytes, last, at),
                 Err(refusal) => self.refuse(&refusal),
             },
-            (State::AwaitingCredentials, Event::Refreshed) => self.attempt(at, false),
+            (State::AwaitingCredentials, Event::Refreshed) => {
+                self.waited_for(Reason::Credentials, at.since_start);
+                self.attempt(at, false)
+            }
             (State::Sending, Event::Response { status, headers }) => self.response(status, headers, at),
             (State::ReadingCode { status }, Event::ResponseBody { prefix }) => {
                 let headers = std::mem::take(&mut self.answered);
@@ -439,7 +478,7 @@ impl Exchange {
                 }
             }
             (State::Pacing, Event::Paced { granted }) => {
-                self.record.paced += at.since_start.saturating_sub(self.paced_from);
+                self.waited_for(Reason::Pace, at.since_start);
                 if granted {
                     return self.attempt(at, true);
                 }
@@ -555,7 +594,8 @@ impl Exchange {
                 )));
             }
         };
-        let route_name = route.map(|route| Arc::clone(&route.name));
+        self.record.route = route.map(|route| Arc::clone(&route.name));
+        let route_name = self.record.route.clone();
         match action {
             Action::Deny => {
                 self.record.disposition = Disposition::Deny;
@@ -627,12 +667,19 @@ impl Exchange {
                     route.edits.apply(&mut head.headers);
                 }
                 sign::remove_client_signature(&mut head.headers);
+                // Here and no sooner: a client's own signature may be over what it replaces.
+                if let Some(onward) = self.onward.take() {
+                    trace(&mut head.headers, onward);
+                }
             }
         }
         sign::address(&mut head.headers, &upstream.target);
         // Of a request that passes, the host alone tells.
         let service = self.signing.as_ref().map(|signing| &*signing.service).or_else(|| found.map(|found| found.signing_name));
         self.record.operation = service.and_then(|service| operation(config, head, service, form));
+        if config.settings.audit_log != LogTo::Off {
+            self.record.resource = resource::in_head(service, found.map(|found| found.partition), &target.host, &head.path);
+        }
         if let Some(signing) = &self.signing {
             self.shape = shape_of(config, head, Some(&signing.service));
             head.path = sign::wire_path(signing.style, &head.path);
@@ -770,6 +817,9 @@ impl Exchange {
         }
         if last && keep == Keep::Memory {
             self.name_operation(bytes);
+            if self.config.settings.audit_log != LogTo::Off && self.record.resource.is_none() {
+                self.record.resource = self.head.as_ref().and_then(|head| resource::in_body(&head.headers, bytes));
+            }
             if let Err(refusal) = self.add_token(bytes, at) {
                 return self.refuse(&refusal);
             }
@@ -898,6 +948,7 @@ impl Exchange {
                 let known_to_fail = identity.is_some_and(|identity| !identity.failures.is_empty());
                 if may_refresh && !known_to_fail {
                     let identity = Arc::clone(&signing.identity);
+                    self.waits_from = at.since_start;
                     self.state = State::AwaitingCredentials;
                     return Step::Refresh { identity, after: None };
                 }
@@ -1049,7 +1100,8 @@ impl Exchange {
             (RetryClass::Expired, Some(signing)) if self.may_mend(at) && !self.refreshed => {
                 let identity = Arc::clone(&signing.identity);
                 self.refreshed = true;
-                self.tell(format!("{status} expired").into(), at);
+                self.tell(format!("{status} expired").into(), at.since_start);
+                self.waits_from = at.since_start;
                 self.state = State::AwaitingCredentials;
                 Step::Refresh { identity, after: Some(self.signed_with) }
             }
@@ -1057,7 +1109,7 @@ impl Exchange {
                 Some(ahead) => {
                     self.config.live.skew.store(ahead, Ordering::Relaxed);
                     self.corrected = true;
-                    self.tell(format!("{status} clock").into(), at);
+                    self.tell(format!("{status} clock").into(), at.since_start);
                     self.attempt(at, true)
                 }
                 None => self.hand_over(status, at),
@@ -1068,7 +1120,10 @@ impl Exchange {
                         self.config.live.learn_region(bucket, region);
                     }
                     self.redirected = true;
-                    self.tell(format!("{status} region").into(), at);
+                    self.tell(format!("{status} region").into(), at.since_start);
+                    if let Some(attempt) = self.record.attempts.last_mut() {
+                        attempt.upstream.clone_from(&self.upstream);
+                    }
                     if let Some(upstream) = self.upstream.take() {
                         self.settle(Arc::unwrap_or_clone(upstream), Some(region));
                     }
@@ -1153,7 +1208,7 @@ impl Exchange {
             PaceAsked::Go => None,
             PaceAsked::Wait(ticket) => {
                 self.record.pace_rule = Some(rule);
-                self.paced_from = at.since_start;
+                self.waits_from = at.since_start;
                 self.state = State::Pacing;
                 // The line's own estimate has let it in; what is beyond is the client's deadline.
                 let until = self.deadline().unwrap_or(Duration::MAX).min(at.since_start + patience.wait.saturating_mul(2));
@@ -1264,7 +1319,7 @@ impl Exchange {
         }
         // What was not sent was no attempt.
         if self.state == State::Sending {
-            self.tell(outcome.into(), at);
+            self.tell(outcome.into(), at.since_start);
         }
         self.refuse(&refusal)
     }
@@ -1318,15 +1373,29 @@ impl Exchange {
         if class == RetryClass::Throttling {
             outcome.to_mut().push_str(" throttled");
         }
-        self.tell(outcome, at);
+        self.tell(outcome, at.since_start);
         self.waited = wait;
         self.state = State::Waiting;
         Some(Step::Wait { until })
     }
 
-    fn tell(&mut self, outcome: Cow<'static, str>, at: &Moment<'_>) {
-        let took = at.since_start.saturating_sub(self.attempt_began);
-        self.record.attempts.push(Attempt { outcome, took, waited: std::mem::take(&mut self.waited) });
+    fn waited_for(&mut self, reason: Reason, since_start: Duration) {
+        let took = since_start.saturating_sub(self.waits_from);
+        if reason == Reason::Pace {
+            self.record.paced += took;
+        }
+        self.record.waits.push(Wait { reason, began: self.waits_from, took });
+    }
+
+    fn tell(&mut self, outcome: Cow<'static, str>, since_start: Duration) {
+        let took = since_start.saturating_sub(self.attempt_began);
+        self.record.attempts.push(Attempt {
+            outcome,
+            took,
+            waited: std::mem::take(&mut self.waited),
+            began: self.attempt_began,
+            upstream: None,
+        });
         self.admitted = false;
     }
 
@@ -1336,7 +1405,7 @@ impl Exchange {
     }
 
     fn hand_over(&mut self, status: u16, at: &Moment<'_>) -> Step {
-        self.tell(code(status), at);
+        self.tell(code(status), at.since_start);
         self.record.status = status;
         self.state = State::Done;
         Step::Deliver
@@ -1360,7 +1429,16 @@ impl Exchange {
             self.record.disposition = Disposition::Refuse;
         }
         let head_only = self.head.as_ref().is_some_and(|head| head.method == Method::HEAD);
-        Step::Reply(Box::new(refusal.response(self.shape, head_only)))
+        let id = self.own_id();
+        let response = refusal.response(self.shape, head_only, Some(&id));
+        self.record.request_id = Some(id);
+        Step::Reply(Box::new(response))
+    }
+
+    /// What sigward calls a request that it answers itself: nobody takes it for one of AWS's.
+    fn own_id(&self) -> Box<str> {
+        let random = (u128::from(mix(self.seed ^ 0x2545_f491_4f6c_dd1d)) << 64) | u128::from(mix(self.seed ^ 0x9fb2_1c65_1e98_df25));
+        format!("sigward-{}", token::uuid(random)).into()
     }
 
     /// SplitMix64 (Steele, Lea, Flood 2014): jitter needs spread, not secrecy.
@@ -1368,6 +1446,13 @@ impl Exchange {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         (mix(self.random) >> 11) as f64 / (1_u64 << 53) as f64
     }
+}
+
+fn trace(headers: &mut HeaderMap, onward: Onward) {
+    if !onward.keeps_state {
+        headers.remove("tracestate");
+    }
+    headers.insert("traceparent", onward.parent);
 }
 
 /// A status as attempts tell it; the usual one costs nothing.

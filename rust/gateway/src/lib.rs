@@ -20,6 +20,7 @@ pub mod quota;
 pub mod recognise;
 pub mod record;
 pub mod refuse;
+mod resource;
 pub mod route;
 pub mod settings;
 pub mod sign;

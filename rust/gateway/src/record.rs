@@ -20,6 +20,30 @@ pub struct Attempt {
     pub took: Duration,
     /// Waited before it.
     pub waited: Duration,
+    /// When it was sent, on the clock that never goes back.
+    pub began: Duration,
+    /// Where to, if it was not where the last one went.
+    pub upstream: Option<Arc<Upstream>>,
+}
+
+/// A wait for leave to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wait {
+    /// What for.
+    pub reason: Reason,
+    /// On the clock that never goes back.
+    pub began: Duration,
+    /// How long.
+    pub took: Duration,
+}
+
+/// What a request waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Its turn.
+    Pace,
+    /// Credentials.
+    Credentials,
 }
 
 /// What became of a request.
@@ -57,6 +81,10 @@ pub struct Record {
     pub service: Option<Arc<str>>,
     /// Which call it is, if the table tells.
     pub operation: Option<Arc<Operation>>,
+    /// The rule that decided, if one did.
+    pub route: Option<Arc<str>>,
+    /// What the call is for, as far as the request tells; looked for if the audit log is on.
+    pub resource: Option<String>,
     /// Region in the scope.
     pub region: Option<Arc<str>>,
     /// Whose credentials.
@@ -67,6 +95,8 @@ pub struct Record {
     pub upstream: Option<Arc<Upstream>>,
     /// In order.
     pub attempts: Vec<Attempt>,
+    /// Each wait for its turn or for credentials, in order.
+    pub waits: Vec<Wait>,
     /// Waited for its turn, all attempts together.
     pub paced: Duration,
     /// The rule that it waited for, or that refused it.
@@ -81,6 +111,8 @@ pub struct Record {
     pub status: u16,
     /// Slug of the error that sigward answered with.
     pub error: Option<&'static str>,
+    /// What sigward called the request towards its client, where it has answered itself.
+    pub request_id: Option<Box<str>>,
     /// The last head sent, redacted.
     pub signed_head: Vec<(HeaderName, HeaderValue)>,
 }

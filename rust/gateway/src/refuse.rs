@@ -79,16 +79,20 @@ impl Refusal {
             .collect()
     }
 
-    /// The answer, in `shape`. `head_only`: the request was HEAD, so there is no body.
-    pub fn response(&self, shape: Shape, head_only: bool) -> Response<Bytes> {
+    /// The answer, in `shape`. `head_only`: the request was HEAD, so there is no body. `id`: what the logs call the request.
+    pub fn response(&self, shape: Shape, head_only: bool, id: Option<&str>) -> Response<Bytes> {
         let text = format!("sigward: {} {}", self.message, self.hint);
         let code = self.code();
-        let (content_type, body) = shape.body(&code, &text, self.fault);
+        let (content_type, body) = shape.body(&code, &text, self.fault, id.unwrap_or("sigward"));
         let mut response = Response::new(if head_only { Bytes::new() } else { Bytes::from(body) });
         *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         headers.insert("x-sigward-error", HeaderValue::from_static(self.slug));
+        if let Some(id) = id.and_then(|id| HeaderValue::from_str(id).ok()) {
+            // Where SDKs look for it.
+            headers.insert(if shape == Shape::S3 { "x-amz-request-id" } else { "x-amzn-requestid" }, id);
+        }
         if let Some(after) = self.retry_after {
             // Whole seconds, at least one; AWS's own header has milliseconds.
             headers.insert(RETRY_AFTER, HeaderValue::from(after.as_millis().div_ceil(1000).clamp(1, 86_400) as u64));
@@ -168,7 +172,7 @@ impl Shape {
         })
     }
 
-    fn body(self, code: &str, text: &str, fault: Fault) -> (&'static str, Vec<u8>) {
+    fn body(self, code: &str, text: &str, fault: Fault, id: &str) -> (&'static str, Vec<u8>) {
         let xml = escape_xml(text);
         match self {
             Self::Json10 | Self::Json11 => {
@@ -179,19 +183,19 @@ impl Shape {
             Self::Query => {
                 let kind = if fault == Fault::Client { "Sender" } else { "Receiver" };
                 let body = format!(
-                    "<ErrorResponse><Error><Type>{kind}</Type><Code>{code}</Code><Message>{xml}</Message></Error><RequestId>sigward</RequestId></ErrorResponse>"
+                    "<ErrorResponse><Error><Type>{kind}</Type><Code>{code}</Code><Message>{xml}</Message></Error><RequestId>{id}</RequestId></ErrorResponse>"
                 );
                 ("text/xml", body.into_bytes())
             }
             Self::Ec2 => {
                 let body = format!(
-                    "<Response><Errors><Error><Code>{code}</Code><Message>{xml}</Message></Error></Errors><RequestID>sigward</RequestID></Response>"
+                    "<Response><Errors><Error><Code>{code}</Code><Message>{xml}</Message></Error></Errors><RequestID>{id}</RequestID></Response>"
                 );
                 ("text/xml", body.into_bytes())
             }
             Self::S3 => {
                 let body = format!(
-                    "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>{xml}</Message><RequestId>sigward</RequestId></Error>"
+                    "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>{xml}</Message><RequestId>{id}</RequestId></Error>"
                 );
                 ("application/xml", body.into_bytes())
             }
@@ -251,7 +255,7 @@ mod tests {
     }
 
     fn body(shape: Shape) -> String {
-        String::from_utf8_lossy(refusal().response(shape, false).body()).into_owned()
+        String::from_utf8_lossy(refusal().response(shape, false, Some("sigward-1")).body()).into_owned()
     }
 
     #[test]
@@ -264,13 +268,13 @@ mod tests {
         assert!(body(Shape::Ec2).starts_with("<Response><Errors><Error><Code>NoCredentials</Code>"));
         assert!(body(Shape::S3).contains("\n<Error><Code>NoCredentials</Code>"));
         assert_eq!(body(Shape::Plain), "sigward: env: <none> & nothing Set them.\n");
-        let cbor = refusal().response(Shape::Cbor, false);
+        let cbor = refusal().response(Shape::Cbor, false, None);
         assert!(cbor.body().starts_with(b"\xa2\x66__type\x75sigward#NoCredentials\x67message\x78\x28sigward"));
     }
 
     #[test]
     fn the_slug_is_always_there_and_head_has_no_body() {
-        let response = refusal().response(Shape::S3, true);
+        let response = refusal().response(Shape::S3, true, None);
         assert_eq!(response.headers()["x-sigward-error"], "no-credentials");
         assert!(response.body().is_empty());
         assert_eq!(response.status(), 503);

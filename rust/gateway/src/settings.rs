@@ -22,7 +22,11 @@ pub struct EngineSettings {
     /// The identity of routes that name none.
     pub default_identity: String,
     /// Where each request is told of.
-    pub access_log: AccessLog,
+    pub access_log: LogTo,
+    /// Where each call is told of for auditors.
+    pub audit_log: LogTo,
+    /// What becomes of calls while that cannot be written.
+    pub audit_when_full: AuditFull,
     /// What the engine tells its front's log.
     pub log_level: LogLevel,
     /// A file with a table of hosts and operations; `None`: the shipped one.
@@ -45,6 +49,8 @@ pub struct EngineSettings {
     pub limits: Limits,
     /// Who may ask.
     pub clients: ClientsSettings,
+    /// Traces and metrics; `None`: nothing is sent.
+    pub otlp: Option<OtlpSettings>,
     /// First match wins.
     pub routes: Vec<RouteSettings>,
 }
@@ -55,7 +61,9 @@ impl Default for EngineSettings {
             threads: 1,
             default_region: "us-east-1".into(),
             default_identity: "default".into(),
-            access_log: AccessLog::Off,
+            access_log: LogTo::Off,
+            audit_log: LogTo::Off,
+            audit_when_full: AuditFull::Refuse,
             log_level: LogLevel::Info,
             knowledge: None,
             body: BodySettings::default(),
@@ -67,6 +75,7 @@ impl Default for EngineSettings {
             egress: EgressSettings::default(),
             limits: Limits::default(),
             clients: ClientsSettings::default(),
+            otlp: None,
             routes: Vec::new(),
         }
     }
@@ -89,10 +98,10 @@ impl EngineSettings {
     }
 }
 
-/// Where the access log goes: `off` (or false), `stderr` (or true), or a file's path.
+/// Where a log goes: `off` (or false), `stderr` (or true), or a file's path.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(from = "Written")]
-pub enum AccessLog {
+pub enum LogTo {
     /// Nowhere.
     #[default]
     Off,
@@ -109,7 +118,7 @@ enum Written {
     Word(String),
 }
 
-impl From<Written> for AccessLog {
+impl From<Written> for LogTo {
     fn from(written: Written) -> Self {
         match written {
             Written::Switch(false) => Self::Off,
@@ -119,6 +128,17 @@ impl From<Written> for AccessLog {
             Written::Word(path) => Self::File(path.into()),
         }
     }
+}
+
+/// What becomes of calls while the audit log cannot be written.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum AuditFull {
+    /// Nothing is signed, with 503; lines are kept until they can be written.
+    #[default]
+    Refuse,
+    /// They are served; lines are dropped and counted.
+    Drop,
 }
 
 /// The levels of Python's log.
@@ -469,13 +489,20 @@ pub struct Proxy {
 }
 
 /// Wiped when it is dropped, and shown nowhere.
-#[derive(Clone)]
+#[derive(Clone, Deserialize, PartialEq)]
+#[serde(from = "String")]
 pub struct Hidden(Zeroizing<String>);
 
 impl Hidden {
     /// For the wire.
     pub fn expose(&self) -> &str {
         &self.0
+    }
+}
+
+impl From<String> for Hidden {
+    fn from(text: String) -> Self {
+        Self(Zeroizing::new(text))
     }
 }
 
@@ -546,6 +573,42 @@ impl Default for Limits {
             streams: 1000,
             in_flight: 16_384,
             held_bytes: 512 << 20,
+        }
+    }
+}
+
+/// Where OpenTelemetry's signals go.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct OtlpSettings {
+    /// `http[s]://host[:port]/path` of the collector; `None`: no traces.
+    pub traces: Option<String>,
+    /// Likewise.
+    pub metrics: Option<String>,
+    /// Of each request to it.
+    pub headers: BTreeMap<String, Hidden>,
+    /// Of one request to it.
+    #[serde(deserialize_with = "seconds")]
+    pub timeout: Duration,
+    /// Between metrics and the next.
+    #[serde(deserialize_with = "seconds")]
+    pub interval: Duration,
+    /// Of the requests whose client says nothing, 0 to 1.
+    pub sample_ratio: f64,
+    /// Who tells: `service.name` and others.
+    pub attributes: BTreeMap<String, String>,
+}
+
+impl Default for OtlpSettings {
+    fn default() -> Self {
+        Self {
+            traces: None,
+            metrics: None,
+            headers: BTreeMap::new(),
+            timeout: Duration::from_secs(10),
+            interval: Duration::from_secs(60),
+            sample_ratio: 1.0,
+            attributes: BTreeMap::from([("service.name".into(), "sigward".into())]),
         }
     }
 }

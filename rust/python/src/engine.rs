@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::os::fd::RawFd;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName};
@@ -52,8 +53,8 @@ impl Engine {
         python.detach(|| self.engine.configure(settings)).map_err(|message| crate::errors::settings(python, message))
     }
 
-    fn reopen_access_log(&self, python: Python<'_>) -> PyResult<()> {
-        python.detach(|| self.engine.reopen_access_log()).map_err(|message| crate::errors::settings(python, message))
+    fn reopen_logs(&self, python: Python<'_>) -> PyResult<()> {
+        python.detach(|| self.engine.reopen_logs()).map_err(|message| crate::errors::settings(python, message))
     }
 
     fn fileno(&self) -> RawFd {
@@ -217,8 +218,12 @@ impl Engine {
         }
     }
 
-    fn close(&self, python: Python<'_>) {
-        python.detach(|| self.engine.close());
+    #[pyo3(signature = (patience = 1.0, /))]
+    fn close(&self, python: Python<'_>, patience: f64) -> PyResult<()> {
+        let wrong = |_| PyValueError::new_err(format!("patience: seconds, a number >= 0, are expected, not {patience}"));
+        let patience = Duration::try_from_secs_f64(patience).map_err(wrong)?;
+        python.detach(|| self.engine.close(patience));
+        Ok(())
     }
 
     #[allow(clippy::unused_self, reason = "a method for Python")]
@@ -339,7 +344,9 @@ fn tuple(python: Python<'_>, event: OutboxEvent) -> PyResult<Bound<'_, PyTuple>>
         OutboxEvent::Trailers { job, trailers } => (EVENT_TRAILERS, job, pairs(python, &trailers)?).into_pyobject(python),
         OutboxEvent::Failed { job, message } => (EVENT_FAILED, job, message).into_pyobject(python),
         OutboxEvent::Writable { job } => (EVENT_WRITABLE, job).into_pyobject(python),
-        OutboxEvent::Log { level, target, text } => (EVENT_LOG, python_level(level), logger(target), text).into_pyobject(python),
+        OutboxEvent::Log { level, target, said } => {
+            (EVENT_LOG, python_level(level), logger(target), said.message, said.fields).into_pyobject(python)
+        }
         OutboxEvent::Refresh { identity } => (EVENT_REFRESH, identity).into_pyobject(python),
     }
 }
@@ -430,6 +437,14 @@ fn issue_key(master: &[u8], name: &str, rotation: u32) -> PyResult<(String, Stri
     Ok((id, secret.to_string()))
 }
 
+type Description = (String, &'static str, String, Vec<String>);
+
+#[pyfunction]
+fn metric_descriptions() -> Vec<Description> {
+    let descriptions = sigward_engine::descriptions().into_iter();
+    descriptions.map(|metric| (metric.name, metric.kind, metric.help, metric.labels)).collect()
+}
+
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     for (name, value) in [
         ("EVENT_RESPONSE", EVENT_RESPONSE),
@@ -446,6 +461,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add(name, value)?;
     }
     module.add_function(wrap_pyfunction!(issue_key, module)?)?;
+    module.add_function(wrap_pyfunction!(metric_descriptions, module)?)?;
     module.add_class::<Engine>()?;
     module.add_class::<Job>()?;
     module.add_class::<Report>()

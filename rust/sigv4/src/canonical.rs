@@ -13,6 +13,7 @@ pub fn is_signed_header(name: &[u8]) -> bool {
     !matches!(
         name,
         b"authorization"
+            | b"baggage"
             | b"connection"
             | b"expect"
             | b"keep-alive"
@@ -20,6 +21,8 @@ pub fn is_signed_header(name: &[u8]) -> bool {
             | b"proxy-authorization"
             | b"proxy-connection"
             | b"te"
+            | b"traceparent"
+            | b"tracestate"
             | b"trailer"
             | b"transfer-encoding"
             | b"upgrade"

@@ -588,7 +588,7 @@ async fn write(front: &Front, io: &Shared, mut piece: Bytes) -> Result<(), ()> {
 
 /// Answers what cannot be served; the connection ends with it.
 async fn refuse(front: &Front, io: &Shared, refusal: &Refusal) -> Result<(), ()> {
-    let (parts, body) = refusal.response(Shape::Plain, false).into_parts();
+    let (parts, body) = refusal.response(Shape::Plain, false, None).into_parts();
     let response = Response::from_parts(parts, AnswerBody::whole(body));
     answered(front, io, response, &Terms { is_head: false, old: false, keep_alive: false, trailers: false }).await?;
     linger(front, io).await;

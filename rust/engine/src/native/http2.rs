@@ -322,5 +322,5 @@ async fn answer(front: Front, mut request: Request<Incoming>, via: Via, client: 
 }
 
 fn refused(refusal: &Refusal, open: Open) -> Reply {
-    refusal.response(Shape::Plain, false).map(|body| Leaving::new(AnswerBody::whole(body), open))
+    refusal.response(Shape::Plain, false, None).map(|body| Leaving::new(AnswerBody::whole(body), open))
 }

@@ -184,7 +184,7 @@ impl Front {
         let pool = self.pool.load_full();
         // For as long as the pool is held here.
         let listener = Listener { informed: listener.informed.map(|informed| informed as Informed<'_>), ..listener };
-        let mut answer = drive(&self.shared, &pool, head, inbound, listener, false).await;
+        let mut answer = drive(&self.shared, &pool, head, inbound, listener, false, &mut under_way).await;
         under_way.tell(&mut answer);
         answer
     }

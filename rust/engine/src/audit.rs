@@ -1,0 +1,96 @@
+//! The audit log: a JSON line for each call, told when it is over or its client has gone: who, as whom, what, on which resource, and what
+//! was decided. [`UnderWay`](crate::job::UnderWay) tells of calls, for every front.
+//!
+//! Identity and provider are told and no access key id: AWS's trail has it beside the request id, and what names no key cannot leak one.
+
+use std::time::SystemTime;
+
+use http::{HeaderMap, StatusCode};
+use sigward_gateway::settings::{AuditFull, EngineSettings};
+use sigward_gateway::{Identities, Record, Refusal, RequestHead};
+
+use crate::lines::{Line, LineLog, Terms, Trouble};
+
+/// The line of a call that is under way.
+#[derive(Debug)]
+pub(crate) struct Call {
+    line: Line,
+    /// It went out because the log took it on.
+    accepted: bool,
+}
+
+/// Where it goes by the settings, and what becomes of lines that cannot be written.
+pub(crate) fn terms(settings: &EngineSettings) -> Terms {
+    let trouble = match settings.audit_when_full {
+        AuditFull::Refuse => Trouble::Keep,
+        AuditFull::Drop => Trouble::Lose,
+    };
+    Terms { to: settings.audit_log.clone(), trouble }
+}
+
+/// Begins a call's line, if the log is on.
+pub(crate) fn begin(log: &LineLog, head: &RequestHead) -> Option<Call> {
+    log.is_on().then(|| Call { line: Line::begin(head, SystemTime::now()), accepted: false })
+}
+
+impl Call {
+    /// Before it is signed for and sent. The error: it may not be, for nobody would be told of it.
+    pub(crate) fn accept(&mut self, log: &LineLog, settings: &EngineSettings) -> Result<(), Refusal> {
+        if self.accepted || settings.audit_when_full == AuditFull::Drop {
+            return Ok(());
+        }
+        if !log.accepts() {
+            return Err(Refusal::sigward(
+                503,
+                "audit-log-unavailable",
+                "the audit log cannot be written, and nothing is signed that it does not tell of.",
+                "Make room where audit_log lies, see sigward's log; or set audit_when_full = \"drop\".",
+            )
+            .after(std::time::Duration::from_secs(1)));
+        }
+        self.accepted = true;
+        Ok(())
+    }
+
+    pub(crate) fn traced(self, id: Option<&str>) -> Self {
+        Self { line: self.line.traced(id), ..self }
+    }
+
+    /// It has been answered.
+    pub(crate) fn answered(mut self, log: &LineLog, record: &Record, identities: &Identities, status: StatusCode, headers: &HeaderMap) {
+        self.found(record, identities);
+        self.line.raw(b",\"status\":");
+        self.line.number(status.as_u16().into());
+        self.line.answer(record, headers);
+        self.end(log, record);
+    }
+
+    /// Its client has gone before; what was sent may have been done all the same.
+    pub(crate) fn gone(mut self, log: &LineLog, record: &Record, identities: &Identities) {
+        self.found(record, identities);
+        self.line.text("error", "client-gone");
+        self.end(log, record);
+    }
+
+    fn found(&mut self, record: &Record, identities: &Identities) {
+        let line = &mut self.line;
+        line.text("decision", record.disposition.as_str());
+        if let Some(route) = &record.route {
+            line.text("route", route);
+        }
+        line.found(record);
+        if let Some(identity) = record.identity.as_ref().filter(|_| record.signatures > 0).and_then(|name| identities.get(name)) {
+            line.text("provider", &identity.provider);
+        }
+        if let Some(resource) = &record.resource {
+            line.text("resource", resource);
+        }
+    }
+
+    fn end(self, log: &LineLog, record: &Record) {
+        let Self { mut line, accepted } = self;
+        line.raw(b",\"attempts\":");
+        line.number(record.attempts.len() as u64);
+        log.push(line, accepted);
+    }
+}

@@ -1,0 +1,792 @@
+//! Logs of one line for each request, written by threads of their own: the access log and the audit log.
+//!
+//! A worker puts its line into memory and goes on; the writer takes all that has gathered there and writes it in one go. When the writer
+//! cannot keep up, is blocked, or the disk is full, a log that [loses](Trouble::Lose) lines drops and counts them: no request waits for a
+//! log. One that [keeps](Trouble::Keep) them tries again until they are written; [`LineLog::accepts`] says meanwhile that nothing more
+//! should be begun that has to be told of, so what it holds is bounded by what was under way.
+//!
+//! A file that is opened anew has a queue and a writer of its own; those before write what they have into the file that they have. So no
+//! line is lost when a file is renamed and then opened anew, and a writer that is blocked holds up nobody but itself.
+
+mod line;
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use prometheus::IntCounter;
+use sigward_gateway::settings::LogTo;
+use tracing::Dispatch;
+
+pub(crate) use line::{Line, request_id};
+
+/// So many lines wait for the writer at most.
+const MOST_LINES: usize = 8192;
+/// And so many bytes: a path can be long.
+const MOST_BYTES: usize = 8 << 20;
+/// The first line waits so long for others to be written with it.
+const GATHER: Duration = Duration::from_millis(10);
+/// A writer that has so many lines does not wait for more.
+const PLENTY: usize = 1024;
+/// The end waits so long for a writer that is blocked.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// What could not be written and is kept is tried again after so long.
+const AGAIN: Duration = Duration::from_millis(100);
+/// A pipe takes so much without mixing it with what others write: POSIX's `PIPE_BUF`, on Linux.
+const WHOLE: usize = 4096;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct LineLog {
+    /// The setting that names where it goes.
+    name: &'static str,
+    current: ArcSwapOption<Queue>,
+    /// How it is set, and the queues that still write what they have.
+    state: Mutex<(Terms, Vec<Arc<Queue>>)>,
+    counts: Counts,
+    /// Where it tells of trouble.
+    log: Dispatch,
+}
+
+/// Where a log goes, and what becomes of lines that cannot be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Terms {
+    pub(crate) to: LogTo,
+    pub(crate) trouble: Trouble,
+}
+
+/// What becomes of lines that cannot be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// They are dropped and counted.
+    Lose,
+    /// They are kept until they can be.
+    Keep,
+}
+
+impl Terms {
+    pub(crate) const OFF: Self = Self { to: LogTo::Off, trouble: Trouble::Lose };
+
+    pub(crate) fn losing(to: &LogTo) -> Self {
+        Self { to: to.clone(), trouble: Trouble::Lose }
+    }
+}
+
+/// What is counted of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Counts {
+    /// Lines.
+    pub(crate) dropped: IntCounter,
+    /// Writes that failed.
+    pub(crate) errors: IntCounter,
+}
+
+/// A log that is open and not in use yet. Dropped, it ends.
+pub(crate) struct Opened {
+    terms: Terms,
+    queue: Option<Arc<Queue>>,
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        if let Some(queue) = &self.queue {
+            queue.close();
+        }
+    }
+}
+
+impl LineLog {
+    /// It is off. `name`: of its setting.
+    pub(crate) fn new(name: &'static str, counts: Counts, log: Dispatch) -> Self {
+        Self { name, current: ArcSwapOption::empty(), state: Mutex::new((Terms::OFF, Vec::new())), counts, log }
+    }
+
+    /// Opens what the setting names; nothing changes yet. `None`: it is in use already. The error names the setting.
+    pub(crate) fn open(&self, terms: Terms) -> Result<Option<Opened>, String> {
+        if self.state().0 == terms {
+            return Ok(None);
+        }
+        self.opened(terms).map(Some)
+    }
+
+    fn opened(&self, terms: Terms) -> Result<Opened, String> {
+        let (output, to) = match &terms.to {
+            LogTo::Off => return Ok(Opened { terms, queue: None }),
+            LogTo::Stderr => (Output::new(Box::new(io::stderr()), true), "stderr".to_owned()),
+            LogTo::File(path) => {
+                let (file, is_pipe) = open_file(path).map_err(|error| format!("{}: {}: {error}", self.name, path.display()))?;
+                (Output::new(Box::new(file), is_pipe), path.display().to_string())
+            }
+        };
+        let queue = self.start(output, &to, terms.trouble).map_err(|error| format!("{}: no thread for it: {error}", self.name))?;
+        Ok(Opened { terms, queue: Some(queue) })
+    }
+
+    fn start(&self, output: Output, to: &str, trouble: Trouble) -> io::Result<Arc<Queue>> {
+        let queue = Arc::new(Queue::default());
+        let writer = Writer { queue: Arc::clone(&queue), output, name: format!("{}: {to}", self.name), counts: self.counts.clone() };
+        let log = self.log.clone();
+        let work = move || tracing::dispatcher::with_default(&log, || writer.run(trouble));
+        std::thread::Builder::new().name("sigward-lines".into()).spawn(work)?;
+        Ok(queue)
+    }
+
+    /// From here on, lines go there.
+    pub(crate) fn switch(&self, mut to: Opened) {
+        let mut state = self.state();
+        state.0 = to.terms.clone();
+        let before = self.current.swap(to.queue.take());
+        state.1.retain(|queue| !queue.state().done);
+        state.1.extend(before.inspect(|queue| queue.close()));
+    }
+
+    /// Opens the file anew, after it was renamed. The error names the setting; the old file is used on.
+    pub(crate) fn reopen(&self) -> Result<(), String> {
+        let terms = self.state().0.clone();
+        if matches!(terms.to, LogTo::File(_)) {
+            self.switch(self.opened(terms)?);
+        }
+        Ok(())
+    }
+
+    /// Writes what there is. A writer that is blocked is left to itself; what one has kept, and cannot write now, is lost.
+    pub(crate) fn close(&self) {
+        self.switch(Opened { terms: Terms::OFF, queue: None });
+        let until = Instant::now() + PATIENCE;
+        let queues = std::mem::take(&mut self.state().1);
+        for queue in queues {
+            if queue.wait_done(until) {
+                continue;
+            }
+            queue.abandon();
+            // One that tries again and again comes to its end here; one that is blocked does not.
+            if !queue.wait_done(Instant::now() + AGAIN) {
+                let lost = queue.state().count as u64;
+                self.counts.dropped.inc_by(lost);
+                tracing::dispatcher::with_default(&self.log, || {
+                    tracing::warn!("{}: whoever reads it is too slow; {lost} lines and what is being written are lost", self.name);
+                });
+            }
+        }
+    }
+
+    pub(crate) fn is_on(&self) -> bool {
+        self.current.load().is_some()
+    }
+
+    /// True if lines can be written, as far as is known, and there is room for more.
+    pub(crate) fn accepts(&self) -> bool {
+        self.current.load().as_ref().is_none_or(|queue| queue.accepts())
+    }
+
+    /// `sure`: it was accepted before it was begun, and is taken whatever there is already.
+    pub(crate) fn push(&self, mut line: Line, sure: bool) {
+        line.end();
+        loop {
+            let queue = self.current.load();
+            let Some(queue) = queue.as_ref() else { return };
+            match queue.push(&line.0, sure) {
+                Pushed::Taken => return,
+                Pushed::Full => return self.counts.dropped.inc(),
+                // Another has come for it.
+                Pushed::Closed => {}
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, (Terms, Vec<Arc<Queue>>)> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for LineLog {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Gives the file, and true if it is a pipe.
+fn open_file(path: &Path) -> io::Result<(File, bool)> {
+    let is_pipe = path.metadata().is_ok_and(|found| found.file_type().is_fifo());
+    // A named pipe that is opened for writing alone waits for its reader, and fails when that one ends.
+    let file = OpenOptions::new().append(true).read(is_pipe).create(!is_pipe).mode(0o600).open(path)?;
+    Ok((file, is_pipe))
+}
+
+/// Lines on their way to one writer. Its lock is held for as long as it takes to copy a line.
+#[derive(Debug, Default)]
+struct Queue {
+    state: Mutex<Waiting>,
+    changed: Condvar,
+    /// What was written last could not be.
+    failing: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    lines: Vec<u8>,
+    count: usize,
+    /// The writer waits for a line.
+    idle: bool,
+    ending: Ending,
+    /// The writer has ended.
+    done: bool,
+}
+
+/// How far a queue has come to its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Ending {
+    #[default]
+    No,
+    /// No more lines come.
+    Closed,
+    /// What cannot be written now is given up.
+    Abandoned,
+}
+
+impl Waiting {
+    fn is_closed(&self) -> bool {
+        self.ending > Ending::No
+    }
+
+    fn has_room(&self, size: usize) -> bool {
+        self.count < MOST_LINES && self.lines.len() + size <= MOST_BYTES
+    }
+}
+
+enum Pushed {
+    Taken,
+    Full,
+    Closed,
+}
+
+impl Queue {
+    fn accepts(&self) -> bool {
+        // The other half is for what is told all the same: that calls were refused.
+        let half = |state: &Waiting| state.count < MOST_LINES / 2 && state.lines.len() < MOST_BYTES / 2;
+        !self.failing.load(Ordering::Relaxed) && half(&self.state())
+    }
+
+    fn push(&self, line: &[u8], sure: bool) -> Pushed {
+        let mut state = self.state();
+        if state.is_closed() {
+            return Pushed::Closed;
+        }
+        if !(sure || state.has_room(line.len())) {
+            return Pushed::Full;
+        }
+        state.lines.extend_from_slice(line);
+        state.count += 1;
+        let wakes = std::mem::take(&mut state.idle) || state.count == PLENTY;
+        drop(state);
+        if wakes {
+            self.changed.notify_all();
+        }
+        Pushed::Taken
+    }
+
+    /// Waits for lines and takes them into `batch`, which is empty. False: there will be no more.
+    fn take(&self, batch: &mut Vec<u8>) -> bool {
+        let mut state = self.state();
+        while state.count == 0 && !state.is_closed() {
+            state.idle = true;
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        if !state.is_closed() && state.count < PLENTY {
+            (state, _) = self.changed.wait_timeout(state, GATHER).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.idle = false;
+        std::mem::swap(&mut state.lines, batch);
+        std::mem::take(&mut state.count) > 0
+    }
+
+    fn close(&self) {
+        self.state().ending = Ending::Closed;
+        self.changed.notify_all();
+    }
+
+    fn abandon(&self) {
+        self.state().ending = Ending::Abandoned;
+        self.changed.notify_all();
+    }
+
+    /// True: the writer has ended.
+    fn wait_done(&self, until: Instant) -> bool {
+        let mut state = self.state();
+        while !state.done {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            (state, _) = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
+        }
+        true
+    }
+
+    /// Before another try. False: there shall be none.
+    fn wait_again(&self) -> bool {
+        let until = Instant::now() + AGAIN;
+        let mut state = self.state();
+        while state.ending < Ending::Abandoned {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return true;
+            }
+            (state, _) = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
+        }
+        false
+    }
+
+    fn state(&self) -> MutexGuard<'_, Waiting> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The thread that writes.
+struct Writer {
+    queue: Arc<Queue>,
+    output: Output,
+    name: String,
+    counts: Counts,
+}
+
+impl Writer {
+    fn run(mut self, trouble: Trouble) {
+        let mut batch = Vec::new();
+        // While writing fails: how many lines that has cost.
+        let mut failing: Option<u64> = None;
+        while self.queue.take(&mut batch) {
+            match trouble {
+                Trouble::Lose => self.write_or_lose(&batch, &mut failing),
+                Trouble::Keep => self.write_all(&mut batch),
+            }
+            batch.clear();
+            // What a rush took is given back.
+            batch.shrink_to(1 << 20);
+        }
+        self.queue.state().done = true;
+        self.queue.changed.notify_all();
+    }
+
+    fn write_or_lose(&mut self, batch: &[u8], failing: &mut Option<u64>) {
+        match self.output.write(batch) {
+            Ok(()) => {
+                if let Some(lost) = failing.take() {
+                    tracing::warn!("{} is written again; {lost} lines are lost", self.name);
+                }
+            }
+            Err(Lost { lines, error }) => {
+                self.counts.errors.inc();
+                self.counts.dropped.inc_by(lines);
+                if failing.is_none() {
+                    tracing::warn!("{}: {error}; lines are lost until it can be written again", self.name);
+                }
+                *failing = Some(failing.unwrap_or_default() + lines);
+            }
+        }
+    }
+
+    /// Tries until it is written, or given up.
+    fn write_all(&mut self, batch: &mut Vec<u8>) {
+        while let Err((written, error)) = self.output.write_all(batch) {
+            // A line that was written in part goes on where it was torn.
+            batch.drain(..written);
+            self.counts.errors.inc();
+            if !self.queue.failing.swap(true, Ordering::Relaxed) {
+                tracing::error!("{}: {error}; no call is signed until it can be written again", self.name);
+            }
+            if !self.queue.wait_again() {
+                let lost = count_lines(batch);
+                self.counts.dropped.inc_by(lost);
+                tracing::error!("{}: {error}; {lost} lines are lost", self.name);
+                return;
+            }
+        }
+        if self.queue.failing.swap(false, Ordering::Relaxed) {
+            tracing::warn!("{} is written again; no line is lost", self.name);
+        }
+    }
+}
+
+/// Where lines go.
+struct Output {
+    to: Box<dyn Write + Send>,
+    /// Others write there too, or read while it is written: it gets whole lines.
+    is_pipe: bool,
+    /// The rest of a line that was written in part. Nothing else may follow that part.
+    torn: Vec<u8>,
+}
+
+/// So many lines could not be written, or not as a whole.
+struct Lost {
+    lines: u64,
+    error: io::Error,
+}
+
+impl Output {
+    fn new(to: Box<dyn Write + Send>, is_pipe: bool) -> Self {
+        Self { to, is_pipe, torn: Vec::new() }
+    }
+
+    fn write(&mut self, lines: &[u8]) -> Result<(), Lost> {
+        let torn = std::mem::take(&mut self.torn);
+        if let Err((written, error)) = self.write_all(&torn) {
+            self.torn = torn.get(written..).unwrap_or_default().to_vec();
+            return Err(Lost { lines: count_lines(lines), error });
+        }
+        let Err((written, error)) = self.write_all(lines) else { return Ok(()) };
+        let (before, after) = lines.split_at_checked(written).unwrap_or((lines, &[]));
+        if before.last().is_some_and(|last| *last != b'\n') {
+            let end = memchr::memchr(b'\n', after).map_or(after.len(), |end| end + 1);
+            self.torn = after.get(..end).unwrap_or_default().to_vec();
+        }
+        // A torn line that is mended in the end is no lost one; if there is no end to it, it is.
+        Err(Lost { lines: count_lines(after) - u64::from(!self.torn.is_empty()), error })
+    }
+
+    /// The error comes with how much was written.
+    fn write_all(&mut self, bytes: &[u8]) -> Result<(), (usize, io::Error)> {
+        let mut written = 0;
+        while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
+            match self.to.write(if self.is_pipe { whole(rest) } else { rest }) {
+                Ok(0) => return Err((written, ErrorKind::WriteZero.into())),
+                Ok(size) => written += size,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // Somebody who has the same pipe made it so. It is waited for, as if it had blocked.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::sleep(GATHER),
+                Err(error) => return Err((written, error)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// As many whole lines as a pipe takes in one piece; one at least.
+fn whole(lines: &[u8]) -> &[u8] {
+    let fits = lines.get(..WHOLE).and_then(|first| memchr::memrchr(b'\n', first));
+    let end = fits.or_else(|| memchr::memchr(b'\n', lines).filter(|_| lines.len() > WHOLE));
+    end.map_or(lines, |end| lines.get(..=end).unwrap_or(lines))
+}
+
+fn count_lines(lines: &[u8]) -> u64 {
+    memchr::memchr_iter(b'\n', lines).count() as u64
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::time::SystemTime;
+
+    use http::{HeaderMap, Method};
+    use serde_json::Value;
+    use sigward_gateway::{BodySize, Entry, RequestHead, Target};
+
+    use super::*;
+
+    pub(crate) fn log() -> LineLog {
+        let counter = |name| IntCounter::new(name, "help").unwrap();
+        LineLog::new("access_log", Counts { dropped: counter("dropped"), errors: counter("errors") }, Dispatch::none())
+    }
+
+    /// A log that goes to `to`.
+    pub(crate) fn log_to(to: impl Write + Send + 'static, trouble: Trouble) -> LineLog {
+        let log = log();
+        let queue = log.start(Output::new(Box::new(to), false), "a test", trouble).unwrap();
+        log.switch(Opened { terms: Terms { to: LogTo::Stderr, trouble }, queue: Some(queue) });
+        log
+    }
+
+    fn to_file(path: &Path) -> Terms {
+        Terms::losing(&LogTo::File(path.to_owned()))
+    }
+
+    pub(crate) fn head(path: &str) -> RequestHead {
+        let target = Target::from_url("https://sqs.us-east-1.amazonaws.com").unwrap();
+        RequestHead {
+            entry: Entry::Reverse,
+            method: Method::POST,
+            target,
+            path: path.to_owned(),
+            headers: HeaderMap::new(),
+            body: BodySize::Known(3),
+            client: "127.0.0.1".into(),
+            malformed: None,
+        }
+    }
+
+    fn tell(log: &LineLog, path: &str) {
+        log.push(Line::begin(&head(path), SystemTime::now()), false);
+    }
+
+    fn paths(lines: &[u8]) -> Vec<String> {
+        let parsed = lines.split_inclusive(|byte| *byte == b'\n').map(|line| serde_json::from_slice::<Value>(line).unwrap());
+        parsed.map(|line| line["path"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// Tells what is written.
+    pub(crate) struct Told(pub(crate) Sender<Vec<u8>>);
+
+    impl Write for Told {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.send(bytes.to_vec()).map_err(|_| ErrorKind::BrokenPipe)?;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    pub(crate) fn next(told: &Receiver<Vec<u8>>) -> Vec<u8> {
+        told.recv_timeout(Duration::from_secs(60)).unwrap()
+    }
+
+    #[test]
+    fn whatever_a_client_sends_is_one_line_of_json() {
+        let mut odd: Vec<String> = (0..0x250).filter_map(char::from_u32).map(|letter| format!("/a{letter}b")).collect();
+        odd.retain(|path| !path.contains(['?', '#']));
+        odd.extend(["/\u{2028}\u{ffff}\u{1f600}", "/\"},{\"status\":200", "", "/\\\\\""].map(str::to_owned));
+        for path in odd {
+            let mut line = Line::begin(&head(&path), SystemTime::now());
+            line.end();
+            let text = std::str::from_utf8(&line.0).unwrap();
+            assert_eq!(serde_json::from_str::<Value>(text).unwrap()["path"], path);
+            assert!(!text.trim_end_matches('\n').contains(char::is_control));
+        }
+    }
+
+    #[test]
+    fn a_log_that_is_off_has_no_lines() {
+        let log = log();
+        assert!(!log.is_on());
+        tell(&log, "/");
+        log.reopen().unwrap();
+        log.close();
+    }
+
+    #[test]
+    fn a_blocked_writer_costs_lines_and_holds_nobody_up() {
+        struct Blocked(Receiver<()>, Told);
+        impl Write for Blocked {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                // Until the sender is dropped.
+                let _ = self.0.recv();
+                self.1.write(bytes)
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let ((gate, blocked), (sender, told)) = (channel(), channel());
+        let log = log_to(Blocked(blocked, Told(sender)), Trouble::Lose);
+        // What the writer has taken, and as much again.
+        let all = 2 * MOST_LINES + 10;
+        for _ in 0..all {
+            tell(&log, "/");
+        }
+        let dropped = log.counts.dropped.get();
+        assert!(dropped >= 10, "{dropped}");
+        drop(gate);
+        log.close();
+        let written: usize = told.iter().map(|piece| paths(&piece).len()).sum();
+        assert_eq!(written + usize::try_from(dropped).unwrap(), all);
+        assert_eq!(log.counts.dropped.get(), dropped);
+    }
+
+    #[test]
+    fn long_lines_do_not_fill_the_memory() {
+        let queue = Queue::default();
+        let line = vec![b'x'; 1 << 20];
+        let taken = (0..100).filter(|_| matches!(queue.push(&line, false), Pushed::Taken)).count();
+        assert_eq!(taken, MOST_BYTES >> 20);
+    }
+
+    #[test]
+    fn no_line_is_lost_when_the_file_is_renamed_and_opened_anew() {
+        const EACH: usize = 5000;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.log");
+        let log = log();
+        log.switch(log.open(to_file(&path)).unwrap().unwrap());
+        assert!(log.open(to_file(&path)).unwrap().is_none());
+        let mode = std::os::unix::fs::PermissionsExt::mode(&path.metadata().unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o600);
+        let rotations = std::thread::scope(|scope| {
+            let tellers: Vec<_> = (0..2)
+                .map(|teller| {
+                    let log = &log;
+                    scope.spawn(move || {
+                        for number in 0..EACH {
+                            tell(log, &format!("/{teller}/{number}"));
+                            // As fast as the writer, or lines are dropped, as they should be.
+                            while log.current.load().as_ref().unwrap().state().count > MOST_LINES / 2 {
+                                std::thread::yield_now();
+                            }
+                        }
+                    })
+                })
+                .collect();
+            let mut rotations = 0;
+            while tellers.iter().any(|teller| !teller.is_finished()) || rotations < 3 {
+                rotations += 1;
+                std::fs::rename(&path, folder.path().join(format!("access.log.{rotations}"))).unwrap();
+                log.reopen().unwrap();
+            }
+            rotations
+        });
+        log.close();
+        let mut found = Vec::new();
+        for entry in folder.path().read_dir().unwrap() {
+            found.extend(paths(&std::fs::read(entry.unwrap().path()).unwrap()));
+        }
+        found.sort();
+        let mut expected: Vec<String> = (0..2 * EACH).map(|number| format!("/{}/{}", number / EACH, number % EACH)).collect();
+        expected.sort();
+        assert_eq!(found, expected, "{rotations} rotations");
+        assert_eq!(log.counts.dropped.get(), 0);
+    }
+
+    #[test]
+    fn a_full_disk_costs_lines_and_tears_none() {
+        let disk = Arc::new(Mutex::new((0, Vec::new())));
+        let mut output = Output::new(Box::new(Small(Arc::clone(&disk))), false);
+        let mut write = |room, lines: &str| {
+            disk.lock().unwrap().0 = room;
+            let lost = output.write(lines.as_bytes()).map_err(|lost| lost.lines);
+            (lost, std::mem::take(&mut disk.lock().unwrap().1))
+        };
+        assert_eq!(write(0, "one\ntwo\n"), (Err(2), b"".to_vec()));
+        // `two` is torn, and goes on where it was torn.
+        assert_eq!(write(5, "one\ntwo\nthree\n"), (Err(1), b"one\nt".to_vec()));
+        assert_eq!(write(1, "four\n"), (Err(1), b"w".to_vec()));
+        assert_eq!(write(99, "five\n"), (Ok(()), b"o\nfive\n".to_vec()));
+        assert_eq!(write(5, "five\nsix\n"), (Err(1), b"five\n".to_vec()));
+    }
+
+    #[test]
+    fn errors_are_counted_and_the_log_goes_on() {
+        let log = log();
+        log.switch(log.open(to_file(Path::new("/dev/full"))).unwrap().unwrap());
+        tell(&log, "/");
+        tell(&log, "/");
+        log.close();
+        assert_eq!(log.counts.dropped.get(), 2);
+        assert!(log.counts.errors.get() >= 1);
+    }
+
+    #[test]
+    fn an_error_names_the_setting_and_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = log();
+        let error = log.open(to_file(folder.path())).err().unwrap();
+        assert!(error.starts_with("access_log: ") && error.contains(&folder.path().display().to_string()), "{error}");
+        assert!(!log.is_on());
+        let path = folder.path().join("gone").join("access.log");
+        std::fs::create_dir(path.parent().unwrap()).unwrap();
+        log.switch(log.open(to_file(&path)).unwrap().unwrap());
+        std::fs::rename(path.parent().unwrap(), folder.path().join("renamed")).unwrap();
+        assert!(log.reopen().unwrap_err().starts_with("access_log: "));
+        tell(&log, "/goes-on");
+        log.close();
+        assert_eq!(paths(&std::fs::read(folder.path().join("renamed/access.log")).unwrap()), ["/goes-on"]);
+    }
+
+    #[test]
+    fn a_pipe_gets_whole_lines() {
+        let lines = [vec![b'a'; 3000], vec![b'b'; 3000], vec![b'c'; 9000], vec![b'd'; 10]].map(|mut line| {
+            line.push(b'\n');
+            line
+        });
+        let all = lines.concat();
+        let mut rest = all.as_slice();
+        for size in [3001, 3001, 9001, 11] {
+            assert_eq!(whole(rest).len(), size);
+            rest = &rest[size..];
+        }
+        assert_eq!(whole(b"a\nb\n"), b"a\nb\n");
+        assert_eq!(whole(b"the rest of one"), b"the rest of one");
+    }
+
+    /// Takes so many bytes; then it fails until it has room again.
+    struct Small(Arc<Mutex<(usize, Vec<u8>)>>);
+
+    impl Write for Small {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let mut disk = self.0.lock().unwrap();
+            let size = bytes.len().min(disk.0);
+            if size == 0 {
+                return Err(ErrorKind::StorageFull.into());
+            }
+            disk.0 -= size;
+            disk.1.extend_from_slice(bytes.get(..size).unwrap());
+            Ok(size)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_log_that_keeps_its_lines_loses_none_on_a_full_disk() {
+        let disk = Arc::new(Mutex::new((700, Vec::new())));
+        let log = log_to(Small(Arc::clone(&disk)), Trouble::Keep);
+        let mut told = 0;
+        while log.accepts() {
+            tell(&log, &format!("/{told}"));
+            told += 1;
+        }
+        assert!(log.counts.errors.get() > 0 || told >= MOST_LINES);
+        // What was accepted before is taken still.
+        log.push(Line::begin(&head("/sure"), SystemTime::now()), true);
+        disk.lock().unwrap().0 = usize::MAX;
+        while !log.accepts() {
+            std::thread::yield_now();
+        }
+        log.close();
+        let mut expected: Vec<String> = (0..told).map(|number| format!("/{number}")).collect();
+        expected.push("/sure".into());
+        assert_eq!(paths(&disk.lock().unwrap().1), expected);
+        assert_eq!(log.counts.dropped.get(), 0);
+    }
+
+    #[test]
+    fn what_waits_for_a_blocked_writer_at_the_end_is_counted_as_lost() {
+        struct Blocked(Sender<()>, Receiver<()>);
+        impl Write for Blocked {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                let _ = self.0.send(());
+                // Until the sender is dropped.
+                let _ = self.1.recv();
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let ((begun, begins), (_gate, blocked)) = (channel(), channel());
+        let log = log_to(Blocked(begun, blocked), Trouble::Keep);
+        tell(&log, "/being-written");
+        begins.recv_timeout(Duration::from_secs(60)).unwrap();
+        tell(&log, "/waits");
+        tell(&log, "/waits");
+        log.close();
+        assert_eq!(log.counts.dropped.get(), 2);
+    }
+
+    #[test]
+    fn what_is_kept_to_the_end_is_counted_as_lost() {
+        let disk = Arc::new(Mutex::new((0, Vec::new())));
+        let log = log_to(Small(Arc::clone(&disk)), Trouble::Keep);
+        for _ in 0..3 {
+            tell(&log, "/");
+        }
+        log.close();
+        assert_eq!((log.counts.dropped.get(), log.is_on()), (3, false));
+    }
+}

@@ -1,0 +1,208 @@
+//! What a call is for, as far as the request tells it: for the audit log. An ARN, a URL, or `Member=value` as the request has it.
+
+use std::fmt;
+
+use http::HeaderMap;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use sigward_sigv4::wire::percent_decoded;
+
+use crate::recognise::bucket_and_key;
+use crate::refuse::is_form;
+
+/// A resource's name is cut to so many bytes: a log's line has an end.
+const LONGEST: usize = 1024;
+
+/// Members of requests that name what a call is for; the first that is there counts. None holds a secret.
+const MEMBERS: &[&str] = &[
+    "TableName",
+    "QueueUrl",
+    "TopicArn",
+    "StreamARN",
+    "StreamName",
+    "DeliveryStreamName",
+    "SecretId",
+    "KeyId",
+    "FunctionName",
+    "stateMachineArn",
+    "executionArn",
+    "logGroupName",
+    "logGroupIdentifier",
+    "repositoryName",
+    "TargetArn",
+    "ResourceArn",
+    "ResourceARN",
+    "resourceArn",
+    "RoleArn",
+    "RoleName",
+    "UserName",
+    "PolicyArn",
+    "StackName",
+    "InstanceId",
+    "InstanceId.1",
+    "DBInstanceIdentifier",
+    "DBClusterIdentifier",
+    "LoadBalancerArn",
+    "AutoScalingGroupName",
+    "AlarmName",
+    "UserPoolId",
+    "IdentityPoolId",
+    "QueueName",
+    "cluster",
+    "Name",
+];
+
+/// The resource that a request's host, path or query names. `service`: its signing name; `path`: with query, as sent.
+pub(crate) fn in_head(service: Option<&str>, partition: Option<&str>, host: &str, path: &str) -> Option<String> {
+    if let Some(service) = service.filter(|service| matches!(*service, "s3" | "s3express")) {
+        let (bucket, key) = bucket_and_key(host, path)?;
+        let slash = if key.is_empty() { "" } else { "/" };
+        return Some(cut(format!("arn:{}:{service}:::{bucket}{slash}{}", partition.unwrap_or("aws"), decoded(key.as_bytes()))));
+    }
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+    let arn = path.split('/').map(|part| decoded(part.as_bytes())).find(|part| part.starts_with("arn:"));
+    arn.map(cut).or_else(|| in_pairs(query.as_bytes()))
+}
+
+/// The resource that the whole body names: a form's, or JSON's.
+pub(crate) fn in_body(headers: &HeaderMap, body: &[u8]) -> Option<String> {
+    if headers.contains_key(CONTENT_ENCODING) {
+        return None;
+    }
+    if is_form(headers) {
+        return in_pairs(body);
+    }
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if !(content_type.starts_with("application/json") || content_type.starts_with("application/x-amz-json")) {
+        return None;
+    }
+    serde_json::Deserializer::from_slice(body).deserialize_map(Members(Found::default())).ok()?.told()
+}
+
+fn in_pairs(pairs: &[u8]) -> Option<String> {
+    let mut found = Found::default();
+    for pair in pairs.split(|byte| *byte == b'&') {
+        let at = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
+        let (name, value) = (pair.get(..at).unwrap_or_default(), pair.get(at + 1..).unwrap_or_default());
+        if let Ok(name) = std::str::from_utf8(name) {
+            found.note(name, || decoded(value));
+        }
+    }
+    found.told()
+}
+
+fn decoded(text: &[u8]) -> String {
+    String::from_utf8_lossy(&percent_decoded(text)).into_owned()
+}
+
+fn cut(mut text: String) -> String {
+    if text.len() > LONGEST {
+        let end = (0..=LONGEST).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
+        text.truncate(end);
+    }
+    text
+}
+
+/// The best that was found so far, and its place among the members.
+#[derive(Default)]
+struct Found(Option<(usize, String)>);
+
+impl Found {
+    fn note(&mut self, name: &str, value: impl FnOnce() -> String) {
+        let Some(rank) = MEMBERS.iter().position(|member| *member == name) else { return };
+        if self.0.as_ref().is_some_and(|(best, _)| *best <= rank) {
+            return;
+        }
+        let value = value();
+        let tells_itself = value.starts_with("arn:") || value.starts_with("https://");
+        self.0 = Some((rank, if tells_itself { value } else { format!("{name}={value}") }));
+    }
+
+    fn told(self) -> Option<String> {
+        self.0.map(|(_, told)| cut(told))
+    }
+}
+
+/// The members of a JSON object, the outermost.
+struct Members(Found);
+
+impl<'de> Visitor<'de> for Members {
+    type Value = Found;
+
+    fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut members: A) -> Result<Found, A::Error> {
+        while let Some(name) = members.next_key::<std::borrow::Cow<'de, str>>()? {
+            if MEMBERS.contains(&&*name) {
+                // A member of another type than text names nothing here.
+                if let serde_json::Value::String(value) = members.next_value()? {
+                    self.0.note(&name, || value);
+                }
+            } else if name == "RequestItems" {
+                // DynamoDB's batches: a member for each table.
+                if let serde_json::Value::Object(tables) = members.next_value()? {
+                    self.0.note("TableName", || tables.keys().map(String::as_str).collect::<Vec<_>>().join(","));
+                }
+            } else {
+                members.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn of_body(content_type: &'static str, body: &str) -> Option<String> {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        in_body(&headers, body.as_bytes())
+    }
+
+    #[test]
+    fn buckets_and_keys_are_arns() {
+        let host = "b.s3.eu-west-1.amazonaws.com";
+        let of = |host, path| in_head(Some("s3"), Some("aws"), host, path);
+        assert_eq!(of(host, "/a%20key?versionId=1").as_deref(), Some("arn:aws:s3:::b/a key"));
+        assert_eq!(of(host, "/?list-type=2").as_deref(), Some("arn:aws:s3:::b"));
+        assert_eq!(in_head(Some("s3"), Some("aws-cn"), "s3.cn-north-1.amazonaws.com.cn", "/b/k").as_deref(), Some("arn:aws-cn:s3:::b/k"));
+        assert_eq!(of("s3.eu-west-1.amazonaws.com", "/"), None);
+    }
+
+    #[test]
+    fn paths_queries_forms_and_json_name_resources() {
+        let path = "/2015-03-31/functions/arn%3Aaws%3Alambda%3Aus-east-1%3A1%3Afunction%3Af/invocations";
+        assert_eq!(in_head(Some("lambda"), None, "h", path).as_deref(), Some("arn:aws:lambda:us-east-1:1:function:f"));
+        assert_eq!(in_head(Some("ec2"), None, "h", "/?Action=X&InstanceId.1=i-1").as_deref(), Some("InstanceId.1=i-1"));
+        assert_eq!(in_head(Some("iam"), None, "h", "/?X-Amz-Signature=abc"), None);
+        let form = "application/x-www-form-urlencoded; charset=utf-8";
+        let body = "Action=SendMessage&MessageBody=secret&QueueUrl=https%3A%2F%2Fsqs%2F1%2Fq";
+        assert_eq!(of_body(form, body).as_deref(), Some("https://sqs/1/q"));
+        let json = "application/x-amz-json-1.0";
+        assert_eq!(of_body(json, r#"{"Item": {"TableName": {"S": "no"}}, "TableName": "orders"}"#).as_deref(), Some("TableName=orders"));
+        assert_eq!(of_body(json, r#"{"RequestItems": {"a": [], "b": []}}"#).as_deref(), Some("TableName=a,b"));
+        assert_eq!(of_body(json, r#"{"Name": "n", "KeyId": "alias/k"}"#).as_deref(), Some("KeyId=alias/k"));
+        assert_eq!(of_body(json, r#"{"Name": 1}"#), None);
+    }
+
+    #[test]
+    fn what_is_no_request_names_nothing() {
+        let json = "application/x-amz-json-1.0";
+        for body in ["", "[]", "{", r#"{"TableName""#, r#"{"TableName": "a"#, "\u{0}", "{}"] {
+            assert_eq!(of_body(json, body), None, "{body}");
+        }
+        assert_eq!(of_body("text/plain", r#"{"TableName": "a"}"#), None);
+    }
+
+    #[test]
+    fn long_names_are_cut() {
+        let long = in_head(Some("s3"), None, "b.s3.us-east-1.amazonaws.com", &format!("/{}", "é".repeat(LONGEST))).unwrap();
+        assert!(long.len() <= LONGEST && long.len() >= LONGEST - 1);
+    }
+}
