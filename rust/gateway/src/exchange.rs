@@ -37,11 +37,11 @@ use crate::live::{Endpoint, Live, UnderWay};
 use crate::pace::{Asked as PaceAsked, Paced, Paces, Patience, Subject, Ticket};
 use crate::quota;
 use crate::recognise::{self, Hint, Recognised, Variant, recognise};
-use crate::record::{Attempt, Disposition, Record, redacted};
+use crate::record::{Attempt, Disposition, Record, Steps, redacted};
 use crate::refuse::{Refusal, Shape, is_form};
 use crate::route::{self, OnlyBodyTells, Router, Upstream, is_forbidden, over_tls};
 use crate::settings::{Action, EngineSettings, PayloadMode, Repeat, RetryMode, SignatureVariant};
-use crate::sign::{self, BodyHash, Terms};
+use crate::sign::{self, BodyHash, Made, Terms};
 use crate::token::{self, Token};
 
 /// Settings, checked: an immutable snapshot.
@@ -270,6 +270,13 @@ struct Signing {
     style: Style,
     options: Options,
     in_query: bool,
+}
+
+/// What signing makes, beside headers: the path to send, if the signature is in the query; what the body is wrapped in; how it was done.
+struct Signature {
+    path: Option<String>,
+    wrap: Option<Wrap>,
+    steps: Option<Box<Steps>>,
 }
 
 /// One request's life.
@@ -909,11 +916,13 @@ impl Exchange {
                 scope: Scope { region: &signing.region, signing_name: &signing.service, style: signing.style },
                 options: Options { content_sha256, ..signing.options },
                 unix_seconds: at.unix_seconds.saturating_add_signed(self.config.live.skew.load(Ordering::Relaxed)),
+                shown: self.shows_head && self.config.settings.inspect,
             };
             match self.signed(head, &terms, signing.in_query, credentials, &mut headers) {
-                Ok((presigned, wrapped)) => {
-                    path = presigned.unwrap_or(path);
-                    wrap = wrapped;
+                Ok(signature) => {
+                    path = signature.path.unwrap_or(path);
+                    wrap = signature.wrap;
+                    self.record.steps = signature.steps;
                     self.signed_with = version;
                 }
                 Err(error) => {
@@ -943,7 +952,7 @@ impl Exchange {
         Step::Send(Box::new(outgoing))
     }
 
-    /// Frames and signs: what is added to `headers`; the path to send, if the signature is in the query; what the body is wrapped in.
+    /// Frames and signs: what is added to `headers`.
     fn signed(
         &self,
         head: &RequestHead,
@@ -951,7 +960,7 @@ impl Exchange {
         in_query: bool,
         credentials: &Arc<Credentials>,
         headers: &mut HeaderMap,
-    ) -> Result<(Option<String>, Option<Wrap>), SignError> {
+    ) -> Result<Signature, SignError> {
         let (method, variant) = (head.method.as_str(), terms.options.variant);
         let digest = self.digest.unwrap_or_else(|| Sha256::digest(b"").into());
         let hash = match &self.form {
@@ -970,7 +979,7 @@ impl Exchange {
                 };
                 let size = body::framed(headers, *framing, variant, decoded, &trailers);
                 sign::frame(headers, head, size);
-                let signed = sign::sign(terms, method, &head.path, hash, headers)?;
+                let Made { signed, steps } = sign::sign(terms, method, &head.path, hash, headers)?;
                 let encoder = match framing {
                     Framing::UnsignedTrailer => Encoder::unsigned(),
                     framing => {
@@ -979,13 +988,14 @@ impl Exchange {
                     }
                 };
                 let trailers = trailers.into_iter().map(|(name, _)| name).collect();
-                return Ok((None, Some(Wrap::Chunks { encoder: Box::new(encoder), trailers })));
+                return Ok(Signature { path: None, wrap: Some(Wrap::Chunks { encoder: Box::new(encoder), trailers }), steps });
             }
             (Form::Events, _) if self.body != BodyPlan::Empty => {
                 sign::frame(headers, head, BodySize::Unknown);
-                let signed = sign::sign(terms, method, &head.path, hash, headers)?;
+                let Made { signed, steps } = sign::sign(terms, method, &head.path, hash, headers)?;
                 let signer = Box::new(EventSigner::new(&terms.scope, signed.signature())?);
-                return Ok((None, Some(Wrap::Events { signer, credentials: Arc::clone(credentials) })));
+                let wrap = Wrap::Events { signer, credentials: Arc::clone(credentials) };
+                return Ok(Signature { path: None, wrap: Some(wrap), steps });
             }
             _ => {}
         }
@@ -993,10 +1003,11 @@ impl Exchange {
         headers.extend(self.trailers.iter().map(|(name, value)| (name.clone(), value.clone())));
         sign::frame(headers, head, head.body);
         if in_query {
-            return Ok((Some(sign::presign(terms, method, &head.path, hash, headers)?), None));
+            let Made { signed, steps } = sign::presign(terms, method, &head.path, hash, headers)?;
+            return Ok(Signature { path: Some(signed), wrap: None, steps });
         }
-        sign::sign(terms, method, &head.path, hash, headers)?;
-        Ok((None, None))
+        let Made { steps, .. } = sign::sign(terms, method, &head.path, hash, headers)?;
+        Ok(Signature { path: None, wrap: None, steps })
     }
 
     fn response(&mut self, status: u16, headers: &HeaderMap, at: &Moment<'_>) -> Step {
