@@ -1,6 +1,6 @@
-"""What all commands share, and `serve`'s flags: apart from the other commands', so that its start does not wait for theirs."""
+"""What all commands share, and the flags of those that serve: apart, so that their start does not wait for the other commands'."""
 
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 from pydantic_settings import CliApp
 from pydantic_settings.exceptions import SettingsError
 
@@ -8,7 +8,7 @@ from sigward.ca import CertificateAuthority
 from sigward.clients import IssuedKey, key_of
 from sigward.environ import DUMMY
 from sigward.errors import UsageError
-from sigward.settings import Settings, check_environment, find_file, unknown_flag, usage_error
+from sigward.settings import REACH_HINT, Settings, check_environment, find_file, is_loopback, unknown_flag, usage_error, wrong
 
 
 def read[T: Settings](command: type[T], title: str, arguments: list[str]) -> T:
@@ -51,3 +51,22 @@ class Serve(Command):
     """Serve until SIGTERM: forward proxy, reverse listeners, admin."""
 
     # `sigward.cli.serving` has it read, and does it.
+
+
+class Web(Serve):
+    """Serve as `sigward serve` does, and show in the browser what happens: mitmweb with sigward's view."""
+
+    inspects = True
+
+    @model_validator(mode="after")
+    def _check_pages(self) -> "Web":
+        if self.front != "mitmproxy":
+            wrong("front: what the native front serves cannot be looked at", 'Leave front out, or set front = "mitmproxy".')
+        host = f"[{self.web_host}]" if ":" in self.web_host else self.web_host
+        if not is_loopback(f"{host}:{self.web_port}") and not self.allow_remote:
+            wrong(f"web_host: {self.web_host} can be reached by other hosts, and what is shown is theirs to see", REACH_HINT)
+        return self
+
+
+SERVING: dict[str, type[Serve]] = {"serve": Serve, "web": Web}
+"""Commands that serve until they are told to end."""
