@@ -69,6 +69,10 @@ soak: build ## Load each front for SOAK_SECONDS at saturation; fails if memory o
 	@mkdir -p build/bench
 	$(BIN)/python -m tests.bench.soak --seconds $(SOAK_SECONDS) --json build/bench/soak.json --plots docs/plots
 
+.PHONY: screenshot
+screenshot: build ## Make the picture of `sigward web` anew. Needs chromium, chromium-driver, fonts-noto-color-emoji.
+	$(BIN)/python -m tests.e2e.screenshot docs/images/web.png
+
 .PHONY: knowledge-report
 knowledge-report: build ## Measure the table of operations against botocore.
 	$(BIN)/python -m sigward.knowledge.report

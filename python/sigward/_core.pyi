@@ -326,6 +326,13 @@ class Report:
     def signed_head(self) -> list[tuple[bytes, bytes]]:
         """The last head sent upstream, with `authorization` signature and token values replaced by `redacted`."""
     @property
+    def steps(self) -> tuple[str, str, str, list[tuple[str, str]]] | None:
+        """How it was signed: canonical request, string to sign, the signature's beginning, what was added; tokens are replaced by
+        `redacted`. None: it was not signed, or the settings' `inspect` is off."""
+    @property
+    def paced(self) -> tuple[float, str | None]:
+        """(seconds waited for its turn, all attempts together; the rule that it waited for, or that refused it)."""
+    @property
     def error(self) -> str | None:
         """Slug of the error that sigward answered with, if it did."""
     @property
@@ -458,6 +465,8 @@ class Engine:
     def in_flight(self) -> int: ...
     def redact(self, name: bytes, value: bytes, /) -> bytes:
         """The value of one header as it may be shown: signatures, tokens and keys replaced."""
+    def redact_target(self, target: str, /) -> str:
+        """A path or URL as it may be shown: signatures and tokens in its query replaced."""
     def close(self, patience: float = 1.0, /) -> None:
         """Ends the threads; jobs under way are dropped. Idempotent. `patience`: seconds, ≥ 0, for traces and metrics that are still to be
         sent."""

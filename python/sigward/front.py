@@ -15,6 +15,7 @@ from typing import Any
 from sigward import _core
 from sigward.ca import CertificateAuthority
 from sigward.errors import SigwardError
+from sigward.plan import Web
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,8 @@ class ReverseListener:
 
 @dataclass(frozen=True)
 class FrontOptions:
-    """`forward`, `transparent`: "HOST:PORT" (port 0: a free one), None: no such listener. `body_hold`: bytes. `grace`: seconds."""
+    """`forward`, `transparent`: "HOST:PORT" (port 0: a free one), None: no such listener. `body_hold`: bytes. `grace`: seconds.
+    `web`: mitmproxy's front alone; None: no pages."""
 
     forward: str | None
     reverse: tuple[ReverseListener, ...]
@@ -45,6 +47,7 @@ class FrontOptions:
     grace: float
     addons: tuple[object, ...] = ()
     transparent: str | None = None
+    web: Web | None = None
 
 
 def log_event(event: tuple[Any, ...]) -> None:

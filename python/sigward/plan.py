@@ -13,9 +13,22 @@ DEFAULT_IDENTITY = "default"
 
 
 @dataclass(frozen=True)
+class Web:
+    """mitmweb's pages. `port`: 0 takes a free one. `password`: None: a token is made at the start. `flows`: how many are kept.
+    `bodies`: bytes of bodies that are kept, all together."""
+
+    host: str
+    port: int
+    password: str | None = field(repr=False)
+    flows: int
+    bodies: int
+    open_browser: bool
+
+
+@dataclass(frozen=True)
 class Plan:
     """`reverse`: (listen, upstream or None). `body_hold`: bytes. `grace`: seconds. `engine`: `Settings.engine_json`; it holds passwords
-    of proxies and stores. `chains`: by identity."""
+    of proxies and stores. `chains`: by identity. `web`: of `sigward web` alone."""
 
     front: str
     listen: str
@@ -33,3 +46,4 @@ class Plan:
     engine: str = field(repr=False)
     chains: dict[str, Chain]
     clients: Terms
+    web: Web | None = None

@@ -35,7 +35,7 @@ from sigward.credentials import Assume, Chain, resolve_region
 from sigward.environ import NO_PROXY, without_own_proxy
 from sigward.errors import UsageError
 from sigward.file import TomlFile, config_home
-from sigward.plan import DEFAULT_IDENTITY, Plan
+from sigward.plan import DEFAULT_IDENTITY, Plan, Web
 
 UNITS = {"": 1.0, "s": 1.0, "ms": 0.001, "m": 60.0, "min": 60.0, "h": 3600.0}
 SIZES = {
@@ -700,6 +700,23 @@ class Settings(BaseSettings):
     route: list[Route] = Field(default_factory=list, description="Rules for hosts; see below.")
     pace: list[Pace] = Field(default_factory=list, description="Limits of calls a second; see below.")
 
+    web_host: str = Field("127.0.0.1", description="`sigward web`: the address of its pages.")
+    web_port: int = Field(9902, ge=0, le=65535, description="`sigward web`: their port; 0 takes a free one.")
+    web_password: str | None = Field(
+        None,
+        repr=False,
+        description="`sigward web`: opens its pages; better an argon2 hash than plain text; none: a token, made anew at each start and "
+        "printed in the pages' address.",
+    )
+    web_flows: int = Field(1000, ge=1, le=1_000_000, description="`sigward web`: so many requests are kept to look at, the last ones.")
+    web_bodies: Size = Field(
+        64 << 20, description="`sigward web`: bytes of bodies that are kept, all together; larger bodies are not kept; 0: none."
+    )
+    open_browser: bool = Field(True, description="`sigward web`: open its pages in a browser, where there is one.")
+
+    inspects: ClassVar[bool] = False
+    """True: what happens is shown, not only done."""
+
     source: ClassVar["TomlFile | None"] = None
 
     @classmethod
@@ -805,7 +822,12 @@ class Settings(BaseSettings):
             engine=self.engine_json(region),
             chains=self.chains(region),
             clients=Terms(self.clients.key_file, self.clients.socket, named),
+            web=self.pages() if self.inspects else None,
         )
+
+    def pages(self) -> Web:
+        """`sigward web`'s."""
+        return Web(self.web_host, self.web_port, self.web_password, self.web_flows, self.web_bodies, self.open_browser)
 
     def engine_json(self, region: str) -> str:
         """What the engine takes: `EngineSettings` in rust/gateway/src/settings.rs."""
@@ -829,6 +851,7 @@ class Settings(BaseSettings):
         chosen["pace"] = self.pacing.model_dump(mode="json") | {"rules": [rule.model_dump(mode="json") for rule in self.pace]}
         chosen["routes"] = [route.model_dump(mode="json") for route in self.route]
         chosen["default_region"] = region
+        chosen["inspect"] = self.inspects
         issued = [
             {"name": name, **client.model_dump(mode="json", include={"rotation", "identity"})}
             for name, client in self.clients.issued().items()

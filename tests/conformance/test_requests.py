@@ -4,11 +4,12 @@ import asyncio
 import hashlib
 
 import pytest
+from mitmproxy import http
 
 from sigward import _core
 from sigward.mitm import Front
 from tests.conformance.conftest import HOST, Proxy, Start
-from tests.support import OK, TOKEN, Received, Upstream, assert_signed, authorization, connected, read_response
+from tests.support import OK, TOKEN, Received, Upstream, assert_no_secret, assert_signed, authorization, connected, read_response
 
 BUCKET_HOST = "bucket.s3.us-east-1.amazonaws.com"
 
@@ -435,6 +436,48 @@ async def test_the_flow_shows_what_was_done_and_no_secret(start: Start, upstream
     assert head[b"authorization"].endswith(b"Signature=redacted")
     assert flow.comment == report.summary == "sign sqs us-east-1 default: 500, 200"  # type: ignore[attr-defined]
     assert flow.request.headers.get("authorization") is None  # type: ignore[attr-defined]
+
+
+@pytest.mark.mitmproxy("it has flows")
+@pytest.mark.parametrize("place", ["header", "query"])
+async def test_the_report_shows_how_it_was_signed_and_no_secret(start: Start, upstream: Upstream, place: str) -> None:
+    seen: list[http.HTTPFlow] = []
+
+    class Watch:
+        def response(self, flow: http.HTTPFlow) -> None:
+            seen.append(flow)
+
+    routes = [{"host": HOST, "action": "sign", "signature": place, "connect": f"127.0.0.1:{upstream.port}"}]
+    proxy = await start(upstream, addons=(Watch(),), token=TOKEN, inspect=True, routes=routes)
+    received = await upstream_saw(proxy, request("GET", "/?Action=ListQueues"))
+    canonical_request, string_to_sign, signature, added = seen[0].metadata["sigward"].steps
+    assert_no_secret(repr((canonical_request, string_to_sign, signature, added)), "the report")
+    sent = authorization(received)["Signature"] if place == "header" else received.target.partition("X-Amz-Signature=")[2][:64]
+    assert signature == f"{sent[:8]}…"
+    names = dict(added)
+    if place == "header":
+        assert "\nx-amz-security-token:redacted\n" in canonical_request
+        assert names["x-amz-security-token"] == "redacted"
+        assert names["authorization"].endswith("Signature=redacted")
+    else:
+        assert "X-Amz-Security-Token=redacted" in canonical_request
+        assert (names["X-Amz-Security-Token"], names["X-Amz-Signature"]) == ("redacted", "redacted")
+        assert sent not in repr(added)
+    # The hash is that of what was signed, token and all.
+    whole = canonical_request.replace("redacted", TOKEN)
+    assert string_to_sign.endswith(f"\n{hashlib.sha256(whole.encode()).hexdigest()}")
+
+
+@pytest.mark.mitmproxy("it has flows")
+async def test_nothing_is_shown_of_the_signing_unless_that_is_asked_for(start: Start, upstream: Upstream) -> None:
+    seen: list[http.HTTPFlow] = []
+
+    class Watch:
+        def response(self, flow: http.HTTPFlow) -> None:
+            seen.append(flow)
+
+    await upstream_saw(await start(upstream, addons=(Watch(),)), request())
+    assert seen[0].metadata["sigward"].steps is None
 
 
 @pytest.mark.mitmproxy("it has addons")

@@ -1,12 +1,16 @@
 """The emulator and a running sigward, once a session."""
 
 import http.client
+import json
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import boto3  # type: ignore[import-untyped]
 import pytest
+from botocore.config import Config
 
 from sigward.demo.calls import Ways
 from sigward.demo.child import clean_environment
@@ -37,6 +41,35 @@ def ways(emulator: Emulator, gateway: Gateway) -> Iterator[Ways]:
     """All the ways to the emulator."""
     with Tunnel(emulator.port) as tunnel:
         yield Ways(emulator, gateway, tunnel.url)
+
+
+@pytest.fixture(scope="session")
+def session_keys(ways: Ways) -> dict[str, str]:
+    """Temporary keys from the emulator, as variables."""
+
+    def client(service: str) -> Any:
+        return boto3.client(
+            service,
+            region_name=ways.emulator.region,
+            endpoint_url=f"https://{service}.{ways.emulator.region}.amazonaws.com",
+            config=Config(proxies={"https": str(ways.direct.proxy)}),
+            verify=str(ways.emulator.ca_file),
+            aws_access_key_id=ways.emulator.access_key_id,
+            aws_secret_access_key=ways.emulator.secret_access_key,
+        )
+
+    def policy(**more: str | dict[str, str]) -> str:
+        return json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", **more}]})
+
+    trust = policy(Action="sts:AssumeRole", Principal={"AWS": "arn:aws:iam::123456789012:user/demo"})
+    role = client("iam").create_role(RoleName="e2e", AssumeRolePolicyDocument=trust)["Role"]["Arn"]
+    client("iam").put_role_policy(RoleName="e2e", PolicyName="all", PolicyDocument=policy(Action="*", Resource="*"))
+    keys = client("sts").assume_role(RoleArn=role, RoleSessionName="session")["Credentials"]
+    return {
+        "AWS_ACCESS_KEY_ID": keys["AccessKeyId"],
+        "AWS_SECRET_ACCESS_KEY": keys["SecretAccessKey"],
+        "AWS_SESSION_TOKEN": keys["SessionToken"],
+    }
 
 
 @pytest.fixture

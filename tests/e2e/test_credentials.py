@@ -2,10 +2,6 @@
 
 import json
 import re
-from typing import Any
-
-import boto3  # type: ignore[import-untyped]
-from botocore.config import Config
 
 from sigward.demo.calls import Ways
 from sigward.demo.emulator import Emulator
@@ -57,36 +53,8 @@ def test_wrong_credentials_bring_the_upstreams_own_refusal(emulator: Emulator) -
     assert [request.status for request in emulator.requests(before)] == [403]
 
 
-def assume_role(ways: Ways) -> dict[str, str]:
-    """Temporary keys from the emulator, as variables."""
-
-    def client(service: str) -> Any:
-        return boto3.client(
-            service,
-            region_name=ways.emulator.region,
-            endpoint_url=f"https://{service}.{ways.emulator.region}.amazonaws.com",
-            config=Config(proxies={"https": str(ways.direct.proxy)}),
-            verify=str(ways.emulator.ca_file),
-            aws_access_key_id=ways.emulator.access_key_id,
-            aws_secret_access_key=ways.emulator.secret_access_key,
-        )
-
-    def policy(**more: str | dict[str, str]) -> str:
-        return json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", **more}]})
-
-    trust = policy(Action="sts:AssumeRole", Principal={"AWS": "arn:aws:iam::123456789012:user/demo"})
-    role = client("iam").create_role(RoleName="e2e", AssumeRolePolicyDocument=trust)["Role"]["Arn"]
-    client("iam").put_role_policy(RoleName="e2e", PolicyName="all", PolicyDocument=policy(Action="*", Resource="*"))
-    keys = client("sts").assume_role(RoleArn=role, RoleSessionName="session")["Credentials"]
-    return {
-        "AWS_ACCESS_KEY_ID": keys["AccessKeyId"],
-        "AWS_SECRET_ACCESS_KEY": keys["SecretAccessKey"],
-        "AWS_SESSION_TOKEN": keys["SessionToken"],
-    }
-
-
-def test_temporary_keys_work_and_nothing_secret_shows(ways: Ways) -> None:
-    keys = assume_role(ways)
+def test_temporary_keys_work_and_nothing_secret_shows(ways: Ways, session_keys: dict[str, str]) -> None:
+    keys = session_keys
     with Gateway(ways.emulator, keys, log_level="debug") as gateway:
         gateway.wait_ready()
         theirs = {"authorization": f"AWS4-HMAC-SHA256 Credential={DUMMY_KEY}/x, Signature={DUMMY_SECRET}"}

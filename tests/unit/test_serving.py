@@ -150,7 +150,7 @@ def broken(*_):
 
 command.read = broken
 try:
-    reading.read_at_start([])
+    reading.read_at_start("serve", [])
 except SigwardError as error:
     print(error)
 """

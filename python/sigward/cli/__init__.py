@@ -11,6 +11,7 @@ from sigward.errors import SigwardError, UsageError
 
 COMMANDS = {
     "serve": "Serve: forward proxy, reverse listeners, admin.",
+    "web": "Serve, and show in the browser what happens: mitmweb with sigward's view.",
     "run": "Run a program behind a sigward of its own: sigward run -- CMD …",
     "sign": "Show how one request is signed, in four steps.",
     "explain": "Say why AWS refused a signature, from the body of its answer.",
@@ -69,10 +70,10 @@ def dispatch(arguments: list[str]) -> int:
         from sigward.settings import did_you_mean
 
         raise UsageError(f"{name!r} is not a command.", hint=did_you_mean(name, set(COMMANDS)))
-    if name == "serve":
+    if name in ("serve", "web"):
         from sigward.cli.serving import serve
 
-        return serve(rest)
+        return serve(name, rest)
     if name == "healthcheck":
         from sigward.cli.healthcheck import healthcheck
 

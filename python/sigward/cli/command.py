@@ -1,8 +1,8 @@
-"""What all commands share, and `serve`'s flags: apart from the other commands', so that its start does not wait for theirs."""
+"""What all commands share, and the flags of those that serve: apart, so that their start does not wait for the other commands'."""
 
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import CliApp
 from pydantic_settings.exceptions import SettingsError
 
@@ -11,7 +11,7 @@ from sigward.clients import IssuedKey, key_of
 from sigward.environ import DUMMY
 from sigward.errors import UsageError
 from sigward.file import find_file
-from sigward.settings import Settings, check_environment, unknown_flag, usage_error
+from sigward.settings import REACH_HINT, Settings, check_environment, is_loopback, unknown_flag, usage_error, wrong
 
 
 def read[T: Settings](command: type[T], title: str, arguments: list[str]) -> T:
@@ -58,3 +58,22 @@ class Serve(Command):
     )
 
     # `sigward.cli.serving` has it read, and does it.
+
+
+class Web(Serve):
+    """Serve as `sigward serve` does, and show in the browser what happens: mitmweb with sigward's view."""
+
+    inspects = True
+
+    @model_validator(mode="after")
+    def _check_pages(self) -> "Web":
+        if self.front != "mitmproxy":
+            wrong("front: what the native front serves cannot be looked at", 'Leave front out, or set front = "mitmproxy".')
+        host = f"[{self.web_host}]" if ":" in self.web_host else self.web_host
+        if not is_loopback(f"{host}:{self.web_port}") and not self.allow_remote:
+            wrong(f"web_host: {self.web_host} can be reached by other hosts, and what is shown is theirs to see", REACH_HINT)
+        return self
+
+
+SERVING: dict[str, type[Serve]] = {"serve": Serve, "web": Web}
+"""Commands that serve until they are told to end."""

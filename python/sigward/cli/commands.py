@@ -9,6 +9,7 @@ from pydantic_settings import CliPositionalArg
 
 from sigward.cli.command import Command as Command
 from sigward.cli.command import Serve as Serve
+from sigward.cli.command import Web as Web
 from sigward.cli.command import read as read
 from sigward.clients import MasterKey
 from sigward.environ import ClientEnvironment
@@ -327,6 +328,7 @@ class Demo(Command):
 
 COMMANDS: dict[str, type[Command]] = {
     "serve": Serve,
+    "web": Web,
     "run": Run,
     "sign": Sign,
     "explain": Explain,

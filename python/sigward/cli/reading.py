@@ -1,5 +1,5 @@
-"""Reads `serve`'s settings in a process of its own, that takes pydantic away with it when it ends: a quarter of what an idle sigward would
-hold. `sigward.cli.serving` calls.
+"""Reads the settings of `serve` and `web` in a process of its own, that takes pydantic away with it when it ends: a quarter of what
+an idle sigward would hold. `sigward.cli.serving` calls.
 
 At the start that process is a fork, which has what this one has imported; later, when there are threads, a new one, `python -m`.
 """
@@ -24,8 +24,8 @@ Told = Plan | dict[str, str | int] | int
 """What was read, what is wrong, or the status that the process is to end with: after --help."""
 
 
-def read_at_start(arguments: Sequence[str]) -> Plan:
-    """Only while there is one thread. Makes the CA too, if there is none. Raises `SigwardError`, SystemExit."""
+def read_at_start(name: str, arguments: Sequence[str]) -> Plan:
+    """`name`: the command's. Only while there is one thread. Makes the CA too, if there is none. Raises `SigwardError`, SystemExit."""
     ours, theirs = os.pipe()
     sys.stdout.flush()
     child = os.fork()
@@ -35,7 +35,7 @@ def read_at_start(arguments: Sequence[str]) -> Plan:
         os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
         status = 1
         with contextlib.suppress(BaseException):
-            told = _read(list(arguments))
+            told = _read(name, list(arguments))
             if isinstance(told, Plan):
                 _make_authority(told)
             sys.stdout.flush()
@@ -51,15 +51,15 @@ def read_at_start(arguments: Sequence[str]) -> Plan:
     return _taken(text)
 
 
-def read_again(arguments: Sequence[str]) -> Plan:
+def read_again(name: str, arguments: Sequence[str]) -> Plan:
     """The same at any time, but for the CA. Raises `SigwardError`."""
-    ran = subprocess.run([sys.executable, "-m", "sigward.cli.reading", *arguments], stdout=subprocess.PIPE, check=False)  # noqa: S603
+    ran = subprocess.run([sys.executable, "-m", "sigward.cli.reading", name, *arguments], stdout=subprocess.PIPE, check=False)  # noqa: S603
     return _taken(ran.stdout)
 
 
-def _read(arguments: list[str]) -> Told:
+def _read(name: str, arguments: list[str]) -> Told:
     try:
-        return _settings(arguments).plan()
+        return _settings(name, arguments).plan()
     except SigwardError as error:
         return {"message": str(error.args[0]), "hint": error.hint, "slug": error.slug, "fault": error.fault, "exit_code": error.exit_code}
     except SystemExit as ended:
@@ -71,14 +71,14 @@ def _read(arguments: list[str]) -> Told:
         return 1
 
 
-def _settings(arguments: list[str]) -> "Settings":
-    if any(argument.partition("=")[0] == "--compat" for argument in arguments):
+def _settings(name: str, arguments: list[str]) -> "Settings":
+    if name == "serve" and any(argument.partition("=")[0] == "--compat" for argument in arguments):
         from sigward import compat
 
         return compat.read(arguments)
-    from sigward.cli.command import Serve, read
+    from sigward.cli.command import SERVING, read
 
-    return read(Serve, "sigward serve", arguments)
+    return read(SERVING[name], f"sigward {name}", arguments)
 
 
 def _make_authority(plan: Plan) -> None:
@@ -104,5 +104,5 @@ def _taken(text: bytes) -> Plan:
 
 
 if __name__ == "__main__":
-    pickled = pickle.dumps(_read(sys.argv[1:]))
+    pickled = pickle.dumps(_read(sys.argv[1], sys.argv[2:]))
     sys.stdout.buffer.write(pickled)

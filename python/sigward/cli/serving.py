@@ -1,4 +1,4 @@
-"""`sigward serve` and `sigward run`: the parts joined, started in order and stopped in the opposite one."""
+"""`sigward serve`, `web` and `run`: the parts joined, started in order and stopped in the opposite one."""
 
 import asyncio
 import datetime
@@ -25,7 +25,9 @@ from sigward.plan import DEFAULT_IDENTITY, Plan
 logger = logging.getLogger("sigward")
 
 
-FIXED = ("front", "listen", "reverse", "transparent", "admin", "ca_dir", "threads", "addons", "grace", "log_level", "log_format")
+FIXED = (
+    "front", "listen", "reverse", "transparent", "admin", "ca_dir", "threads", "addons", "grace", "log_level", "log_format", "web",
+)  # fmt: skip
 """Settings that are taken at the start alone."""
 
 LAST_CALL = 0.5
@@ -184,6 +186,7 @@ class Service:
             grace=plan.grace,
             transparent=None if plan.transparent == "off" else plan.transparent,
             addons=tuple(load_addon(path) for path in plan.addons),
+            web=plan.web,
         )
         if plan.front == "native":
             self.front = NativeFront(self.engine, options, self.refresh)
@@ -255,9 +258,12 @@ def load_addon(path: Path) -> object:
     return module
 
 
-def serve(arguments: list[str]) -> int:
-    """Serves until SIGTERM or SIGINT; a second one ends at once. SIGHUP reads flags, environment, file and credentials anew."""
-    plan = read_at_start(arguments)
+def serve(name: str, arguments: list[str]) -> int:
+    """`sigward serve` or `sigward web`, as `name` says, until SIGTERM or SIGINT; a second one ends at once.
+
+    SIGHUP reads flags, environment, file and credentials anew.
+    """
+    plan = read_at_start(name, arguments)
     start_logging(plan.log_level, plan.log_format)
     leave_own_proxy()
 
@@ -274,11 +280,13 @@ def serve(arguments: list[str]) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, asked)
         service = Service(plan)
-        reloads = Reloads(service, arguments)
+        reloads = Reloads(service, name, arguments)
         loop.add_signal_handler(signal.SIGHUP, reloads.begin)
         try:
             await service.start()
             tell(f"sigward: {service.ready_line()}", plan.log_format)
+            if plan.web:
+                tell(f"sigward: web={service.front.web_url}", plan.log_format)
             ended = loop.create_task(service.front.wait_closed())
             waiting = loop.create_task(stop.wait())
             await asyncio.wait({ended, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -294,8 +302,8 @@ def serve(arguments: list[str]) -> int:
 class Reloads:
     """SIGHUPs: the settings are read beside the event loop, one time after the other."""
 
-    def __init__(self, service: Service, arguments: list[str]) -> None:
-        self.service, self.arguments = service, arguments
+    def __init__(self, service: Service, name: str, arguments: list[str]) -> None:
+        self.service, self.name, self.arguments = service, name, arguments
         self._turn = asyncio.Lock()
         self._running: set[asyncio.Task[None]] = set()
 
@@ -311,7 +319,7 @@ class Reloads:
 
     def _read(self) -> Plan | SigwardError:
         try:
-            return read_again(self.arguments)
+            return read_again(self.name, self.arguments)
         except SigwardError as error:
             return error
 

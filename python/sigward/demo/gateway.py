@@ -1,4 +1,4 @@
-"""`sigward serve` as a child before the emulator: own CA and settings, free ports, keys in its environment alone."""
+"""`sigward serve`, or `web`, as a child before the emulator: own CA and settings, free ports, keys in its environment alone."""
 
 import http.client
 import json
@@ -18,15 +18,17 @@ UPSTREAMS = ("s3", "dynamodb", "sqs", "sts", "ec2")
 
 
 def settings_file(emulator: "Upstream", ca_dir: Path, more: dict[str, Any]) -> str:
-    """The settings as TOML. `more`: top-level keys, e.g. {"grace": 5}; `route`: tables that come before the emulator's own."""
+    """The settings as TOML. `more`: top-level keys, e.g. {"grace": 5}; `route`: tables that come before the emulator's own; `reverse`:
+    False: no reverse listeners."""
     more = dict(more)
+    reverse = more.pop("reverse", True)
     routes, paces = more.pop("route", []), more.pop("pace", [])
     lines = [f"{key} = {inline(value)}" for key, value in more.items()]
     lines += ['listen = "127.0.0.1:0"', 'admin = "127.0.0.1:0"', f"ca_dir = {json.dumps(str(ca_dir))}", ""]
     lines += ["[tls]", f"ca_files = [{json.dumps(str(emulator.ca_file))}]", "system_roots = false", ""]
-    lines += ["[[reverse]]", 'listen = "127.0.0.1:0"', ""]
-    for service in UPSTREAMS:
-        upstream = f"https://{service}.{emulator.region}.amazonaws.com"
+    upstreams = [f"https://{service}.{emulator.region}.amazonaws.com" for service in UPSTREAMS]
+    lines += ["[[reverse]]", 'listen = "127.0.0.1:0"', ""] if reverse else []
+    for upstream in upstreams if reverse else ():
         lines += ["[[reverse]]", 'listen = "127.0.0.1:0"', f'upstream = "{upstream}"', ""]
     for pace in paces:
         lines += ["[[pace]]", *(f"{key} = {inline(value)}" for key, value in pace.items()), ""]
@@ -66,10 +68,12 @@ class Gateway:
     """Starts with `with`; it listens then. `credentials`: variables for its environment; none: the emulator's user.
 
     `addresses`: "forward", "by-host", "admin" and `UPSTREAMS`, to "127.0.0.1:PORT". `ca_file`: whom clients trust.
+    `command`: serve or web.
     """
 
-    def __init__(self, emulator: Upstream, credentials: dict[str, str] | None = None, **settings: Any) -> None:
+    def __init__(self, emulator: Upstream, credentials: dict[str, str] | None = None, *, command: str = "serve", **settings: Any) -> None:
         self.emulator = emulator
+        self.command = command
         self.credentials = emulator.credentials() if credentials is None else credentials
         self.settings = settings
         self._directory = tempfile.TemporaryDirectory(prefix="sigward-demo-")
@@ -94,10 +98,15 @@ class Gateway:
         """http://127.0.0.1:PORT of one of `addresses`."""
         return f"http://{self.addresses[name]}"
 
+    @property
+    def web_url(self) -> str:
+        """`sigward web`: its pages, with the token that opens them."""
+        return self.child.wait_for(r"web=(http\S+)")[1]
+
     def __enter__(self) -> Self:
         try:
             self.config_file.write_text(settings_file(self.emulator, self.directory / "ca", self.settings))
-            command = [sys.executable, "-m", "sigward", "serve", "--config", str(self.config_file)]
+            command = [sys.executable, "-m", "sigward", self.command, "--config", str(self.config_file)]
             environment = clean_environment() | self.credentials | {"AWS_REGION": self.emulator.region}
             self._child = Child(command, environment, self.directory)
             told = self._child.wait_for(r'listening (forward=[^"]*)')[1]

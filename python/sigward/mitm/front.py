@@ -112,11 +112,24 @@ def refuse(event: hooks.Hook, name: str) -> bool:
 
 
 class EngineMaster(Master):
-    """mitmproxy's master with the addons that sigward needs and no others: each costs time for every request."""
+    """mitmproxy's master with the addons that sigward needs and no others: each costs time for every request.
+
+    `watchers`: addons that come after all others.
+    """
+
+    watchers: tuple[object, ...] = ()
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)
         self.addons = EngineAddonManager(self)
+
+    def bind(self) -> None:
+        """Takes the address of its pages, if it has any. Raises OSError."""
+
+    @property
+    def web_url(self) -> str | None:
+        """Where its pages are, with a token if no password opens them; None: it has none."""
+        return None
 
 
 def split_listen(listen: str) -> tuple[str, int]:
@@ -149,8 +162,8 @@ class Front:
     async def start(self) -> None:
         """Binds every listener; they accept when it returns. Raises `FrontError`."""
         options, upstreams = self._mitmproxy_options()
-        master = EngineMaster(options)
         server = Proxyserver()
+        master = self._new_master(options, server)
         ready = asyncio.Event()
         self._master, self._server = master, server
         # Other people's addons come before ours: what they change is what gets signed.
@@ -161,8 +174,10 @@ class Front:
             TlsConfig(),
             Sign(self.bridge, upstreams),
             *self.options.addons,
+            *master.watchers,
             Ready(ready),
         )
+        self._bind_pages(master)
         for name in QUIET:
             logging.getLogger(name).setLevel(logging.WARNING)
         options.update(
@@ -191,6 +206,24 @@ class Front:
                 f"cannot listen: {why}.",
                 hint="Is the address in use? Choose another with --listen or --reverse; port 0 takes a free one.",
             )
+
+    def _new_master(self, options: Options, server: Proxyserver) -> EngineMaster:
+        if self.options.web is None:
+            return EngineMaster(options)
+        from sigward.mitm.web import WebMaster
+
+        return WebMaster(options, server, self.engine, self.options.web)
+
+    def _bind_pages(self, master: EngineMaster) -> None:
+        try:
+            master.bind()
+        except OSError as error:
+            raise FrontError(f"web_port: cannot listen: {error}.", hint="Is the address in use? Choose another with --web-port.") from error
+
+    @property
+    def web_url(self) -> str | None:
+        """Where mitmweb's pages are, with the token that opens them; None: there are none."""
+        return self._master.web_url if self._master is not None else None
 
     def _mitmproxy_options(self) -> tuple[Options, dict[str, tuple[str, str, int] | None]]:
         modes: list[str] = []

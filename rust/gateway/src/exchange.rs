@@ -37,12 +37,12 @@ use crate::live::{Endpoint, Live, UnderWay};
 use crate::pace::{Asked as PaceAsked, Paced, Paces, Patience, Subject, Ticket};
 use crate::quota;
 use crate::recognise::{self, Hint, Recognised, Variant, recognise};
-use crate::record::{Attempt, Disposition, Reason, Record, Wait, redacted};
+use crate::record::{Attempt, Disposition, Reason, Record, Steps, Wait, redacted};
 use crate::refuse::{Refusal, Shape, is_form};
 use crate::resource;
 use crate::route::{self, OnlyBodyTells, Router, Upstream, is_forbidden, over_tls};
 use crate::settings::{Action, EngineSettings, LogTo, PayloadMode, Repeat, RetryMode, SignatureVariant};
-use crate::sign::{self, BodyHash, Terms};
+use crate::sign::{self, BodyHash, Made, Terms};
 use crate::token::{self, Token};
 
 /// Settings, checked: an immutable snapshot.
@@ -271,6 +271,13 @@ struct Signing {
     style: Style,
     options: Options,
     in_query: bool,
+}
+
+/// What signing makes, beside headers: the path to send, if the signature is in the query; what the body is wrapped in; how it was done.
+struct Signature {
+    path: Option<String>,
+    wrap: Option<Wrap>,
+    steps: Option<Box<Steps>>,
 }
 
 /// One request's life.
@@ -963,11 +970,13 @@ impl Exchange {
                 scope: Scope { region: &signing.region, signing_name: &signing.service, style: signing.style },
                 options: Options { content_sha256, ..signing.options },
                 unix_seconds: at.unix_seconds.saturating_add_signed(self.config.live.skew.load(Ordering::Relaxed)),
+                shown: self.shows_head && self.config.settings.inspect,
             };
             match self.signed(head, &terms, signing.in_query, credentials, &mut headers) {
-                Ok((presigned, wrapped)) => {
-                    path = presigned.unwrap_or(path);
-                    wrap = wrapped;
+                Ok(signature) => {
+                    path = signature.path.unwrap_or(path);
+                    wrap = signature.wrap;
+                    self.record.steps = signature.steps;
                     self.signed_with = version;
                 }
                 Err(error) => {
@@ -1001,7 +1010,7 @@ impl Exchange {
         Step::Send(Box::new(outgoing))
     }
 
-    /// Frames and signs: what is added to `headers`; the path to send, if the signature is in the query; what the body is wrapped in.
+    /// Frames and signs: what is added to `headers`.
     fn signed(
         &self,
         head: &RequestHead,
@@ -1009,7 +1018,7 @@ impl Exchange {
         in_query: bool,
         credentials: &Arc<Credentials>,
         headers: &mut HeaderMap,
-    ) -> Result<(Option<String>, Option<Wrap>), SignError> {
+    ) -> Result<Signature, SignError> {
         let (method, variant) = (head.method.as_str(), terms.options.variant);
         let digest = self.digest.unwrap_or_else(|| Sha256::digest(b"").into());
         let hash = match &self.form {
@@ -1028,7 +1037,7 @@ impl Exchange {
                 };
                 let size = body::framed(headers, *framing, variant, decoded, &trailers);
                 sign::frame(headers, head, size);
-                let signed = sign::sign(terms, method, &head.path, hash, headers)?;
+                let Made { signed, steps } = sign::sign(terms, method, &head.path, hash, headers)?;
                 let encoder = match framing {
                     Framing::UnsignedTrailer => Encoder::unsigned(),
                     framing => {
@@ -1037,13 +1046,14 @@ impl Exchange {
                     }
                 };
                 let trailers = trailers.into_iter().map(|(name, _)| name).collect();
-                return Ok((None, Some(Wrap::Chunks { encoder: Box::new(encoder), trailers })));
+                return Ok(Signature { path: None, wrap: Some(Wrap::Chunks { encoder: Box::new(encoder), trailers }), steps });
             }
             (Form::Events, _) if self.body != BodyPlan::Empty => {
                 sign::frame(headers, head, BodySize::Unknown);
-                let signed = sign::sign(terms, method, &head.path, hash, headers)?;
+                let Made { signed, steps } = sign::sign(terms, method, &head.path, hash, headers)?;
                 let signer = Box::new(EventSigner::new(&terms.scope, signed.signature())?);
-                return Ok((None, Some(Wrap::Events { signer, credentials: Arc::clone(credentials) })));
+                let wrap = Wrap::Events { signer, credentials: Arc::clone(credentials) };
+                return Ok(Signature { path: None, wrap: Some(wrap), steps });
             }
             _ => {}
         }
@@ -1051,10 +1061,11 @@ impl Exchange {
         headers.extend(self.trailers.iter().map(|(name, value)| (name.clone(), value.clone())));
         sign::frame(headers, head, head.body);
         if in_query {
-            return Ok((Some(sign::presign(terms, method, &head.path, hash, headers)?), None));
+            let Made { signed, steps } = sign::presign(terms, method, &head.path, hash, headers)?;
+            return Ok(Signature { path: Some(signed), wrap: None, steps });
         }
-        sign::sign(terms, method, &head.path, hash, headers)?;
-        Ok((None, None))
+        let Made { steps, .. } = sign::sign(terms, method, &head.path, hash, headers)?;
+        Ok(Signature { path: None, wrap: None, steps })
     }
 
     fn response(&mut self, status: u16, headers: &HeaderMap, at: &Moment<'_>) -> Step {

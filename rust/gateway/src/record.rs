@@ -72,6 +72,40 @@ impl Disposition {
     }
 }
 
+/// How a request was signed, as it may be shown: without tokens, and with the beginning of the signature alone.
+///
+/// The string to sign holds a hash of the whole canonical request, token and all; it tells nothing of either, and is of no use
+/// without the secret key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Steps {
+    /// Step 1.
+    pub canonical_request: String,
+    /// Step 2.
+    pub string_to_sign: String,
+    /// Step 3.
+    pub signature: String,
+    /// Step 4: headers, or parameters of the query.
+    pub added: Vec<(String, String)>,
+}
+
+impl Steps {
+    /// `query`: what the signature is in, if it is in the query.
+    pub(crate) fn new<'a, T>(steps: &sigward_sigv4::Steps<T>, headers: impl Iterator<Item = (&'a [u8], &'a [u8])>, query: &[u8]) -> Self {
+        let headers = headers.map(|(name, value)| (text(name), text(&redact_bytes(name, value))));
+        let query = redact_query(&text(query));
+        let parameters = query.split('&').filter_map(|pair| pair.split_once('=')).filter(|(name, _)| name.starts_with("X-Amz-"));
+        Self {
+            canonical_request: redact_canonical(&text(&steps.canonical_request)),
+            string_to_sign: steps.string_to_sign.clone(),
+            signature: format!("{}…", steps.signature.get(..SIGNATURE_SHOWN).unwrap_or_default()),
+            added: headers.chain(parameters.map(|(name, value)| (name.to_owned(), value.to_owned()))).collect(),
+        }
+    }
+}
+
+/// Digits of a signature that are shown: enough to tell one from another, and no more.
+const SIGNATURE_SHOWN: usize = 8;
+
 /// The record of one exchange.
 #[derive(Clone, Debug, Default)]
 pub struct Record {
@@ -115,6 +149,8 @@ pub struct Record {
     pub request_id: Option<Box<str>>,
     /// The last head sent, redacted.
     pub signed_head: Vec<(HeaderName, HeaderValue)>,
+    /// How it was signed; `None`: it was not, or nobody wants to see it (`EngineSettings::inspect`).
+    pub steps: Option<Box<Steps>>,
 }
 
 impl Record {
@@ -159,6 +195,44 @@ pub fn redact(name: &HeaderName, value: &HeaderValue) -> HeaderValue {
     shown.and_then(|(before, _)| HeaderValue::from_str(&format!("{before}Signature=redacted")).ok()).unwrap_or(hidden)
 }
 
+/// The same for names and values as they came.
+pub fn redact_bytes(name: &[u8], value: &[u8]) -> Vec<u8> {
+    match (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+        (Ok(name), Ok(value)) => redact(&name, &value).as_bytes().to_vec(),
+        _ => b"redacted".to_vec(),
+    }
+}
+
+/// Parameters of a query whose values are tokens or signatures, in small letters.
+const SECRET_PARAMETERS: &[&str] = &["x-amz-security-token", "x-amz-s3session-token", "x-amz-signature", "signature"];
+
+/// A query as it may be shown.
+pub fn redact_query(query: &str) -> String {
+    let shown = |pair: &str| match pair.split_once('=') {
+        Some((name, _)) if SECRET_PARAMETERS.contains(&&*name.to_ascii_lowercase()) => format!("{name}=redacted"),
+        _ => pair.to_owned(),
+    };
+    query.split('&').map(shown).collect::<Vec<_>>().join("&")
+}
+
+/// A canonical request as it may be shown: its third line is the query, and headers follow until an empty line.
+fn redact_canonical(request: &str) -> String {
+    let mut lines: Vec<String> = request.split('\n').map(ToOwned::to_owned).collect();
+    if let Some(query) = lines.get_mut(2) {
+        *query = redact_query(query);
+    }
+    for line in lines.iter_mut().skip(3).take_while(|line| !line.is_empty()) {
+        if let Some((name, value)) = line.split_once(':') {
+            *line = format!("{name}:{}", text(&redact_bytes(name.as_bytes(), value.as_bytes())));
+        }
+    }
+    lines.join("\n")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
 /// A whole head as it may be shown.
 pub fn redacted(headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
     headers.iter().map(|(name, value)| (name.clone(), redact(name, value))).collect()
@@ -184,5 +258,21 @@ mod tests {
         let mut copied = HeaderValue::from_static("Bearer abc");
         copied.set_sensitive(true);
         assert_eq!(redact(&HeaderName::from_static("x-original-authorization"), &copied), "redacted");
+    }
+
+    #[test]
+    fn secrets_of_a_query_are_not_shown() {
+        assert_eq!(
+            redact_query("a=b&X-Amz-Signature=abc&x-amz-security-token=t%3D&Signature=s&Signature2=x&flag"),
+            "a=b&X-Amz-Signature=redacted&x-amz-security-token=redacted&Signature=redacted&Signature2=x&flag"
+        );
+        assert_eq!(redact_query(""), "");
+    }
+
+    #[test]
+    fn secrets_of_a_canonical_request_are_not_shown() {
+        let request = "GET\n/\nX-Amz-Security-Token=abc&a=b\nhost:h\nx-amz-security-token:abc\n\nhost;x-amz-security-token\nhash";
+        let shown = "GET\n/\nX-Amz-Security-Token=redacted&a=b\nhost:h\nx-amz-security-token:redacted\n\nhost;x-amz-security-token\nhash";
+        assert_eq!(redact_canonical(request), shown);
     }
 }

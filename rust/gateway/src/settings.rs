@@ -31,6 +31,8 @@ pub struct EngineSettings {
     pub log_level: LogLevel,
     /// A file with a table of hosts and operations; `None`: the shipped one.
     pub knowledge: Option<PathBuf>,
+    /// Records that show a head also show how it was signed.
+    pub inspect: bool,
     /// How bodies are kept.
     pub body: BodySettings,
     /// How long each wait may last.
@@ -66,6 +68,7 @@ impl Default for EngineSettings {
             audit_when_full: AuditFull::Refuse,
             log_level: LogLevel::Info,
             knowledge: None,
+            inspect: false,
             body: BodySettings::default(),
             timeouts: Timeouts::default(),
             retry: RetrySettings::default(),

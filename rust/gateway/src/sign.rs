@@ -8,11 +8,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderMap, TRAILER};
 use http::{HeaderName, HeaderValue};
-use sigward_sigv4::{Credentials, Options, Payload, Request, Scope, SessionToken, SignError, Signed, Style, Variant, sign_with, wire};
+use sigward_sigv4::{
+    Credentials, Options, Payload, Request, Scope, SessionToken, SignError, Signed, Style, Variant, presign_steps, sign_with, steps_with,
+    wire,
+};
 use smallvec::SmallVec;
 
 use crate::admit::{BodySize, RequestHead, Target};
 use crate::recognise::Hint;
+use crate::record::Steps;
 use crate::route::SigningForm;
 use crate::settings::{SignaturePlace, SignatureVariant, TokenPlace};
 
@@ -38,6 +42,14 @@ pub(crate) struct Terms<'a> {
     pub(crate) scope: Scope<'a>,
     pub(crate) options: Options,
     pub(crate) unix_seconds: u64,
+    /// The steps are to be shown.
+    pub(crate) shown: bool,
+}
+
+/// A signature, and how it was made if that is to be shown.
+pub(crate) struct Made<T> {
+    pub(crate) signed: T,
+    pub(crate) steps: Option<Box<Steps>>,
 }
 
 /// A presigned request of ours is sent at once; Transcribe grants no more than this, in seconds.
@@ -130,22 +142,35 @@ pub(crate) fn how(service: Arc<str>, form: SigningForm, head: &RequestHead, upgr
 }
 
 /// One signature. `headers`: as they go out; the signature's own are added. Gives it.
-pub(crate) fn sign(terms: &Terms<'_>, method: &str, path: &str, hash: BodyHash<'_>, headers: &mut HeaderMap) -> Result<Signed, SignError> {
+pub(crate) fn sign(
+    terms: &Terms<'_>,
+    method: &str,
+    path: &str,
+    hash: BodyHash<'_>,
+    headers: &mut HeaderMap,
+) -> Result<Made<Signed>, SignError> {
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
-    let signed = {
+    let made = {
         let pairs: SmallVec<[(&[u8], &[u8]); 24]> =
             headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())).collect();
         let request = Request { method, path: path.as_bytes(), query: query.as_bytes(), headers: &pairs, payload: hash.payload() };
-        sign_with(terms.credentials, &terms.scope, &request, terms.unix_seconds, terms.options)?
+        if terms.shown {
+            let steps = steps_with(terms.credentials, &terms.scope, &request, terms.unix_seconds, terms.options)?;
+            let shown = Steps::new(&steps, steps.signed.headers(), b"");
+            Made { signed: steps.signed, steps: Some(Box::new(shown)) }
+        } else {
+            let signed = sign_with(terms.credentials, &terms.scope, &request, terms.unix_seconds, terms.options)?;
+            Made { signed, steps: None }
+        }
     };
-    for (name, value) in signed.headers() {
+    for (name, value) in made.signed.headers() {
         // What the signer makes of checked input is ASCII, and its names are.
         if let (Some(name), Ok(mut value)) = (header_name(name), HeaderValue::from_maybe_shared(Bytes::copy_from_slice(value))) {
             value.set_sensitive(name == AUTHORIZATION || name == SECURITY_TOKEN || name == S3_SESSION_TOKEN);
             headers.insert(name, value);
         }
     }
-    Ok(signed)
+    Ok(made)
 }
 
 /// The signer's headers are few, and to read a name costs more than to look which it is.
@@ -166,11 +191,11 @@ pub(crate) fn presign(
     path: &str,
     hash: BodyHash<'_>,
     headers: &mut HeaderMap,
-) -> Result<String, SignError> {
+) -> Result<Made<String>, SignError> {
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     // The payload's line has no header here.
     headers.remove(CONTENT_SHA256);
-    let signed = {
+    let (signed, steps) = {
         let pairs: Vec<(&[u8], &[u8])> = headers
             .iter()
             .filter(|(name, _)| *name == HOST || name.as_str().starts_with("x-amz-"))
@@ -178,9 +203,15 @@ pub(crate) fn presign(
             .collect();
         let payload = if terms.scope.style == Style::S3 { Payload::UNSIGNED } else { hash.payload() };
         let request = Request { method, path: path.as_bytes(), query: query.as_bytes(), headers: &pairs, payload };
-        sigward_sigv4::presign(terms.credentials, &terms.scope, &request, terms.unix_seconds, EXPIRES, terms.options)?
+        if terms.shown {
+            let steps = presign_steps(terms.credentials, &terms.scope, &request, terms.unix_seconds, EXPIRES, terms.options)?;
+            let shown = Steps::new(&steps, std::iter::empty(), steps.signed.query());
+            (steps.signed, Some(Box::new(shown)))
+        } else {
+            (sigward_sigv4::presign(terms.credentials, &terms.scope, &request, terms.unix_seconds, EXPIRES, terms.options)?, None)
+        }
     };
-    Ok(format!("{path}?{}", String::from_utf8_lossy(signed.query())))
+    Ok(Made { signed: format!("{path}?{}", String::from_utf8_lossy(signed.query())), steps })
 }
 
 impl<'a> BodyHash<'a> {

@@ -40,6 +40,9 @@ pub(crate) struct Report {
     record: Record,
 }
 
+/// Canonical request, string to sign, the signature's beginning, what was added.
+type Shown<'a> = (&'a str, &'a str, &'a str, Vec<(String, String)>);
+
 #[pymethods]
 impl Engine {
     #[new]
@@ -212,9 +215,15 @@ impl Engine {
     #[pyo3(signature = (name, value, /))]
     #[allow(clippy::unused_self, reason = "a method for Python")]
     fn redact<'py>(&self, python: Python<'py>, name: &[u8], value: &[u8]) -> Bound<'py, PyBytes> {
-        match (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
-            (Ok(name), Ok(value)) => PyBytes::new(python, sigward_gateway::record::redact(&name, &value).as_bytes()),
-            _ => PyBytes::new(python, b"redacted"),
+        PyBytes::new(python, &sigward_gateway::record::redact_bytes(name, value))
+    }
+
+    #[pyo3(signature = (target, /))]
+    #[allow(clippy::unused_self, reason = "a method for Python")]
+    fn redact_target(&self, target: &str) -> String {
+        match target.split_once('?') {
+            Some((path, query)) => format!("{path}?{}", sigward_gateway::record::redact_query(query)),
+            None => target.to_owned(),
         }
     }
 
@@ -306,6 +315,17 @@ impl Report {
     fn attempts(&self) -> Vec<(String, f64, f64)> {
         let attempts = self.record.attempts.iter();
         attempts.map(|attempt| (attempt.outcome.to_string(), attempt.took.as_secs_f64(), attempt.waited.as_secs_f64())).collect()
+    }
+
+    #[getter]
+    fn paced(&self) -> (f64, Option<&str>) {
+        (self.record.paced.as_secs_f64(), self.record.pace_rule.as_deref())
+    }
+
+    #[getter]
+    fn steps(&self) -> Option<Shown<'_>> {
+        let steps = self.record.steps.as_ref()?;
+        Some((&steps.canonical_request, &steps.string_to_sign, &steps.signature, steps.added.clone()))
     }
 
     #[getter]
