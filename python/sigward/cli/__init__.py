@@ -23,7 +23,7 @@ COMMANDS = {
     "knowledge": "What sigward knows of a host; a table of the botocore that is installed.",
     "actions": "Say which operation a request is, and which IAM actions it needs.",
     "env": "Print the variables that send a program through sigward.",
-    "ca": "The CA that clients trust: path, export, trust.",
+    "ca": "The CA that clients trust: path, export, trust, renew.",
     "check": "Check settings, CA and credentials without serving.",
     "demo": "Show it all working against an emulator that verifies signatures.",
 }

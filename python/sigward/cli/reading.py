@@ -13,7 +13,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from sigward.errors import CaError, SigwardError
+from sigward.errors import SigwardError
 from sigward.plan import Plan
 
 Told = Plan | dict[str, str | int] | int
@@ -21,7 +21,7 @@ Told = Plan | dict[str, str | int] | int
 
 
 def read_at_start(arguments: Sequence[str]) -> Plan:
-    """Only while there is one thread. Makes the CA too, if there is none. Raises `SigwardError`, SystemExit."""
+    """Only while there is one thread. Makes the CA too, if there is none, and what clients trust. Raises `SigwardError`, SystemExit."""
     ours, theirs = os.pipe()
     sys.stdout.flush()
     child = os.fork()
@@ -33,7 +33,7 @@ def read_at_start(arguments: Sequence[str]) -> Plan:
         with contextlib.suppress(BaseException):
             told = _read(list(arguments))
             if isinstance(told, Plan):
-                _make_authority(told)
+                told = _with_trust(told)
             sys.stdout.flush()
             sys.stderr.flush()
             with os.fdopen(theirs, "wb") as pipe:
@@ -48,7 +48,7 @@ def read_at_start(arguments: Sequence[str]) -> Plan:
 
 
 def read_again(arguments: Sequence[str]) -> Plan:
-    """The same at any time, but for the CA. Raises `SigwardError`."""
+    """The same at any time, but for the CA and what clients trust. Raises `SigwardError`."""
     ran = subprocess.run([sys.executable, "-m", "sigward.cli.reading", *arguments], stdout=subprocess.PIPE, check=False)  # noqa: S603
     return _taken(ran.stdout)
 
@@ -59,7 +59,7 @@ def _read(arguments: list[str]) -> Told:
     try:
         return read(Serve, "sigward serve", arguments).plan()
     except SigwardError as error:
-        return {"message": str(error.args[0]), "hint": error.hint, "slug": error.slug, "fault": error.fault, "exit_code": error.exit_code}
+        return _wrong(error)
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else 0
     except KeyboardInterrupt:
@@ -69,13 +69,20 @@ def _read(arguments: list[str]) -> Told:
         return 1
 
 
-def _make_authority(plan: Plan) -> None:
-    """Here, so that the process that serves need not import what makes keys. What is wrong with it, that one says."""
+def _with_trust(plan: Plan) -> Told:
+    """Here, so that the process that serves need not import what makes keys and certificates."""
     from sigward.ca import CertificateAuthority
+    from sigward.trust import Trust
 
-    with contextlib.suppress(CaError, OSError):
-        if not CertificateAuthority(plan.ca_dir).exists():
-            CertificateAuthority(plan.ca_dir).ensure()
+    try:
+        Trust(plan.trust_dir).write(CertificateAuthority(plan.ca_dir, plan.ca_names))
+    except SigwardError as error:
+        return _wrong(error)
+    return plan
+
+
+def _wrong(error: SigwardError) -> dict[str, str | int]:
+    return {"message": str(error.args[0]), "hint": error.hint, "slug": error.slug, "fault": error.fault, "exit_code": error.exit_code}
 
 
 def _taken(text: bytes) -> Plan:
