@@ -118,6 +118,26 @@ build/s3s-fs/bin/s3s-fs:
 	cargo install s3s-fs@$(S3S_FS) --locked --features binary --profile dev --root build/s3s-fs --target-dir build/s3s-fs/target
 	rm -rf build/s3s-fs/target
 
+# The client stacks that tests/e2e/test_stacks.py drives, each with the lock of its own kind. Tests of one whose tools are missing are skipped.
+STACKS := tests/e2e/stacks
+
+.PHONY: stacks
+stacks: build/stacks/go/client build/stacks/node/client.mjs build/stacks/java/Client.class ## Build the client stacks' programs: needs go, npm, mvn.
+
+build/stacks/go/client: $(wildcard $(STACKS)/go/*)
+	cd $(STACKS)/go && go build -o $(CURDIR)/$@ .
+
+build/stacks/node/client.mjs: $(wildcard $(STACKS)/node/*)
+	@mkdir -p $(@D) && cp $(STACKS)/node/package.json $(STACKS)/node/package-lock.json $(@D)
+	npm ci --prefix $(@D) --ignore-scripts --no-audit --no-fund --loglevel=error
+	@cp $(STACKS)/node/client.mjs $@
+
+build/stacks/java/Client.class: $(wildcard $(STACKS)/java/*)
+	@mkdir -p $(@D)/lib
+	mvn -B -q -f $(STACKS)/java/pom.xml dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/$(@D)/lib
+	cd $(@D)/lib && sha256sum -c --quiet $(CURDIR)/$(STACKS)/java/jars.sha256
+	javac -Xlint:-options -cp '$(@D)/lib/*' -d $(@D) $(STACKS)/java/Client.java
+
 .PHONY: clean
 clean: ## Remove all that make has made.
 	rm -rf .venv target build python/sigward/_core*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis

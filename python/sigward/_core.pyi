@@ -32,6 +32,7 @@ __all__ = [
     "VerificationError",
     "Verifier",
     "__version__",
+    "aws_domains",
     "bucket_and_key",
     "difference",
     "issue_key",
@@ -249,6 +250,9 @@ def recognise(host: str, hint: tuple[str, str] | None = None, /) -> Recognised |
     for a host is meant; one that the table has not counts for nothing.
     """
 
+def aws_domains() -> list[str]:
+    """Domains that all of AWS's hosts stand under, of every partition: "amazonaws.com", "api.aws", …"""
+
 def bucket_and_key(host: str, path: str, /) -> tuple[str, str] | None:
     """The bucket and the key (as in the path; empty: the bucket itself) that a request to one of S3's hosts is for."""
 
@@ -424,8 +428,11 @@ class Engine:
         """True if TLS to this destination is to be intercepted: a route signs or denies it, or it is an AWS endpoint that takes SigV4."""
     def tunnels(self) -> bool:
         """False if nothing is served that is not signed with an issued key, so no tunnel may be opened."""
-    def load_authority(self, path: str, /) -> None:
-        """Reads the CA that the native front's forward listeners intercept with: key and certificate in one PEM file. Raises ValueError."""
+    def load_authority(self, path: str, /) -> bool:
+        """Reads the CA that forward listeners intercept with: one PEM file with its key, its certificate, and those up to the root that
+        clients trust. True: name constraints limit it. Raises ValueError."""
+    def vouches_for(self, host: str, /) -> bool:
+        """False if name constraints keep clients from taking a certificate of that CA's for this host: a name or an address."""
     def listen(self, address: str, kind: str, upstream: str | None = None, /) -> tuple[str, int]:
         """Starts a listener of the native front on `HOST:PORT` or `unix:/path`; returns where it is bound: host and port, or `unix:/path`
         and 0. `kind`: "forward", "reverse" or "transparent". `upstream`: of a reverse listener, `https://host[:port]`; None: the Host

@@ -1,44 +1,83 @@
 """sigward's own certificate authority: made once, in the layout that mitmproxy reads.
 
-The key signs leaf certificates for the AWS hosts that clients reach through an intercepted CONNECT. Whoever has it can stand in
-for any host towards whoever trusts it, so it is readable by its owner alone, and nothing that is not is used.
+Clients trust a root whose key is thrown away as soon as it has signed one thing: the certificate of the CA that issues leaves for the
+hosts that clients reach through an intercepted CONNECT. That certificate's name constraints (RFC 5280, section 4.2.1.10) limit it to
+AWS's domains, this host, and what routes name. They stand there and not in the root, because Java ignores those of a root.
+
+Whoever has the issuing key can stand in for those hosts towards whoever trusts the root, so it is readable by its owner alone, and
+nothing that is not is used. What clients read is `sigward.trust`'s.
 """
 
 import contextlib
 import datetime
+import ipaddress
 import os
 import re
-import ssl
 import stat
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from sigward import _core
 from sigward.errors import CaError
 
+if TYPE_CHECKING:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric import ec
+
 LIFETIME = datetime.timedelta(days=3650)
+
+CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+
+RENEW = "`sigward ca renew` makes a CA for the routes of today, which clients must trust anew; `ca_names` adds names."
+
+OWN_HOST = ("localhost", "127.0.0.0/8", "::1/128")
+"""What reverse listeners on loopback are called."""
+
+
+def subtree(pattern: str) -> str | None:
+    """What a name constraint can say of a route's `host`: the host itself, or, of one with `*`, the domain behind the last of them.
+
+    A constraint is for a domain and all below it, so `search-*.internal.example` becomes `internal.example`. None: no domain of two
+    labels or more is left (`*`, `s3.*`, `*.internal`), and the CA would be limited to next to nothing.
+    """
+    host = pattern.lower().removeprefix("[").removesuffix("]").rstrip(".")
+    if "*" in host:
+        host = host.rpartition("*")[2].partition(".")[2]
+        if "." not in host:
+            return None
+    return host if host and host.isascii() else None
+
+
+def permitted(names: Iterable[str]) -> list[str]:
+    """The CA's subtrees: domains and networks. AWS's, this host's, and `names`: domains, addresses; what has a `*` is left out."""
+    found = [*_core.aws_domains(), *OWN_HOST]
+    for name in names:
+        known = any(name == domain or name.endswith(f".{domain}") for domain in found)
+        if "*" not in name and not known:
+            found.append(name)
+    return found
 
 
 @dataclass(frozen=True)
 class CertificateAuthority:
-    """`directory`: where its files lie; made with mode 0700 if missing."""
+    """`directory`: where its files lie; made with mode 0700 if missing. `names`: domains and addresses, beside AWS's and this host's, that
+    one which is made anew vouches for."""
 
     directory: Path
+    names: tuple[str, ...] = ()
 
     @property
     def key_file(self) -> Path:
-        """Private key and certificate, PEM, mode 0600."""
+        """PEM, mode 0600: the private key, its certificate, the root's certificate. mitmproxy's name for it."""
         return self.directory / "mitmproxy-ca.pem"
 
     @property
     def certificate_file(self) -> Path:
-        """The certificate alone, PEM: what clients trust."""
+        """The root's certificate alone, PEM: what clients trust. mitmproxy's name for it."""
         return self.directory / "mitmproxy-ca-cert.pem"
-
-    @property
-    def bundle_file(self) -> Path:
-        """The system's roots and the certificate, PEM: for clients that take one file for all."""
-        return self.directory / "bundle.pem"
 
     def exists(self) -> bool:
         """True if there is a key."""
@@ -51,7 +90,7 @@ class CertificateAuthority:
             if not self.key_file.exists():
                 self._create()
             self._check()
-            certificate = self._certificate_pem()
+            certificate = self._root()
             if not self.certificate_file.exists() or self.certificate_file.read_text() != certificate:
                 write_new(self.certificate_file, certificate.encode(), 0o644)
         except OSError as error:
@@ -60,15 +99,16 @@ class CertificateAuthority:
                 hint="Choose a directory of your own with --ca-dir.",
             ) from error
 
-    def write_bundle(self) -> Path:
-        """Writes the system's roots with the certificate behind them. Raises `CaError`."""
-        self.ensure()
-        own = self.certificate_file.read_text().strip()
-        # By certificate: the bundle itself may be what a variable names, as in `sigward run -- sigward run`.
-        bundle = "\n".join(dict.fromkeys([*(root for root in trusted_roots() if root != own), own])) + "\n"
-        if not self.bundle_file.exists() or self.bundle_file.read_text() != bundle:
-            write_new(self.bundle_file, bundle.encode(), 0o644)
-        return self.bundle_file
+    def renew(self) -> None:
+        """Makes a new CA in place of the one there is: clients must trust it anew. Raises `CaError`."""
+        if not self.exists():
+            return self.ensure()
+        try:
+            self._check()
+            self._create(replace=True)
+        except OSError as error:
+            raise CaError(f"the CA in {self.directory} cannot be renewed: {error}.", hint="Choose a directory of your own.") from error
+        return self.ensure()
 
     def _check(self) -> None:
         mode = stat.S_IMODE(self.directory.stat().st_mode)
@@ -82,52 +122,76 @@ class CertificateAuthority:
                 hint=f"chmod 600 {self.key_file}",
             )
 
-    def _certificate_pem(self) -> str:
+    def _root(self) -> str:
         pem = self.key_file.read_text()
-        start, end = pem.find("-----BEGIN CERTIFICATE-----"), pem.find("-----END CERTIFICATE-----")
-        if start < 0 or end < start or "PRIVATE KEY-----" not in pem:
+        found = CERTIFICATE.findall(pem)
+        if not found or "PRIVATE KEY-----" not in pem:
             raise CaError(
                 f"{self.key_file} does not hold a private key and a certificate.",
                 hint="Move the file away; sigward makes a new CA, which clients must trust anew.",
             )
-        return pem[start : end + len("-----END CERTIFICATE-----")] + "\n"
+        return f"{found[-1]}\n"
 
-    def _create(self) -> None:
-        from cryptography import x509
-        from cryptography.hazmat.primitives import hashes, serialization
+    def _create(self, *, replace: bool = False) -> None:
+        from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric import ec
-        from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name(
-            [
-                x509.NameAttribute(NameOID.COMMON_NAME, "sigward CA"),
-                x509.NameAttribute(NameOID.ORGANIZATION_NAME, "sigward"),
-            ]
-        )
-        now = datetime.datetime.now(datetime.UTC)
-        usage = x509.KeyUsage(
-            digital_signature=False, content_commitment=False, key_encipherment=False, data_encipherment=False, key_agreement=False,
-            key_cert_sign=True, crl_sign=True, encipher_only=False, decipher_only=False,
-        )  # fmt: skip
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=1))
-            .not_valid_after(now + LIFETIME)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-            .add_extension(usage, critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .sign(key, hashes.SHA256())
-        )
+        key, root_key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+        root = authority_certificate("sigward CA", root_key.public_key(), root_key)
+        issuing = authority_certificate("sigward issuing CA", key.public_key(), root_key, root, permitted(self.names))
         secret = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption())
+        content = b"".join([secret, *(certificate.public_bytes(serialization.Encoding.PEM) for certificate in (issuing, root))])
         # Of two processes that start at once, the first one's CA stays.
         with contextlib.suppress(FileExistsError):
-            write_new(self.key_file, secret + certificate.public_bytes(serialization.Encoding.PEM), 0o600, replace=False)
+            write_new(self.key_file, content, 0o600, replace=replace)
+
+
+def authority_certificate(
+    name: str,
+    key: "ec.EllipticCurvePublicKey",
+    signed_by: "ec.EllipticCurvePrivateKey",
+    issuer: "x509.Certificate | None" = None,
+    names: Iterable[str] = (),
+) -> "x509.Certificate":
+    """A CA's certificate, limited to `names`. `issuer`: None for a root, which may have one CA below it."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name), x509.NameAttribute(NameOID.ORGANIZATION_NAME, "sigward")])
+    now = datetime.datetime.now(datetime.UTC)
+    usage = x509.KeyUsage(
+        digital_signature=False, content_commitment=False, key_encipherment=False, data_encipherment=False, key_agreement=False,
+        key_cert_sign=True, crl_sign=True, encipher_only=False, decipher_only=False,
+    )  # fmt: skip
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer.subject if issuer else subject)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + LIFETIME)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0 if issuer else 1), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(usage, critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+    )
+    if issuer:
+        builder = builder.add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signed_by.public_key()), critical=False)
+        limits = x509.NameConstraints([general_name(permit) for permit in names], excluded_subtrees=None)
+        builder = builder.add_extension(limits, critical=True)
+    return builder.sign(signed_by, hashes.SHA256())
+
+
+def general_name(name: str) -> "x509.GeneralName":
+    """A domain, an address or a network as a certificate writes it."""
+    from cryptography import x509
+
+    try:
+        return x509.IPAddress(ipaddress.ip_network(name))
+    except ValueError:
+        return x509.DNSName(name)
 
 
 def write_new(path: Path, content: bytes, mode: int, *, replace: bool = True) -> None:
@@ -144,32 +208,3 @@ def write_new(path: Path, content: bytes, mode: int, *, replace: bool = True) ->
             os.link(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
-
-# Bundles of the person's own, with what a company's network needs; programs behind sigward get ours in their place.
-PERSONAL = ("SSL_CERT_FILE", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-
-
-def trusted_roots() -> list[str]:
-    """Certificates, PEM, that the system trusts and that the person's own variables name."""
-    places = [system_bundle(), *(os.environ[name] for name in PERSONAL if os.environ.get(name))]
-    found: list[str] = []
-    for place in places:
-        with contextlib.suppress(OSError):
-            found += CERTIFICATE.findall(Path(place).read_text(encoding="utf-8", errors="replace"))
-    return found
-
-
-def system_bundle() -> str:
-    """Where OpenSSL, Debian or Fedora keep it, else certifi's."""
-    openssl = ssl.get_default_verify_paths().openssl_cafile
-    for place in (openssl, "/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"):
-        if Path(place).is_file():
-            return place
-    try:
-        import certifi
-    except ImportError:
-        return os.devnull
-    return certifi.where()

@@ -14,7 +14,7 @@ from typing import Any
 
 from sigward import _core
 from sigward.ca import CertificateAuthority
-from sigward.errors import SigwardError
+from sigward.errors import CaError, SigwardError
 from sigward.plan import Web
 
 logger = logging.getLogger(__name__)
@@ -58,6 +58,17 @@ def log_event(event: tuple[Any, ...]) -> None:
     logging.getLogger(name).log(level, "%s", text, extra={"said": (message, dict(fields))})
 
 
+def load_authority(engine: _core.Engine, ca_dir: Path) -> None:
+    """Tells the engine what the CA vouches for, and the log if that is everything. Raises `CaError`."""
+    path = CertificateAuthority(ca_dir).key_file
+    try:
+        limited = engine.load_authority(str(path))
+    except ValueError as error:
+        raise CaError(f"{error}.", hint="Move the file away; sigward makes a new CA, which clients must trust anew.") from error
+    if not limited:
+        logger.warning("whoever has the key in %s can stand in for any host. `sigward ca renew` makes a CA that is limited to AWS's", path)
+
+
 class NativeFront:
     """Rust from socket to socket; the same to the command line as `sigward.mitm.Front`."""
 
@@ -70,10 +81,10 @@ class NativeFront:
 
     async def start(self) -> None:
         """Binds every listener; they accept when it returns. Raises `FrontError`."""
+        load_authority(self.engine, self.options.ca_dir)
         asyncio.get_running_loop().add_reader(self.engine.fileno(), self._take)
         at = ""
         try:
-            self.engine.load_authority(str(CertificateAuthority(self.options.ca_dir).key_file))
             if self.options.forward is not None:
                 at = self.options.forward
                 self.addresses["forward"] = self.engine.listen(at, "forward")

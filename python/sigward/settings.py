@@ -10,7 +10,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NoReturn, get_args, get_origin
@@ -29,6 +29,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from sigward.ca import subtree
 from sigward.clients import Client as ClientTerms
 from sigward.clients import Terms
 from sigward.credentials import Assume, Chain, resolve_region
@@ -36,6 +37,7 @@ from sigward.environ import NO_PROXY, without_own_proxy
 from sigward.errors import UsageError
 from sigward.file import TomlFile, config_home
 from sigward.plan import DEFAULT_IDENTITY, Plan, Web
+from sigward.trust import Trust
 
 UNITS = {"": 1.0, "s": 1.0, "ms": 0.001, "m": 60.0, "min": 60.0, "h": 3600.0}
 SIZES = {
@@ -63,6 +65,9 @@ LISTEN_HINT = (
 )
 UPSTREAM_HINT = 'Write scheme, host and, if it is not the usual one, port: "https://sqs.eu-west-1.amazonaws.com".'
 REACH_HINT = "Bind 127.0.0.1, or set allow_remote = true (--allow-remote) if that is meant."
+
+CA_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*")
+CA_NAME_HINT = 'Write a domain, which stands for all below it too, or an address: "sigward.internal", "10.0.0.7". No `*`.'
 
 KUBERNETES = re.compile(r"SIGWARD_(SERVICE_HOST|(SERVICE_)?PORT(_.*)?)")
 """Set in every pod beside a service that is called `sigward`; see "Accessing the Service" in Kubernetes' documentation."""
@@ -118,6 +123,15 @@ def is_address(value: str) -> bool:
     """True for HOST:PORT with IPv6 in brackets; port 0 to 65535."""
     match = re.fullmatch(r"(\[[0-9a-fA-F:.%]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})", value)
     return match is not None and int(match[2]) <= 65535
+
+
+def is_ip(value: str) -> bool:
+    """True for an address of IPv4 or IPv6, without brackets."""
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        return False
+    return True
 
 
 def is_loopback(listen: str) -> bool:
@@ -657,6 +671,16 @@ class Settings(BaseSettings):
         False, description="Allow listeners that other hosts can reach: whoever reaches one can use your credentials."
     )
     ca_dir: Path = Field(default_factory=lambda: config_home() / "ca", description="sigward's CA: made there at the first start.")
+    ca_names: Annotated[list[str], NoDecode, BeforeValidator(split_commas)] = Field(
+        default_factory=list,
+        description="Domains (with all below them) and addresses that a CA made anew vouches for, besides AWS's, this host's and those of "
+        'routes: `sigward.internal`, `10.0.0.7`. See "Trust".',
+    )
+    trust_dir: Path | None = Field(
+        None,
+        description="Where what clients trust is written: `ca.pem` (the CA alone), `bundle.pem` (the system's roots too), `truststore.p12` "
+        "(the same for Java); no key; none: `trust` in `ca_dir`.",
+    )
     grace: Duration = Field(10.0, description="On SIGTERM, requests under way have so long to end.")
     front: Literal["mitmproxy", "native"] = Field(
         "mitmproxy", description="`native`: Rust from socket to socket, for loads that Python cannot serve; without addons and mitmweb."
@@ -730,6 +754,14 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return (init_settings, env_settings, FileSource(settings_cls, Settings.source))
 
+    @field_validator("ca_names")
+    @classmethod
+    def _check_ca_names(cls, value: list[str]) -> list[str]:
+        for name in value:
+            if not CA_NAME.fullmatch(name) and not is_ip(name):
+                wrong(f"{name!r} is neither a domain nor an address", CA_NAME_HINT)
+        return [name.lower() for name in value]
+
     @model_validator(mode="after")
     def _check_clients(self) -> "Settings":
         known = self.clients.issued()
@@ -774,6 +806,27 @@ class Settings(BaseSettings):
         """(listen, upstream or None)."""
         return [(listen, upstream or None) for listen, _, upstream in (entry.partition("=") for entry in self.reverse)]
 
+    def trust(self) -> Trust:
+        """Where what clients trust lies."""
+        return Trust(self.trust_dir or self.ca_dir / "trust")
+
+    def vouched_names(self) -> tuple[str, ...]:
+        """`Plan.ca_names`."""
+        names = [*self.ca_names, *self._listener_hosts()]
+        for route in self.route:
+            if route.host and (route.action != "pass" or route.upstream or route.connect):
+                found = subtree(route.host)
+                # What is denied needs no certificate: the tunnel is refused.
+                names += [found] if found else [route.host] if route.action != "deny" else []
+        return tuple(dict.fromkeys(names))
+
+    def _listener_hosts(self) -> Iterator[str]:
+        for listen, _ in self.reverse_listeners():
+            host = listen.rpartition(":")[0].removeprefix("[").removesuffix("]")
+            # Of a listener on every address, nobody knows by which it is reached.
+            if not listen.startswith("unix:") and not (is_ip(host) and ipaddress.ip_address(host).is_unspecified):
+                yield host
+
     def chains(self, region: str) -> dict[str, Chain]:
         """Where the keys of each identity in use come from. One that a route names and the settings do not is the profile of that name."""
         named = {route.identity for route in self.route if route.identity and route.action == "sign"}
@@ -812,6 +865,8 @@ class Settings(BaseSettings):
             transparent=self.transparent,
             admin=self.admin,
             ca_dir=self.ca_dir,
+            ca_names=self.vouched_names(),
+            trust_dir=self.trust().directory,
             threads=self.threads,
             addons=tuple(self.addons),
             grace=self.grace,

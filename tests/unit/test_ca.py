@@ -1,7 +1,6 @@
-"""The CA: made once, private, and what mitmproxy and OpenSSL take."""
+"""The CA: made once, private, limited, and what mitmproxy takes."""
 
 import os
-import ssl
 import stat
 import subprocess
 import sys
@@ -10,12 +9,15 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from mitmproxy.certs import CertStore
 
-from sigward.ca import CertificateAuthority
+from sigward import _core
+from sigward.ca import CertificateAuthority, subtree
 from sigward.errors import CaError
+from sigward.front import load_authority
 
 
 @pytest.fixture
@@ -40,29 +42,149 @@ def test_modes_whatever_the_umask(tmp_path: Path) -> None:
     assert [path.name for path in authority.directory.iterdir() if path.name.startswith(".")] == [], "temporary files are gone"
 
 
-def test_key_and_certificate(authority: CertificateAuthority) -> None:
-    pem = authority.key_file.read_bytes()
-    key = serialization.load_pem_private_key(pem, None)
-    certificate = x509.load_pem_x509_certificate(authority.certificate_file.read_bytes())
+def issuing(authority: CertificateAuthority) -> x509.Certificate:
+    return x509.load_pem_x509_certificates(authority.key_file.read_bytes())[0]
+
+
+def root(authority: CertificateAuthority) -> x509.Certificate:
+    return x509.load_pem_x509_certificate(authority.certificate_file.read_bytes())
+
+
+def subtrees(authority: CertificateAuthority) -> list[str]:
+    limits = issuing(authority).extensions.get_extension_for_class(x509.NameConstraints)
+    assert limits.critical
+    assert limits.value.excluded_subtrees is None
+    return [str(name.value) for name in limits.value.permitted_subtrees or ()]
+
+
+def test_key_and_certificates(authority: CertificateAuthority) -> None:
+    key = serialization.load_pem_private_key(authority.key_file.read_bytes(), None)
     assert isinstance(key, ec.EllipticCurvePrivateKey)
     assert key.curve.name == "secp256r1"
-    assert certificate.public_key() == key.public_key()
-    assert "CN=sigward CA" in certificate.subject.rfc4514_string()
-    constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
-    assert constraints.critical
-    assert constraints.value == x509.BasicConstraints(ca=True, path_length=0)
+    assert issuing(authority).public_key() == key.public_key()
+    assert issuing(authority).subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value == "sigward issuing CA"
+    assert root(authority).subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value == "sigward CA"
+    for certificate, length in ((root(authority), 1), (issuing(authority), 0)):
+        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
+        assert constraints.critical
+        assert constraints.value == x509.BasicConstraints(ca=True, path_length=length)
+    issuing(authority).verify_directly_issued_by(root(authority))
 
 
-def test_the_certificate_file_holds_no_key(authority: CertificateAuthority) -> None:
-    assert "PRIVATE" not in authority.certificate_file.read_text()
-    assert "PRIVATE" not in authority.write_bundle().read_text()
+def test_the_roots_key_is_nowhere(authority: CertificateAuthority) -> None:
+    """With it, one could make a CA that nothing limits."""
+    keys = [path for path in authority.directory.rglob("*") if path.is_file() and b"PRIVATE KEY" in path.read_bytes()]
+    assert keys == [authority.key_file]
+    assert authority.key_file.read_bytes().count(b"BEGIN EC PRIVATE KEY") == 1
+
+
+def test_it_vouches_for_aws_and_this_host_alone(authority: CertificateAuthority) -> None:
+    assert subtrees(authority) == [*_core.aws_domains(), "localhost", "127.0.0.0/8", "::1/128"]
+
+
+def test_aws_domains_are_botocores() -> None:
+    import botocore.session
+
+    data = botocore.session.Session().get_component("data_loader").load_data("partitions")
+    found = {partition["outputs"][name] for partition in data["partitions"] for name in ("dnsSuffix", "dualStackDnsSuffix")}
+    # Lambda's URLs are in no rule set.
+    assert set(_core.aws_domains()) == found | {"on.aws"}
+
+
+def test_names_of_ones_own(tmp_path: Path) -> None:
+    names = ("internal.example", "s3.eu-west-1.amazonaws.com", "*", "10.0.0.7", "a.internal.example")
+    authority = CertificateAuthority(tmp_path / "ca", names)
+    authority.ensure()
+    assert subtrees(authority)[-2:] == ["internal.example", "10.0.0.7/32"]
+    engine = _core.Engine("{}")
+    try:
+        assert engine.load_authority(str(authority.key_file))
+        for host in (
+            "search.internal.example",
+            "internal.example",
+            "sqs.us-east-1.amazonaws.com",
+            "f.lambda-url.us-east-1.on.aws",
+            "10.0.0.7",
+        ):
+            assert engine.vouches_for(host), host
+        for host in ("localhost", "127.0.0.9", "::1", "[::1]"):
+            assert engine.vouches_for(host), host
+        for host in ("internal.example.org", "evilinternal.example", "amazonaws.com.evil.test", "10.0.0.8", "2001:db8::1", "*"):
+            assert not engine.vouches_for(host), host
+    finally:
+        engine.close()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("search.internal.example", "search.internal.example"),
+        ("Search.Internal.Example.", "search.internal.example"),
+        ("*.internal.example", "internal.example"),
+        ("search-*.internal.example", "internal.example"),
+        ("*-search.eu.internal.example", "eu.internal.example"),
+        ("*internal.example", None),
+        ("s3.*.amazonaws.com", "amazonaws.com"),
+        ("a.*.b.*.internal.example", "internal.example"),
+        ("search", "search"),
+        ("10.0.0.7", "10.0.0.7"),
+        ("[2001:db8::1]", "2001:db8::1"),
+        ("*", None),
+        ("*.internal", None),
+        ("s3.*", None),
+        ("größe.example", None),
+    ],
+)
+def test_what_a_constraint_says_of_a_routes_host(pattern: str, expected: str | None) -> None:
+    assert subtree(pattern) == expected
 
 
 def test_mitmproxy_issues_leaves_that_verify(authority: CertificateAuthority) -> None:
     store = CertStore.from_store(authority.directory, "mitmproxy", 2048)
-    leaf = store.get_cert("sqs.us-east-1.amazonaws.com", [x509.DNSName("sqs.us-east-1.amazonaws.com")]).cert
-    root = x509.load_pem_x509_certificate(authority.certificate_file.read_bytes())
-    leaf.to_cryptography().verify_directly_issued_by(root)
+    entry = store.get_cert("sqs.us-east-1.amazonaws.com", [x509.DNSName("sqs.us-east-1.amazonaws.com")])
+    entry.cert.to_cryptography().verify_directly_issued_by(issuing(authority))
+    assert issuing(authority) in [certificate.to_cryptography() for certificate in entry.chain_certs]
+
+
+def limitless(authority: CertificateAuthority) -> None:
+    """As sigward once made them, and mitmproxy does."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "old CA")])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(root(authority).not_valid_before_utc)
+        .not_valid_after(root(authority).not_valid_after_utc)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    secret = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption())
+    authority.key_file.write_bytes(secret + certificate.public_bytes(serialization.Encoding.PEM))
+
+
+def test_one_without_limits_is_used_on_with_advice(authority: CertificateAuthority, caplog: pytest.LogCaptureFixture) -> None:
+    limitless(authority)
+    authority.ensure()
+    assert "old CA" in root(authority).subject.rfc4514_string()
+    engine = _core.Engine("{}")
+    try:
+        load_authority(engine, authority.directory)
+        assert engine.vouches_for("any.example")
+    finally:
+        engine.close()
+    assert "sigward ca renew" in caplog.text
+
+
+def test_a_new_one_in_its_place(authority: CertificateAuthority) -> None:
+    limitless(authority)
+    CertificateAuthority(authority.directory, ("internal.example",)).renew()
+    assert mode(authority.key_file) == 0o600
+    assert "internal.example" in subtrees(authority)
+    assert root(authority).subject == x509.load_pem_x509_certificates(authority.key_file.read_bytes())[-1].subject
+    issuing(authority).verify_directly_issued_by(root(authority))
 
 
 def test_it_stays(authority: CertificateAuthority) -> None:
@@ -123,29 +245,3 @@ def test_a_place_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(CaError) as caught:
         CertificateAuthority(tmp_path / "file" / "ca").ensure()
     assert "--ca-dir" in caught.value.hint
-
-
-def test_the_bundle_loads_and_holds_both(authority: CertificateAuthority) -> None:
-    context = ssl.create_default_context(cafile=str(authority.write_bundle()))
-    subjects = [dict(part[0] for part in certificate["subject"]) for certificate in context.get_ca_certs()]
-    assert len(subjects) > 20, "the system's roots are there"
-    assert sum(subject.get("commonName") == "sigward CA" for subject in subjects) == 1
-
-
-def test_the_bundle_keeps_what_the_person_trusts(authority: CertificateAuthority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A company's own root, named by a variable that `sigward run` puts the bundle's name in."""
-    other = CertificateAuthority(tmp_path / "company")
-    other.ensure()
-    for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"):
-        monkeypatch.setenv(name, str(other.certificate_file))
-        assert other.certificate_file.read_text().strip() in authority.write_bundle().read_text()
-        monkeypatch.delenv(name)
-
-
-def test_the_bundle_does_not_grow_when_it_is_trusted_itself(authority: CertificateAuthority, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`sigward run -- sigward run -- …`"""
-    bundle = authority.write_bundle()
-    size = bundle.stat().st_size
-    monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
-    monkeypatch.setenv("AWS_CA_BUNDLE", str(bundle))
-    assert authority.write_bundle().stat().st_size == size

@@ -6,11 +6,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml  # type: ignore[import-untyped]
 
-from sigward.environ import NO_PROXY, REMOVED, ClientEnvironment, without_own_proxy
+from sigward.clients import IssuedKey
+from sigward.environ import NO_PROXY, REMOVED, ClientEnvironment, java_quoted, without_own_proxy
+from sigward.trust import Trust
 
-BUNDLE, CERT = Path("/etc/it's a place/bundle.pem"), Path("/etc/ca.pem")
-CLIENT = ClientEnvironment("http://127.0.0.1:8080", BUNDLE, CERT, "eu-west-1")
+TRUST = Trust(Path("/etc/it's a place"))
+CLIENT = ClientEnvironment("http://127.0.0.1:8080", TRUST, "eu-west-1")
 
 REAL = {
     "AWS_ACCESS_KEY_ID": "AKIDREAL",
@@ -59,11 +62,61 @@ def test_the_persons_own_no_proxy_is_kept() -> None:
         assert "169.254.169.254" in made[name].split(",")
 
 
-def test_bundles() -> None:
+def test_each_with_the_file_that_it_takes() -> None:
     made = CLIENT.variables()
-    for name in ("AWS_CA_BUNDLE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO"):
-        assert made[name] == str(BUNDLE)
-    assert made["NODE_EXTRA_CA_CERTS"] == str(CERT)
+    for name in (
+        "AWS_CA_BUNDLE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "PIP_CERT", "CARGO_HTTP_CAINFO",
+    ):  # fmt: skip
+        assert made[name] == str(TRUST.bundle)
+    for name in ("NODE_EXTRA_CA_CERTS", "DENO_CERT"):
+        assert made[name] == str(TRUST.certificate)
+    assert made["NODE_USE_ENV_PROXY"] == "1"
+
+
+PROPERTIES = """
+public class Told {
+    public static void main(String[] names) {
+        for (String name : names) System.out.println(System.getProperty(name));
+    }
+}
+"""
+
+
+def test_java_takes_its_options_beside_those_that_are_there(tmp_path: Path) -> None:
+    java = shutil.which("java")
+    if java is None:
+        pytest.skip("no java here: apt-get install default-jdk-headless")
+    client = ClientEnvironment("http://[::1]:8080", Trust(Path("""/etc/it's "a" place""")), "eu-west-1")
+    made = client.applied_to({"PATH": os.environ["PATH"], "JAVA_TOOL_OPTIONS": "-Done=1 -Dhttps.proxyHost=other"})
+    source = tmp_path / "Told.java"
+    source.write_text(PROPERTIES)
+    names = ["one", "javax.net.ssl.trustStore", "https.proxyHost", "https.proxyPort", "http.proxyHost", "http.nonProxyHosts"]
+    told = subprocess.run([java, str(source), *names], env=made, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert told[:5] == ["1", str(client.trust.truststore), "::1", "8080", "::1"]
+    for host in ("localhost", "127.*", "[::1]", "169.254.169.254", "169.254.170.2", "169.254.170.23", "[fd00:ec2::254]"):
+        assert host in told[5].split("|")
+
+
+def test_javas_options_do_not_grow() -> None:
+    """`eval "$(sigward env)"`, twice."""
+    once = CLIENT.variables({"JAVA_TOOL_OPTIONS": "-Done=1"})
+    assert once["JAVA_TOOL_OPTIONS"].startswith("-Done=1 ")
+    assert CLIENT.variables(once) == once
+
+
+def test_java_quotes() -> None:
+    assert java_quoted("-Da=b") == "-Da=b"
+    assert java_quoted("-Da=it's b") == """'-Da=it'"'"'s b'"""
+
+
+def test_kubernetes_takes_a_list(tmp_path: Path) -> None:
+    key = IssuedKey("KEY", "a$(secret)\\")
+    made = ClientEnvironment("http://127.0.0.1:8080", TRUST, "eu-west-1", key)
+    found = yaml.safe_load(made.script("kubernetes"))
+    assert [entry["name"] for entry in found] == list(made.variables())
+    values = {entry["name"]: entry["value"] for entry in found}
+    assert values.pop("AWS_SECRET_ACCESS_KEY") == "a$$(secret)\\"
+    assert values == {name: value for name, value in made.variables().items() if name != "AWS_SECRET_ACCESS_KEY"}
 
 
 @pytest.mark.parametrize("shell", ["sh", "bash", "fish"])
@@ -81,7 +134,7 @@ def test_shells_read_it(shell: str) -> None:
 
 def test_docker_takes_values_as_they_are() -> None:
     lines = CLIENT.script("docker").splitlines()
-    assert f"AWS_CA_BUNDLE={BUNDLE}" in lines
+    assert f"AWS_CA_BUNDLE={TRUST.bundle}" in lines
     assert all("=" in line for line in lines)
 
 

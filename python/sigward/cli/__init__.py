@@ -24,7 +24,7 @@ COMMANDS = {
     "knowledge": "What sigward knows of a host; a table of the botocore that is installed.",
     "actions": "Say which operation a request is, and which IAM actions it needs.",
     "env": "Print the variables that send a program through sigward.",
-    "ca": "The CA that clients trust: path, export, trust.",
+    "ca": "The CA that clients trust: path, export, trust, renew.",
     "check": "Check settings, CA and credentials without serving.",
     "healthcheck": "Ask a sigward that runs here whether it is ready.",
     "demo": "Show it all working against an emulator that verifies signatures.",

@@ -1,20 +1,27 @@
 """The commands' flags, and what each does with the parts that do the work."""
 
+import os
+import re
 import sys
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
+from sigward.ca import RENEW
 from sigward.cli.command import Command as Command
 from sigward.cli.command import Serve as Serve
 from sigward.cli.command import Web as Web
 from sigward.cli.command import read as read
 from sigward.clients import MasterKey
 from sigward.environ import ClientEnvironment
-from sigward.errors import CredentialsError, UsageError
+from sigward.errors import CaError, CredentialsError, UsageError
+from sigward.front import load_authority
 from sigward.settings import Settings
+
+if TYPE_CHECKING:
+    from sigward._core import Engine
 
 
 def run(name: str, arguments: list[str]) -> int:
@@ -234,44 +241,58 @@ class ActionsOf(Command):
 class Env(Command):
     """Print the variables that send a program through a running sigward: eval "$(sigward env)"."""
 
-    shell: Literal["sh", "fish", "docker"] = Field("sh", description="Whose syntax: sh (also bash, zsh), fish, docker (--env-file).")
+    shell: Literal["sh", "fish", "docker", "kubernetes"] = Field(
+        "sh", description="Whose syntax: sh (also bash, zsh), fish, docker (--env-file), kubernetes (a container's `env`)."
+    )
     client: str | None = Field(None, description="The issued key of this `[clients.NAME]` instead of a dummy one.")
+    proxy: str | None = Field(
+        None,
+        description="For another container or host: `http://HOST:PORT`, where it reaches sigward; `--trust-dir` is then where it sees what "
+        "`serve` writes, and nothing is written; none: `listen`, on this host.",
+    )
 
     def execute(self) -> int:
         from sigward.credentials.region import resolve_region
 
-        authority = self.authority()
-        bundle = authority.write_bundle()
+        proxy, own = self.proxy, {}
+        if proxy is None:
+            proxy, own = self.own_proxy(), dict(os.environ)
+            self.trust().write(self.authority())
+        elif not re.fullmatch(r"http://[^/@]+:\d+/?", proxy):
+            raise UsageError(f"--proxy: {proxy!r}: http://HOST:PORT is expected.", hint="Such as http://127.0.0.1:8080.")
+        region = resolve_region(self.region, self.profile).name
+        client = ClientEnvironment(proxy.removesuffix("/"), self.trust(), region, self.key_for(self.client))
+        sys.stdout.write(client.script(self.shell, own))
+        return 0
+
+    def own_proxy(self) -> str:
+        """Where the sigward of these settings listens."""
         if self.listen == "off" or self.listen.startswith("unix:") or self.listen.endswith(":0"):
             raise UsageError(
                 f"listen: {self.listen}: programs need a forward proxy on a known port.",
                 hint="Set listen, or use `sigward run -- CMD`.",
             )
-        client = ClientEnvironment(
-            f"http://{self.listen}",
-            bundle,
-            authority.certificate_file,
-            resolve_region(self.region, self.profile).name,
-            self.key_for(self.client),
-        )
-        sys.stdout.write(client.script(self.shell))
-        return 0
+        return f"http://{self.listen}"
 
 
 class Ca(Command):
-    """The CA that clients trust: path (where its certificate lies), export (PEM on stdout), trust (how to)."""
+    """The CA that clients trust: path (where its certificate lies), export (PEM on stdout), trust (how to), renew (a new one)."""
 
-    what: CliPositionalArg[Literal["path", "export", "trust"]] = Field(description="path, export or trust.")
+    what: CliPositionalArg[Literal["path", "export", "trust", "renew"]] = Field(description="path, export, trust or renew.")
 
     def execute(self) -> int:
-        authority = self.authority()
-        authority.ensure()
+        trust, authority = self.trust(), self.authority()
+        if self.what == "renew":
+            authority.renew()
+        trust.write(authority)
         if self.what == "export":
-            sys.stdout.write(authority.certificate_file.read_text())
-        elif self.what == "path":
-            sys.stdout.write(f"{authority.certificate_file}\n")
+            sys.stdout.write(trust.certificate.read_text())
+        elif self.what == "trust":
+            sys.stdout.write(TRUST.format(certificate=trust.certificate, bundle=trust.bundle, truststore=trust.truststore))
         else:
-            sys.stdout.write(TRUST.format(certificate=authority.certificate_file, bundle=authority.write_bundle()))
+            sys.stdout.write(f"{trust.certificate}\n")
+        if self.what == "renew":
+            sys.stderr.write("Restart what serves with it, and let clients trust the new certificate.\n")
         return 0
 
 
@@ -286,7 +307,7 @@ class Check(Command):
         if self.clients.issued():
             MasterKey(self.clients.key_file).ensure()
         try:
-            _core.Engine(self.engine_json(region_name)).close()
+            engine = _core.Engine(self.engine_json(region_name))
         except _core.SettingsError as error:
             raise UsageError(f"{error}.", hint=error.hint) from error
         say = sys.stdout.write
@@ -300,8 +321,10 @@ class Check(Command):
             asked = ((None, route.operation), ("bucket", route.bucket), ("client", route.client))
             more = "".join(f" {name} {value}" if name else f" {value}" for name, value in asked if value)
             say(f"route {number:<6} {route.host or 'AWS'}{route.path or ''}{more}: {route.action}\n")
-        self.authority().ensure()
-        say(f"ca           ok ({self.authority().certificate_file})\n")
+        try:
+            say(f"ca           {self.ca_state(engine)}\n")
+        finally:
+            engine.close()
         found, region = load_credentials(self)
         say(
             f"credentials  ok ({found.snapshot.provider}; "
@@ -309,6 +332,16 @@ class Check(Command):
         )
         say(f"region       {region.name} (from {region.source})\n")
         return 0
+
+    def ca_state(self, engine: "Engine") -> str:
+        """Where the CA is, and whom it vouches for. Raises `CaError`."""
+        authority = self.authority()
+        authority.ensure()
+        load_authority(engine, authority.directory)
+        missing = [name for name in self.vouched_names() if not engine.vouches_for(name)]
+        if missing:
+            raise CaError(f"the CA in {authority.directory} does not vouch for {', '.join(missing)}.", hint=RENEW)
+        return f"ok ({authority.certificate_file})"
 
 
 class Demo(Command):
@@ -351,13 +384,14 @@ One program:   eval "$(sigward env)"            # or: sigward run -- CMD
 curl:          curl --cacert {certificate} …
 Python, AWS:   export AWS_CA_BUNDLE={bundle} REQUESTS_CA_BUNDLE={bundle}
 Node.js:       export NODE_EXTRA_CA_CERTS={certificate}
+Java:          java -Djavax.net.ssl.trustStore={truststore} -Djavax.net.ssl.trustStorePassword=changeit …
 Debian:        sudo cp {certificate} /usr/local/share/ca-certificates/sigward.crt && sudo update-ca-certificates
 Fedora, RHEL:  sudo trust anchor {certificate}
 Alpine:        sudo cp {certificate} /usr/local/share/ca-certificates/sigward.crt && sudo update-ca-certificates
 macOS:         sudo security add-trusted-cert -d -r trustRoot -k /Library/Keychains/System.keychain {certificate}
 Windows:       certutil -addstore Root {certificate}
 
-Trust it on a whole system only where you trust whoever can read its key: it can stand in for any host.
+Trust it on a whole system only where you trust whoever can read its key: it can stand in for AWS's hosts and those of your routes.
 """
 
 

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sigward.errors import CaError, SigwardError
+from sigward.errors import SigwardError
 from sigward.plan import Plan
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ Told = Plan | dict[str, str | int] | int
 
 
 def read_at_start(name: str, arguments: Sequence[str]) -> Plan:
-    """`name`: the command's. Only while there is one thread. Makes the CA too, if there is none. Raises `SigwardError`, SystemExit."""
+    """`name`: the command's. Only while there is one thread. Makes the CA too, if there is none, and what clients trust. Raises
+    `SigwardError`, SystemExit."""
     ours, theirs = os.pipe()
     sys.stdout.flush()
     child = os.fork()
@@ -37,7 +38,7 @@ def read_at_start(name: str, arguments: Sequence[str]) -> Plan:
         with contextlib.suppress(BaseException):
             told = _read(name, list(arguments))
             if isinstance(told, Plan):
-                _make_authority(told)
+                told = _with_trust(told)
             sys.stdout.flush()
             sys.stderr.flush()
             with os.fdopen(theirs, "wb") as pipe:
@@ -52,7 +53,7 @@ def read_at_start(name: str, arguments: Sequence[str]) -> Plan:
 
 
 def read_again(name: str, arguments: Sequence[str]) -> Plan:
-    """The same at any time, but for the CA. Raises `SigwardError`."""
+    """The same at any time, but for the CA and what clients trust. Raises `SigwardError`."""
     ran = subprocess.run([sys.executable, "-m", "sigward.cli.reading", name, *arguments], stdout=subprocess.PIPE, check=False)  # noqa: S603
     return _taken(ran.stdout)
 
@@ -61,7 +62,7 @@ def _read(name: str, arguments: list[str]) -> Told:
     try:
         return _settings(name, arguments).plan()
     except SigwardError as error:
-        return {"message": str(error.args[0]), "hint": error.hint, "slug": error.slug, "fault": error.fault, "exit_code": error.exit_code}
+        return _wrong(error)
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else 0
     except KeyboardInterrupt:
@@ -81,13 +82,20 @@ def _settings(name: str, arguments: list[str]) -> "Settings":
     return read(SERVING[name], f"sigward {name}", arguments)
 
 
-def _make_authority(plan: Plan) -> None:
-    """Here, so that the process that serves need not import what makes keys. What is wrong with it, that one says."""
+def _with_trust(plan: Plan) -> Told:
+    """Here, so that the process that serves need not import what makes keys and certificates."""
     from sigward.ca import CertificateAuthority
+    from sigward.trust import Trust
 
-    with contextlib.suppress(CaError, OSError):
-        if not CertificateAuthority(plan.ca_dir).exists():
-            CertificateAuthority(plan.ca_dir).ensure()
+    try:
+        Trust(plan.trust_dir).write(CertificateAuthority(plan.ca_dir, plan.ca_names))
+    except SigwardError as error:
+        return _wrong(error)
+    return plan
+
+
+def _wrong(error: SigwardError) -> dict[str, str | int]:
+    return {"message": str(error.args[0]), "hint": error.hint, "slug": error.slug, "fault": error.fault, "exit_code": error.exit_code}
 
 
 def _taken(text: bytes) -> Plan:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sigward import _core
+from sigward.ca import RENEW
 from sigward.cli.reading import read_again, read_at_start
 from sigward.clients import IssuedKey, MasterKey, Vendor
 from sigward.credentials import Chain, Keeper, Pool, Snapshot, Watcher
@@ -26,7 +27,7 @@ logger = logging.getLogger("sigward")
 
 
 FIXED = (
-    "front", "listen", "reverse", "transparent", "admin", "ca_dir", "threads", "addons", "grace", "log_level", "log_format", "web",
+    "front", "listen", "reverse", "transparent", "admin", "ca_dir", "trust_dir", "threads", "addons", "grace", "log_level", "log_format", "web",
 )  # fmt: skip
 """Settings that are taken at the start alone."""
 
@@ -133,6 +134,7 @@ class Service:
                 if getattr(read, name) != getattr(self.plan, name):
                     logger.warning("%s has changed: that takes a restart", name)
             self._adopt(read)
+            self._tell_unvouched()
             logger.info("settings and credentials are read anew")
         # Whatever becomes of the settings: who renames a log's file counts on it.
         try:
@@ -157,6 +159,14 @@ class Service:
         self.watcher = self._watcher()
         self.watcher.start()
 
+    def _tell_unvouched(self) -> None:
+        """Of each host that clients would refuse the CA's certificates for: before they do."""
+        for name in self.plan.ca_names:
+            if not self.engine.vouches_for(name):
+                logger.warning(
+                    "the CA in %s does not vouch for %s, so HTTPS_PROXY clients are refused there. %s", self.plan.ca_dir, name, RENEW
+                )
+
     def _watcher(self) -> Watcher:
         return Watcher({keeper: self.plan.chains[name].watched() for name, keeper in self.keepers.items()})
 
@@ -165,7 +175,7 @@ class Service:
         from sigward.ca import CertificateAuthority
 
         plan = self.plan
-        CertificateAuthority(plan.ca_dir).ensure()
+        CertificateAuthority(plan.ca_dir, plan.ca_names).ensure()
         # The default identity's first: the listeners wait for it.
         for keeper in (self.keeper, *(keeper for keeper in self.keepers.values() if keeper is not self.keeper)):
             keeper.start()
@@ -199,6 +209,7 @@ class Service:
         # Whoever connects now would only wait here instead; a source that is slow or missing holds nobody up for long.
         await asyncio.to_thread(self.keeper.wait_loaded, FIRST_LOAD)
         await self.front.start()
+        self._tell_unvouched()
         if self.vendor:
             await self.vendor.start()
         self.engine.set_ready("listeners", True)
@@ -332,15 +343,17 @@ def run_program(plan: Plan, program: list[str], key: IssuedKey) -> int:
 
     async def main() -> int:
         from sigward.ca import CertificateAuthority
+        from sigward.trust import Trust
 
         service = Service(plan)
-        authority = CertificateAuthority(plan.ca_dir)
+        trust = Trust(plan.trust_dir)
+        trust.write(CertificateAuthority(plan.ca_dir, plan.ca_names))
         try:
             await service.start()
             # The first call should find keys, or be told what is wrong.
             await asyncio.to_thread(service.keeper.wait_loaded, 10.0)
             host, port = service.front.addresses["forward"]
-            client = ClientEnvironment(f"http://{host}:{port}", authority.write_bundle(), authority.certificate_file, plan.region, key)
+            client = ClientEnvironment(f"http://{host}:{port}", trust, plan.region, key)
             return await run_child(program, client.applied_to(environment))
         finally:
             await service.stop()

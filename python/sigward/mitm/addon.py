@@ -20,6 +20,7 @@ from mitmproxy.proxy.layers import TCPLayer
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
 from sigward import _core
+from sigward.ca import RENEW
 from sigward.mitm.bridge import Bridge
 from sigward.mitm.internals import MESSAGE_LIMIT, EngineHttpLayer, http_layer_to_adopt, is_inside_connect
 from sigward.mitm.refusals import refusal, refuse_flow
@@ -66,6 +67,11 @@ def is_undecided(data: bytes) -> bool:
     return 0 < len(data) < TLS_TELLING or (len(data) <= LONGEST_LINE and data[:3].isalpha() and b"\n" not in data)
 
 
+def not_vouched(host: str) -> str:
+    """Why clients would refuse this host's certificate, and the mend."""
+    return f"{host!r} is not among the hosts that clients take a certificate of sigward's CA for. {RENEW}"
+
+
 class Tunnels:
     """Comes before mitmproxy's own decisions: what is not intercepted passes untouched, but never to a local address."""
 
@@ -102,6 +108,8 @@ class Tunnels:
         """Refuses a tunnel to a local address while the client can still be told."""
         host, port = flow.request.host, flow.request.port
         if self.intercepts((host, port)):
+            if not self.engine.vouches_for(host):
+                flow.response = refusal(403, "not-vouched-for", not_vouched(host))
             return
         if not self.engine.tunnels():
             flow.response = refusal(

@@ -20,7 +20,7 @@ from mitmproxy.tls import ClientHelloData
 from mitmproxy.websocket import WebSocketData
 
 from sigward import _core
-from sigward.front import FrontError, FrontOptions
+from sigward.front import FrontError, FrontOptions, load_authority
 from sigward.mitm.addon import Sign, Tunnels
 from sigward.mitm.bridge import Bridge
 from sigward.mitm.internals import drained, hang_up, take_in
@@ -160,7 +160,8 @@ class Front:
         self._running: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Binds every listener; they accept when it returns. Raises `FrontError`."""
+        """Binds every listener; they accept when it returns. Raises `FrontError`, `CaError`."""
+        load_authority(self.engine, self.options.ca_dir)
         options, upstreams = self._mitmproxy_options()
         server = Proxyserver()
         master = self._new_master(options, server)

@@ -237,9 +237,15 @@ impl Engine {
         !sigward_gateway::is_forbidden(address) || self.shared.config.load().router.names(&normal(host))
     }
 
-    /// Reads the CA that forward listeners intercept with: key and certificate in one PEM file.
-    pub fn load_authority(&self, path: &std::path::Path) -> Result<(), String> {
-        self.native.load_authority(path)
+    /// Reads the CA that forward listeners intercept with, key and certificates in one PEM file. True: name constraints limit it.
+    pub fn load_authority(&self, path: &std::path::Path) -> Result<bool, String> {
+        self.native.load_authority(path)?;
+        Ok(self.native.is_constrained())
+    }
+
+    /// True if clients take a certificate of that CA's for this host, as far as its name constraints say.
+    pub fn vouches_for(&self, host: &str) -> bool {
+        self.native.vouches_for(host)
     }
 
     /// Starts a listener of the native front on every worker. `address`: `HOST:PORT`, or `unix:/path`. Returns where it is bound: host and

@@ -124,8 +124,13 @@ impl Engine {
     }
 
     #[pyo3(signature = (path, /))]
-    fn load_authority(&self, python: Python<'_>, path: &str) -> PyResult<()> {
+    fn load_authority(&self, python: Python<'_>, path: &str) -> PyResult<bool> {
         python.detach(|| self.engine.load_authority(std::path::Path::new(path))).map_err(PyValueError::new_err)
+    }
+
+    #[pyo3(signature = (host, /))]
+    fn vouches_for(&self, host: &str) -> bool {
+        self.engine.vouches_for(host)
     }
 
     #[pyo3(signature = (address, kind, upstream = None, /))]

@@ -56,6 +56,11 @@ fn bucket_and_key(host: &str, path: &str) -> Option<(String, String)> {
     sigward_gateway::recognise::bucket_and_key(&host, path).map(|(bucket, key)| (bucket.to_owned(), key.to_owned()))
 }
 
+#[pyfunction]
+fn aws_domains() -> Vec<&'static str> {
+    sigward_gateway::recognise::domains().collect()
+}
+
 pub(crate) fn style_name(style: Style) -> &'static str {
     match style {
         Style::S3 => "s3",
@@ -65,6 +70,7 @@ pub(crate) fn style_name(style: Style) -> &'static str {
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Recognised>()?;
+    module.add_function(wrap_pyfunction!(aws_domains, module)?)?;
     module.add_function(wrap_pyfunction!(bucket_and_key, module)?)?;
     module.add_function(wrap_pyfunction!(recognise, module)?)
 }

@@ -11,13 +11,17 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use zeroize::Zeroizing;
 
+use super::constraints::Constraints;
+
 /// Hosts whose certificates are kept.
 const MOST: usize = 1000;
 
 /// Signs for hosts, and remembers what it signed.
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    certificate: CertificateDer<'static>,
+    constraints: Constraints,
+    /// What stands behind the leaf.
+    chain: Vec<CertificateDer<'static>>,
     /// One key for all leaves of a process.
     key: KeyPair,
     made: Mutex<HashMap<String, Arc<ServerConfig>>>,
@@ -30,16 +34,32 @@ impl fmt::Debug for Authority {
 }
 
 impl Authority {
-    /// Reads the CA's key and certificate from one PEM file.
+    /// Reads one PEM file: the CA's key and its certificate, then those up to the root that clients trust.
     pub(crate) fn load(path: &Path) -> Result<Self, String> {
         let wrong = |why: &dyn fmt::Display| format!("{}: {why}", path.display());
         let pem = Zeroizing::new(std::fs::read(path).map_err(|error| wrong(&error))?);
         let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|error| wrong(&error))?;
         let key = KeyPair::try_from(&key).map_err(|error| wrong(&error))?;
-        let certificate = CertificateDer::from_pem_slice(&pem).map_err(|error| wrong(&error))?.into_owned();
-        let issuer = Issuer::from_ca_cert_der(&certificate, key).map_err(|error| wrong(&error))?;
+        let mut chain = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>().map_err(|error| wrong(&error))?;
+        let certificate = chain.first().ok_or_else(|| wrong(&"it holds no certificate"))?;
+        let issuer = Issuer::from_ca_cert_der(certificate, key).map_err(|error| wrong(&error))?;
+        let constraints = Constraints::read(certificate).ok_or_else(|| wrong(&"its certificate cannot be read"))?;
+        if chain.len() > 1 {
+            // Clients have the root.
+            chain.pop();
+        }
         let key = KeyPair::generate().map_err(|error| wrong(&error))?;
-        Ok(Self { issuer, certificate, key, made: Mutex::default() })
+        Ok(Self { issuer, constraints, chain, key, made: Mutex::default() })
+    }
+
+    /// True if name constraints limit the CA.
+    pub(crate) fn is_constrained(&self) -> bool {
+        self.constraints.any()
+    }
+
+    /// True if clients take a certificate of the CA's for this host.
+    pub(crate) fn vouches_for(&self, host: &str) -> bool {
+        self.constraints.allow(host)
     }
 
     /// What a TLS server for this host needs.
@@ -57,6 +77,10 @@ impl Authority {
     }
 
     fn make(&self, host: &str) -> Result<ServerConfig, Box<dyn std::error::Error>> {
+        if !self.vouches_for(host) {
+            // A tunnel for such a host is refused; of other connections the client only says that the handshake failed.
+            tracing::warn!("clients will refuse the certificate for {host:?}: {}", super::NOT_VOUCHED);
+        }
         let mut params = CertificateParams::new(vec![host.to_owned()])?;
         params.distinguished_name.remove(DnType::CommonName);
         // A common name has 64 characters at most; clients look at the alternative names.
@@ -70,8 +94,8 @@ impl Authority {
         params.not_after = (now + 90 * day).into();
         let leaf = params.signed_by(&self.key, &self.issuer)?;
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.serialize_der()));
-        let mut config =
-            ServerConfig::builder().with_no_client_auth().with_single_cert(vec![leaf.der().clone(), self.certificate.clone()], key)?;
+        let chain = std::iter::once(leaf.der().clone()).chain(self.chain.iter().cloned()).collect();
+        let mut config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key)?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
         Ok(config)

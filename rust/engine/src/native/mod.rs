@@ -3,6 +3,7 @@
 //! Each worker has a socket of its own on the same port (`SO_REUSEPORT`), so that the kernel spreads connections and no thread
 //! hands anything to another. What a request goes through is [`drive`](crate::drive)'s, as with the other front.
 
+mod constraints;
 mod http1;
 mod http2;
 mod leaf;
@@ -41,6 +42,10 @@ pub enum Kind {
     /// Connections that the kernel turned round (iptables' REDIRECT): where they were bound for is asked of it.
     Transparent,
 }
+
+/// Why clients refuse some hosts' certificates, and the mend.
+const NOT_VOUCHED: &str = "sigward's CA is limited to AWS's hosts and those that routes named when it was made. `sigward ca renew` makes one for \
+    the routes of today, which clients must trust anew; `ca_names` adds names.";
 
 /// How far a front has come to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,6 +89,16 @@ impl Native {
         let authority = Authority::load(path)?;
         let _ = self.authority.set(authority);
         Ok(())
+    }
+
+    /// True if name constraints limit the CA.
+    pub(crate) fn is_constrained(&self) -> bool {
+        self.authority.get().is_some_and(Authority::is_constrained)
+    }
+
+    /// True if clients take a certificate of the CA's for this host. Without a CA there is nothing to refuse.
+    pub(crate) fn vouches_for(&self, host: &str) -> bool {
+        self.authority.get().is_none_or(|authority| authority.vouches_for(host))
     }
 
     pub(crate) fn end(&self, ending: Ending) {

@@ -10,7 +10,7 @@ use rustls::ServerConfig;
 use sigward_gateway::{Refusal, Scheme, Target, is_forbidden};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Ending, Front, LAME_DUCK, Via, at_least};
+use super::{Ending, Front, LAME_DUCK, NOT_VOUCHED, Via, at_least};
 use crate::connect::ConnectError;
 use crate::h1::head::{self, Most};
 use crate::net::{Socket, Stream};
@@ -48,6 +48,14 @@ impl Front {
         let target = super::target::authority(authority)?;
         let config = self.shared.config.load_full();
         if config.intercepts(&target.host) && self.native.authority.get().is_some() {
+            if !self.native.vouches_for(&target.host) {
+                return Err(Refusal::sigward(
+                    403,
+                    "not-vouched-for",
+                    format!("{:?} is not among the hosts that clients take a certificate of sigward's CA for.", target.host),
+                    NOT_VOUCHED,
+                ));
+            }
             return Ok(Beyond::Inside(target));
         }
         if config.clients.required() {

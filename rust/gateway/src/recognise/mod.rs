@@ -95,6 +95,11 @@ const SUFFIXES: &[Suffix] = &[
     suffix(".csp.hci.ic.gov", "aws-iso-f", "us-isof-south-1"),
 ];
 
+/// Domains that all of AWS's hosts stand under, of every partition.
+pub fn domains() -> impl Iterator<Item = &'static str> {
+    SUFFIXES.iter().filter_map(|suffix| suffix.dns.strip_prefix('.'))
+}
+
 /// Services whose customers get a name of their own in front: `{id}.execute-api.{region}.amazonaws.com`.
 const PER_CUSTOMER: &[(&str, &str)] = &[
     ("appsync-api", "appsync"),
