@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic_settings import CliPositionalArg
 
 import sigward
-from sigward import _core
+from sigward import _core, metrics
 from sigward.cli import COMMANDS as SUMMARIES
 from sigward.cli.commands import COMMANDS
 from sigward.errors import SigwardError
@@ -242,7 +242,12 @@ def page(lines: list[str]) -> str:
     return MADE + "\n".join(lines).rstrip() + "\n"
 
 
-PAGES: dict[str, Callable[[], str]] = {"settings.md": settings_page, "cli.md": cli_page, "errors.md": errors_page}
+PAGES: dict[str, Callable[[], str]] = {
+    "settings.md": settings_page,
+    "cli.md": cli_page,
+    "errors.md": errors_page,
+    "metrics.md": metrics.reference,
+}
 
 
 def main(directory: Path) -> None:
