@@ -173,3 +173,12 @@ def test_run_leaves_serves_transparent_listener_alone(far: Far, tmp_path: Path) 
         command = [*SIGWARD, "run", "--config", str(serving.config), "--", find("curl"), "-sS", f"https://{HOST}/"]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
         assert (done.returncode, done.stdout) == (0, "ok"), done.stderr
+
+
+def test_sighup_tells_of_what_the_ca_was_not_made_for(far: Far, tmp_path: Path) -> None:
+    with Serving(far, tmp_path, ca_names=["one.internal"]) as serving:
+        assert "does not vouch" not in serving.child.output()
+        serving.reload(ca_names=["one.internal", "two.internal"])
+        assert "does not vouch for two.internal" in serving.child.output()
+        assert "sigward ca renew" in serving.child.output()
+        assert "vouch for one.internal" not in serving.child.output()

@@ -3,6 +3,7 @@
 What they run with is what `sigward env` prints, and nothing by hand. The programs lie in `stacks/`; `make stacks` builds them.
 """
 
+import re
 import shutil
 import ssl
 import subprocess
@@ -75,6 +76,23 @@ ALL = (
     Stack("Java SDK", (*JAVA, "sdk"), *JAVA_NEEDS),
     Stack("Java SDK, async", (*JAVA, "async"), *JAVA_NEEDS),
 )
+
+
+OLDEST = {"go": ("version", (1, 24)), "node": ("--version", (20, 0)), "javac": ("-version", (17, 0))}
+"""What the SDKs' versions in the lock files, and the programs, ask for."""
+
+
+def lacks(tool: str) -> str | None:
+    """Why a tool will not do; None: it will."""
+    if shutil.which(tool) is None:
+        return f"there is no {tool}"
+    if tool in OLDEST:
+        flag, oldest = OLDEST[tool]
+        told = subprocess.run([tool, flag], capture_output=True, text=True, check=True).stdout
+        found = re.search(r"(\d+)\.(\d+)", told)
+        if found is None or (int(found[1]), int(found[2])) < oldest:
+            return f"{tool} is older than {'.'.join(map(str, oldest))}: {told.strip()}"
+    return None
 
 
 @pytest.fixture(scope="session")

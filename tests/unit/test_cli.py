@@ -247,9 +247,41 @@ def test_env_is_for_eval(sigward: Shell) -> None:
     assert "BEGIN CERTIFICATE" in Path(bundle).read_text()
 
 
+def test_env_for_another_container_writes_nothing(sigward: Shell) -> None:
+    ran = sigward("env", "--proxy", "http://127.0.0.1:8080", "--trust-dir", "/var/lib/sigward-trust", "--shell", "kubernetes")
+    assert ran.status == 0, ran.err
+    assert '- name: AWS_CA_BUNDLE\n  value: "/var/lib/sigward-trust/bundle.pem"\n' in ran.out
+    assert not (sigward.home / ".config/sigward/ca").exists()
+    for proxy in ("https://127.0.0.1:8080", "127.0.0.1:8080", "http://127.0.0.1", "http://a:b@127.0.0.1:1"):
+        ran = sigward("env", "--proxy", proxy)
+        assert ran.status == 64, proxy
+        assert "http://HOST:PORT" in ran.err
+
+
 def test_env_without_a_forward_listener(sigward: Shell) -> None:
     for listen in ("off", "127.0.0.1:0"):
         assert sigward("env", "--listen", listen, "--reverse", "127.0.0.1:0").status == 64
+
+
+def test_a_ca_for_the_routes_of_today(sigward: Shell) -> None:
+    """A route that the CA was not made for is an error with its mend; after that, all is well."""
+    before = sigward.keys()("ca", "export").out
+    (sigward.home / "sigward.toml").write_text('[[route]]\nhost = "*.internal.example"\nservice = "es"\n')
+    ran = sigward("check")
+    assert ran.status == 78
+    assert "does not vouch for internal.example" in ran.err
+    assert "sigward ca renew" in ran.err
+    assert sigward("ca", "renew").status == 0
+    assert sigward("check").status == 0
+    assert sigward("ca", "export").out != before
+
+
+@pytest.mark.parametrize("name", ["*.internal.example", "a..b", "-a", "a b", "10.0.0.0/8"])
+def test_names_that_no_ca_can_vouch_for(name: str, sigward: Shell) -> None:
+    ran = sigward("check", "--ca-names", name)
+    assert ran.status == 64
+    assert "ca-names" in ran.err
+    assert "hint:" in ran.err
 
 
 def test_ca(sigward: Shell) -> None:

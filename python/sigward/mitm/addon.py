@@ -72,6 +72,12 @@ def not_vouched(host: str) -> str:
     return f"{host!r} is not among the hosts that clients take a certificate of sigward's CA for. {RENEW}"
 
 
+@functools.lru_cache(maxsize=1000)
+def tell_unvouched(name: str) -> None:
+    """To the log, once for each name: a client only says that the handshake failed."""
+    logger.warning("clients will refuse the certificate: %s", not_vouched(name))
+
+
 class Tunnels:
     """Comes before mitmproxy's own decisions: what is not intercepted passes untouched, but never to a local address."""
 
@@ -93,10 +99,11 @@ class Tunnels:
 
     def tls_clienthello(self, data: tls.ClientHelloData) -> None:
         """TLS inside an intercepted CONNECT, unless its SNI names another host than CONNECT did: that is not signed for."""
-        address = data.context.server.address
+        address, sni = data.context.server.address, data.client_hello.sni
         if not is_inside_connect(data.context):
+            if sni is not None and not self.engine.vouches_for(sni):
+                tell_unvouched(sni)
             return
-        sni = data.client_hello.sni
         data.ignore_connection = not self.intercepts(address) or (
             sni is not None and address is not None and not same_host(sni, address[0])
         )
