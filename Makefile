@@ -105,6 +105,15 @@ build/s3s-fs/bin/s3s-fs:
 	cargo install s3s-fs@$(S3S_FS) --locked --features binary --profile dev --root build/s3s-fs --target-dir build/s3s-fs/target
 	rm -rf build/s3s-fs/target
 
+# What renders deploy/kubernetes, for its tests; Go >= 1.24 builds both.
+KUSTOMIZE := 5.7.1
+build/kustomize/bin/kustomize:
+	GOBIN=$(CURDIR)/$(@D) go install sigs.k8s.io/kustomize/kustomize/v5@v$(KUSTOMIZE)
+
+HELM := 3.19.0
+build/helm/bin/helm:
+	GOBIN=$(CURDIR)/$(@D) go install helm.sh/helm/v3/cmd/helm@v$(HELM)
+
 .PHONY: clean
 clean: ## Remove all that make has made.
 	rm -rf .venv target build python/sigward/_core*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
