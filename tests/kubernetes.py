@@ -116,7 +116,7 @@ def assert_valid(manifest: Manifest) -> None:
 
 
 def assert_restricted(spec: Manifest) -> None:
-    """The `restricted` level of "Pod Security Standards", but for the container that sets the packet filter; and a read-only root besides."""
+    """The `restricted` level of "Pod Security Standards", but for the container that sets the packet filter; and a read-only root."""
     assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys()
     for volume in spec.get("volumes", []):
         assert volume.keys() - {"name"} <= {"configMap", "emptyDir", "projected", "secret"}

@@ -97,8 +97,10 @@ app sets itself stays as it is.
     -Djavax.net.ssl.trustStore=/var/lib/sigward-trust/truststore.p12 -Djavax.net.ssl.trustStorePassword=changeit -Djavax.net.ssl.trustStoreType=PKCS12
     {{- if eq .Values.entry "https-proxy" }} -Dhttps.proxyHost=127.0.0.1 -Dhttps.proxyPort={{ .Values.proxy.port }}{{ end }}
 {{- end }}
-- name: AWS_REGION
-  value: {{ .Values.region }}
+{{- range list "AWS_REGION" "AWS_DEFAULT_REGION" }}
+- name: {{ . }}
+  value: {{ $.Values.region }}
+{{- end }}
 # SDKs insist on keys; these open nothing.
 - name: AWS_ACCESS_KEY_ID
   value: SIGWARDDUMMYKEYID000
