@@ -191,6 +191,10 @@ def assert_enters(spec: Manifest, entry: str) -> None:
     if entry == "transparent":
         port = variables(container(spec, "sigward-init"))["REDIRECT_TO"]
         assert sigward["SIGWARD_TRANSPARENT"] == f"localhost:{port}"
+    if entry == "https-proxy":
+        direct = app["JAVA_TOOL_OPTIONS"].partition("-Dhttp.nonProxyHosts=")[2].split("|")
+        assert {"169.254.169.254", "[fd00:ec2::254]", "*.svc"} <= set(direct)
+        assert {"169.254.169.254", "fd00:ec2::254", ".svc"} <= set(app["NO_PROXY"].split(","))
     assert bool(endpoints) == (entry == "endpoint-url")
     if entry != "endpoint-url":
         assert_trusts(spec)

@@ -95,7 +95,7 @@ app sets itself stays as it is.
 - name: JAVA_TOOL_OPTIONS
   value: >-
     -Djavax.net.ssl.trustStore=/var/lib/sigward-trust/truststore.p12 -Djavax.net.ssl.trustStorePassword=changeit -Djavax.net.ssl.trustStoreType=PKCS12
-    {{- if eq .Values.entry "https-proxy" }} -Dhttps.proxyHost=127.0.0.1 -Dhttps.proxyPort={{ .Values.proxy.port }}{{ end }}
+    {{- if eq .Values.entry "https-proxy" }} -Dhttps.proxyHost=127.0.0.1 -Dhttps.proxyPort={{ .Values.proxy.port }} -Dhttp.nonProxyHosts={{ include "sigward.javaDirect" . }}{{ end }}
 {{- end }}
 {{- range list "AWS_REGION" "AWS_DEFAULT_REGION" }}
 - name: {{ . }}
@@ -108,4 +108,11 @@ app sets itself stays as it is.
   value: sigward-signs-this-is-no-secret
 - name: AWS_EC2_METADATA_DISABLED
   value: "true"
+{{- end -}}
+
+{{/* What Java reaches directly: `.svc` is `*.svc` to it, and addresses of IPv6 stand in brackets. */}}
+{{- define "sigward.javaDirect" -}}
+{{- $direct := list "localhost" "127.*" "[::1]" "169.254.169.254" "169.254.170.2" "169.254.170.23" "[fd00:ec2::254]" "[fd00:ec2::23]" -}}
+{{- range .Values.proxy.noProxy }}{{ $direct = append $direct (hasPrefix "." . | ternary (printf "*%s" .) .) }}{{ end -}}
+{{- join "|" $direct -}}
 {{- end -}}
