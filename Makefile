@@ -15,6 +15,8 @@ BIN := .venv/bin
 STAMPS := .venv/.stamps
 RUST := $(shell find rust -name '*.rs' -o -name Cargo.toml 2>/dev/null) Cargo.toml Cargo.lock
 PYTHON := python tests
+# Tests that need them are skipped where there is no Go to build them with.
+RENDERERS := $(if $(shell command -v go 2>/dev/null),build/kustomize/bin/kustomize build/helm/bin/helm)
 
 .PHONY: help
 help: ## Show this.
@@ -30,9 +32,9 @@ test: build ## Run all tests.
 	$(BIN)/pytest
 
 .PHONY: deploy-test
-deploy-test: build ## Build the images and run what deploy/ holds, in containers. Needs root, Docker, debootstrap, Go >= 1.21.
+deploy-test: build $(RENDERERS) ## Build the images and run what deploy/ holds, in containers. Needs root, Docker, debootstrap, Go >= 1.24.
 	@command -v tofu >/dev/null || command -v terraform >/dev/null || ! command -v go >/dev/null || $(MAKE) build/tofu/bin/tofu
-	$(BIN)/pytest -m "deploy or not deploy" tests/deploy
+	$(BIN)/pytest -m "deploy or not deploy" tests/deploy tests/unit/test_kubernetes.py tests/unit/test_chart.py
 
 # Evaluates deploy/ecs/terraform, where neither tofu nor terraform is installed.
 TOFU := 1.6.3
@@ -137,6 +139,18 @@ build/stacks/java/Client.class: $(wildcard $(STACKS)/java/*)
 	mvn -B -q -f $(STACKS)/java/pom.xml dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/$(@D)/lib
 	cd $(@D)/lib && sha256sum -c --quiet $(CURDIR)/$(STACKS)/java/jars.sha256
 	javac -Xlint:-options -cp '$(@D)/lib/*' -d $(@D) $(STACKS)/java/Client.java
+
+# What renders deploy/kubernetes, for its tests; Go >= 1.24 builds both. Debian has neither.
+KUSTOMIZE := 5.7.1
+build/kustomize/bin/kustomize:
+	GOBIN=$(CURDIR)/$(@D) go install sigs.k8s.io/kustomize/kustomize/v5@v$(KUSTOMIZE)
+
+HELM := 3.19.0
+build/helm/bin/helm:
+	GOBIN=$(CURDIR)/$(@D) go install helm.sh/helm/v3/cmd/helm@v$(HELM)
+
+.PHONY: renderers
+renderers: $(RENDERERS)
 
 .PHONY: clean
 clean: ## Remove all that make has made.

@@ -1,6 +1,7 @@
 """A network and mount namespace of its own: addresses, packet filters and /etc/hosts as a test wants them. For root alone."""
 
 import ctypes
+import encodings.idna  # noqa: F401 - `create_connection` imports it, as a user who may not read Python's own files
 import os
 import shutil
 import socket

@@ -6,6 +6,7 @@ The native front serves in Rust alone; Python starts it, answers its calls for c
 import asyncio
 import inspect
 import logging
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,8 +38,8 @@ class ReverseListener:
 
 @dataclass(frozen=True)
 class FrontOptions:
-    """`forward`, `transparent`: "HOST:PORT" (port 0: a free one), None: no such listener. `body_hold`: bytes. `grace`: seconds.
-    `web`: mitmproxy's front alone; None: no pages."""
+    """`forward`, `transparent`: "HOST:PORT" (port 0: a free one), None: no such listener; `transparent` on "localhost:PORT" is on both
+    loopback addresses. `body_hold`: bytes. `grace`: seconds. `web`: mitmproxy's front alone; None: no pages."""
 
     forward: str | None
     reverse: tuple[ReverseListener, ...]
@@ -93,13 +94,24 @@ class NativeFront:
                 self.addresses[f"reverse:{number}"] = self.engine.listen(at, "reverse", listener.upstream)
             if self.options.transparent is not None:
                 at = self.options.transparent
-                self.addresses["transparent"] = self.engine.listen(at, "transparent")
+                self._listen_transparent(at)
         except (OSError, ValueError) as error:
             asyncio.get_running_loop().remove_reader(self.engine.fileno())
             raise FrontError(
                 f"cannot listen on {at}: {error}.",
                 hint="Is the address in use? Choose another with --listen or --reverse; port 0 takes a free one.",
             ) from error
+
+    def _listen_transparent(self, at: str) -> None:
+        """REDIRECT leads to the loopback address of the connection's own family: on "localhost:PORT" that is both, if there are two."""
+        host, _, port = at.rpartition(":")
+        if host != "localhost":
+            self.addresses["transparent"] = self.engine.listen(at, "transparent")
+            return
+        bound = self.engine.listen(f"127.0.0.1:{port}", "transparent")
+        self.addresses["transparent"] = bound
+        if has_ipv6_loopback():
+            self.addresses["transparent-ipv6"] = self.engine.listen(f"[::1]:{bound[1]}", "transparent")
 
     def _take(self) -> None:
         for event in self.engine.poll():
@@ -125,6 +137,16 @@ class NativeFront:
     async def wait_closed(self) -> None:
         """Returns when it has drained."""
         await self._closed.wait()
+
+
+def has_ipv6_loopback() -> bool:
+    """False e.g. in pods of a cluster without IPv6."""
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
 
 
 def loop_factory() -> asyncio.AbstractEventLoop:

@@ -664,7 +664,9 @@ class Settings(BaseSettings):
         "In the file: `[[reverse]]` with `listen` and `upstream`.",
     )
     transparent: Listen = Field(
-        "off", description="Native front: connections that iptables' REDIRECT turned round; AWS's hosts are served, all else goes on."
+        "off",
+        description="Native front: connections that iptables' REDIRECT turned round; AWS's hosts are served, all else goes on. "
+        "`localhost:PORT`: on 127.0.0.1, and on ::1 where there is one.",
     )
     admin: Listen = Field("127.0.0.1:9901", description="/healthz, /readyz and /metrics; `off`: none.")
     allow_remote: bool = Field(

@@ -31,6 +31,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="network namespa
 HOST = "sqs.us-east-1.amazonaws.com"
 AWS, AWS_TOO, OTHER, NOWHERE, METADATA = "203.0.113.10", "203.0.113.11", "203.0.113.20", "198.51.100.7", "169.254.169.254"
 NAME, V6 = "eyeballs.sigward.test", "2001:db8::1"
+OTHER_V6, NOWHERE_V6, METADATA_V6 = "2001:db8:1::20", "2001:db8:1::7", "fd00:ec2::254"
 READ_ANEW = "settings and credentials are read anew"
 PATIENCE = 20.0
 CALL = "/?Action=ListQueues"
@@ -127,7 +128,7 @@ def world(namespace: Namespace, public: Path) -> Iterator[World]:
     settings: dict[str, Any] = {
         "front": "native",
         "listen": "off",
-        "transparent": "127.0.0.1:0",
+        "transparent": "localhost:0",
         "admin": "127.0.0.1:0",
         "ca_dir": str(public / "ca"),
         "access_log": str(public / "access.log"),
@@ -145,7 +146,9 @@ def world(namespace: Namespace, public: Path) -> Iterator[World]:
     command = namespace.command(sys.executable, "-m", "sigward", "serve", "--config", str(public / "sigward.toml"))
     # nsenter becomes the program itself.
     with Child(command, environment, public) as child:
-        told = child.wait_for(r"listening reverse:0=127.0.0.1:(\d+) transparent=127.0.0.1:(\d+) admin=127.0.0.1:(\d+)$")
+        told = child.wait_for(
+            r"listening reverse:0=127.0.0.1:(\d+) transparent=127.0.0.1:(\d+)(?: transparent-ipv6=\[::1\]:\2)? admin=127.0.0.1:(\d+)$"
+        )
         reverse, port, admin = map(int, told.groups())
         shutil.copy(public / "ca" / "mitmproxy-ca-cert.pem", public / "sigward.pem")
         rule = ["OUTPUT", "-p", "tcp", "-m", "multiport", "--dports", "80,443", "-m", "owner", "!", "--uid-owner", "0"]
@@ -339,6 +342,62 @@ async def test_no_tunnels_where_keys_are_required(world: World, aws: Placed) -> 
             world.reload()
         assert (await world.got(*plain))[0] == "ok"
         assert (await world.got(*call))[0] == "ok"
+
+
+# ---------------------------------------------------------------- IPv6
+
+
+@pytest.fixture(scope="module")
+def ipv6(world: World) -> World:
+    """The same for connections over IPv6."""
+    if "transparent-ipv6=" not in world.child.output():
+        pytest.skip("there is no ::1 here")
+    rule = ["OUTPUT", "-p", "tcp", "-m", "multiport", "--dports", "80,443", "-m", "owner", "!", "--uid-owner", "0"]
+    try:
+        world.namespace.run("ip6tables", "-t", "nat", "-A", *rule, "-j", "REDIRECT", "--to-ports", str(world.port))
+        for address in (OTHER_V6, NOWHERE_V6, METADATA_V6):
+            world.namespace.run("ip", "address", "add", f"{address}/128", "dev", "lo", "nodad")
+    except NamespaceError as error:
+        pytest.skip(str(error))
+    return world
+
+
+async def test_ipv6_to_an_aws_host_is_signed(ipv6: World, aws: Placed) -> None:
+    """It goes on over IPv4, as its name says."""
+    resolve = (*at(HOST, f"[{NOWHERE_V6}]"), *at(HOST, f"[{NOWHERE_V6}]", 80), "--cacert", str(ipv6.sigward_ca))
+    for scheme in ("https", "http"):
+        body, _ = await ipv6.got(*resolve, f"{scheme}://{HOST}{CALL}")
+        assert body == "ok"
+    for received in aws.received:
+        assert_signed(received, HOST)
+    assert len(aws.received) == 2
+
+
+async def test_another_hosts_ipv6_goes_where_it_was_bound_for(ipv6: World) -> None:
+    async with Placed(ipv6.namespace, OTHER_V6, None, port=80) as other:
+        assert (await ipv6.got(f"http://[{OTHER_V6}]/six"))[0] == "ok"
+        assert [received.target for received in other.received] == ["/six"]
+        assert untouched(other.received[0])
+
+
+def test_where_there_is_no_ipv6_it_listens_on_ipv4_alone(tmp_path: Path) -> None:
+    try:
+        namespace = Namespace(tmp_path, ())
+        namespace.run("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1")
+    except NamespaceError as error:
+        pytest.skip(str(error))
+    settings = {"front": "native", "listen": "off", "transparent": "localhost:0", "admin": "off", "ca_dir": str(tmp_path / "ca")}
+    write_settings(tmp_path / "sigward.toml", settings)
+    command = namespace.command(sys.executable, "-m", "sigward", "serve", "--config", str(tmp_path / "sigward.toml"))
+    with contextlib.closing(namespace), Child(command, clean_environment(), tmp_path) as child:
+        child.wait_for(r"listening transparent=127\.0\.0\.1:\d+$")
+
+
+async def test_metadata_is_not_reached_over_ipv6(ipv6: World) -> None:
+    async with Placed(ipv6.namespace, METADATA_V6, None, port=80) as local:
+        assert (await ipv6.got(f"http://[{METADATA_V6}]/root", user=0))[0] == "ok"
+        assert (await ipv6.tried(f"http://[{METADATA_V6}]/latest/meta-data/"))[0] in (52, 56)
+        assert [received.target for received in local.received] == ["/root"]
 
 
 # ---------------------------------------------------------------- metrics, names
