@@ -13,5 +13,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds them."""
     top = Path(config.config_file_path or ".").resolve().parent
     for page, path in ELSEWHERE.items():
-        files.append(File.generated(config, page, content=(top / path).read_text(encoding="utf-8")))
+        files.append(File.generated(config, page, content=moved((top / path).read_text(encoding="utf-8"))))
     return files
+
+
+def moved(text: str) -> str:
+    """Links from the repository's top, as they are within the site."""
+    return text.replace("](docs/", "](")

@@ -17,6 +17,7 @@ from typing import Any, Literal, NoReturn
 from pydantic import Field, ValidationError
 
 from sigward.errors import UsageError
+from sigward.file import find_file
 from sigward.settings import (
     Listen,
     PositiveDuration,
@@ -24,7 +25,6 @@ from sigward.settings import (
     Timeouts,
     check_environment,
     did_you_mean,
-    find_file,
     is_address,
     is_loopback,
     usage_error,

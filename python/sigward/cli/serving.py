@@ -27,7 +27,8 @@ logger = logging.getLogger("sigward")
 
 
 FIXED = (
-    "front", "listen", "reverse", "transparent", "admin", "ca_dir", "trust_dir", "threads", "addons", "grace", "log_level", "log_format", "web",
+    "front", "listen", "reverse", "transparent", "admin", "ca_dir", "trust_dir", "threads", "addons", "grace", "log_level",
+    "log_format", "web",
 )  # fmt: skip
 """Settings that are taken at the start alone."""
 
