@@ -132,7 +132,7 @@ def own_flags(model: type[Settings]) -> list[str]:
         usual = Settings.model_fields.get(name)
         if usual is not None and usual.default == field.default:
             continue
-        spelled = name.upper() if POSITIONAL in field.metadata else f"--{name.replace('_', '-')}"
+        spelled = name.upper().replace("_", "-") if POSITIONAL in field.metadata else f"--{name.replace('_', '-')}"
         rows.append(row(f"`{spelled}`", shape_of(field), default_of(name, field), field.description))
     return ["| argument | value | default | what it does |", "|---|---|---|---|", *rows, ""] if rows else []
 

@@ -27,6 +27,7 @@ COMMANDS = {
     "ca": "The CA that clients trust: path, export, trust, renew.",
     "check": "Check settings, CA and credentials without serving.",
     "healthcheck": "Ask a sigward that runs here whether it is ready.",
+    "completion": "Print a shell's completions: completion bash, zsh or fish.",
     "demo": "Show it all working against an emulator that verifies signatures.",
 }
 

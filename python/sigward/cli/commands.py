@@ -344,6 +344,17 @@ class Check(Command):
         return f"ok ({authority.certificate_file})"
 
 
+class Completion(Command):
+    """Print a shell's completions: sigward completion bash|zsh|fish."""
+
+    shell_name: CliPositionalArg[Literal["bash", "zsh", "fish"]] = Field(description="bash, zsh or fish.")
+
+    def execute(self) -> int:
+        from sigward.cli.completion import completion
+
+        return completion(self)
+
+
 class Demo(Command):
     """Start an AWS emulator that verifies signatures and sigward before it, and send real clients' calls through."""
 
@@ -376,6 +387,7 @@ COMMANDS: dict[str, type[Command]] = {
     "env": Env,
     "ca": Ca,
     "check": Check,
+    "completion": Completion,
     "demo": Demo,
 }
 
