@@ -15,7 +15,6 @@ import pytest
 from sigward.demo.child import cleaned
 from sigward.demo.emulator import Emulator
 from sigward.demo.emulator_server import HOLD_HEADER
-from sigward.settings import Settings
 from tests.deploy import sidecar
 from tests.deploy.conftest import ROOT, Images
 from tests.deploy.ecs import Agent, Task
@@ -145,18 +144,11 @@ def start(workshop: Workshop, images: Images, emulator: Emulator, tmp_path: Path
     return Starter(workshop, images, emulator, tmp_path)
 
 
-def needs_trust_dir(definition: dict[str, Any]) -> None:
-    """Skips what cannot be served yet."""
-    if "SIGWARD_TRUST_DIR" in json.dumps(definition) and "trust_dir" not in Settings.model_fields:
-        pytest.skip("there is no setting trust_dir yet")
-
-
 @pytest.mark.parametrize("file", DEFINITIONS, ids=lambda file: file.stem)
 def test_the_apps_calls_are_signed_with_the_task_role(
     file: Path, start: Starter, workshop: Workshop, emulator: Emulator, task_role: dict[str, str]
 ) -> None:
     definition = json.loads(file.read_text())
-    needs_trust_dir(definition)
     before = len(emulator.requests())
     task = start(definition, APP, task_role)
     status, told = workshop.ended(task.containers["app"])

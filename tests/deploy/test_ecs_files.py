@@ -107,8 +107,6 @@ def test_the_task_lives_and_ends_with_sigward(definition: dict[str, Any]) -> Non
 
 def test_its_settings_hold_and_its_grace_fits(definition: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     sigward = container(definition, "sigward")
-    if "SIGWARD_TRUST_DIR" in environment(sigward) and "trust_dir" not in Serve.model_fields:
-        pytest.skip("there is no setting trust_dir yet")
     for name, value in environment(sigward).items():
         monkeypatch.setenv(name, value)
     settings = read(Serve, "sigward serve", [])
@@ -132,8 +130,6 @@ def test_the_app_gets_no_key_of_anybodys(definition: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("kind", ["ec2", "fargate"])
 def test_by_proxy_the_app_has_the_variables_that_sigward_env_prints(kind: str, tmp_path: Path) -> None:
-    if "trust_dir" not in Serve.model_fields:
-        pytest.skip("there is no setting trust_dir yet")
     sigward = Shell(tmp_path)
     sigward.environment["AWS_REGION"] = "us-east-1"
     ran = sigward("env", "--proxy", "http://127.0.0.1:8080", "--trust-dir", "/var/lib/sigward-trust", "--shell", "docker")

@@ -14,7 +14,6 @@ import yaml
 
 from sigward.demo.emulator import Arrived, Emulator
 from sigward.demo.emulator_server import HOLD_HEADER
-from sigward.settings import Settings
 from tests.deploy.aws import AGENT, IMDS, STS, Metadata, PodIdentityAgent, SecurityTokenService, role_keys
 from tests.deploy.conftest import Images
 from tests.deploy.engine import Pod, Workshop, build, wait_output
@@ -63,8 +62,6 @@ class Cluster:
 
     def start(self, objects: list[Manifest], *, ipv6: bool = False) -> KubernetesPod:
         """`ipv6`: the pod has addresses of both families."""
-        if "SIGWARD_TRUST_DIR" in yaml.safe_dump_all(objects) and "trust_dir" not in Settings.model_fields:
-            pytest.skip("there is no setting trust_dir yet")
         network: Pod = self.workshop.pod(self.images["app"])
         pod = KubernetesPod(self.workshop, network, objects, self.images, self.directory, TOKENS)
         if ipv6:
