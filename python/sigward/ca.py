@@ -33,9 +33,8 @@ CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE---
 
 RENEW = "`sigward ca renew` makes a CA for the routes of today, which clients must trust anew; `ca_names` adds names."
 
-OWN_HOST = ("localhost", "127.0.0.0/8", "::1/128", "invalid")
-"""What reverse listeners on loopback are called. mitmproxy's front names them below `.invalid`, which no host is called (RFC 6761), and
-those names stand in its certificates beside the one that the client asked for."""
+OWN_HOST = ("localhost", "127.0.0.0/8", "::1/128")
+"""What reverse listeners on loopback are called."""
 
 
 def subtree(pattern: str) -> str | None:

@@ -79,7 +79,7 @@ def test_the_roots_key_is_nowhere(authority: CertificateAuthority) -> None:
 
 
 def test_it_vouches_for_aws_and_this_host_alone(authority: CertificateAuthority) -> None:
-    assert subtrees(authority) == [*_core.aws_domains(), "localhost", "127.0.0.0/8", "::1/128", "invalid"]
+    assert subtrees(authority) == [*_core.aws_domains(), "localhost", "127.0.0.0/8", "::1/128"]
 
 
 def test_aws_domains_are_botocores() -> None:

@@ -11,7 +11,6 @@ from mitmproxy import exceptions, hooks, http, tcp
 from mitmproxy.addonmanager import AddonManager
 from mitmproxy.addons.next_layer import NextLayer
 from mitmproxy.addons.proxyserver import Proxyserver
-from mitmproxy.addons.tlsconfig import TlsConfig
 from mitmproxy.master import Master
 from mitmproxy.options import Options
 from mitmproxy.proxy.server import ConnectionHandler
@@ -24,6 +23,7 @@ from sigward.front import FrontError, FrontOptions, load_authority
 from sigward.mitm.addon import Sign, Tunnels
 from sigward.mitm.bridge import Bridge
 from sigward.mitm.internals import drained, hang_up, take_in
+from sigward.mitm.leaves import Leaves
 from sigward.mitm.refusals import refuse_flow
 
 logger = logging.getLogger(__name__)
@@ -172,7 +172,7 @@ class Front:
             server,
             Tunnels(self.engine),
             NextLayer(),
-            TlsConfig(),
+            Leaves(),
             Sign(self.bridge, upstreams),
             *self.options.addons,
             *master.watchers,

@@ -88,6 +88,10 @@ class FakeEngine:
     def fileno(self) -> int:
         return self._reader.fileno()
 
+    def load_authority(self, _: str, /) -> bool:
+        """It is limited."""
+        return True
+
     def tell(self, *events: tuple[Any, ...]) -> None:
         """These are due at once, as one batch."""
         self._events += events

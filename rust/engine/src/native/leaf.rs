@@ -83,8 +83,9 @@ impl Authority {
         }
         let mut params = CertificateParams::new(vec![host.to_owned()])?;
         params.distinguished_name.remove(DnType::CommonName);
-        // A common name has 64 characters at most; clients look at the alternative names.
-        params.distinguished_name.push(DnType::CommonName, host.get(..host.len().min(64)).unwrap_or_default());
+        // Clients look at the alternative names. Where none of these is a domain, OpenSSL holds the name constraints against the common
+        // name, if that looks like one, as an address does; and it has 64 characters at most.
+        params.distinguished_name.push(DnType::CommonName, "sigward");
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;

@@ -1,0 +1,38 @@
+"""Certificates for clients: mitmproxy issues them, for the names that the CA's constraints leave room for."""
+
+import ipaddress
+
+from cryptography import x509
+from mitmproxy.addons.tlsconfig import TlsConfig
+from mitmproxy.certs import CertStoreEntry
+from mitmproxy.proxy.context import Context
+
+from sigward.mitm.internals import is_inside_connect
+
+
+class Leaves(TlsConfig):
+    """mitmproxy's, but a leaf names what the client looks for and nothing else.
+
+    mitmproxy's own also names the listener's address, the upstream, and one of them as common name. Name constraints hold for each of
+    these: a single one beyond them, and the client takes the leaf for no host at all.
+    """
+
+    def get_cert(self, conn_context: Context) -> CertStoreEntry:
+        """mitmproxy's hook, called before a handshake with a client."""
+        client, server = conn_context.client, conn_context.server
+        if client.sni:
+            host = client.sni
+        elif is_inside_connect(conn_context) and server.address:
+            host = server.address[0]
+        else:
+            # Without a name, the client knows the listener by its address.
+            host = client.sockname[0]
+        return self.certstore.get_cert(None, [general_name(host)])
+
+
+def general_name(host: str) -> x509.GeneralName:
+    """An address, or a domain without a dot at its end."""
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host.rstrip(".").encode("idna").decode())
