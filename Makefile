@@ -41,6 +41,10 @@ TOFU := 1.6.3
 build/tofu/bin/tofu:
 	GOBIN=$(CURDIR)/build/tofu/bin CGO_ENABLED=0 go install github.com/opentofu/opentofu/cmd/tofu@v$(TOFU)
 
+.PHONY: wheel
+wheel: ## Build the wheel for this platform into dist/, check it, install it with uv and pipx.
+	.ci/wheel
+
 VERSION = $(shell $(BIN)/python -c 'import importlib.metadata as m; print(m.version("sigward"))')
 REVISION = $(shell git rev-parse HEAD 2>/dev/null)
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from sigward import _core
 from sigward.ca import RENEW
+from sigward.cli import notify
 from sigward.cli.reading import read_again, read_at_start
 from sigward.clients import IssuedKey, MasterKey, Vendor
 from sigward.credentials import Chain, Keeper, Pool, Snapshot, Watcher
@@ -287,6 +288,7 @@ def serve(name: str, arguments: list[str]) -> int:
             if stop.is_set():
                 os._exit(1)
             logger.info("stopping: requests under way have %g s", plan.grace)
+            notify.stopping()
             stop.set()
 
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -299,6 +301,7 @@ def serve(name: str, arguments: list[str]) -> int:
             tell(f"sigward: {service.ready_line()}", plan.log_format)
             if plan.web:
                 tell(f"sigward: web={service.front.web_url}", plan.log_format)
+            notify.ready()
             ended = loop.create_task(service.front.wait_closed())
             waiting = loop.create_task(stop.wait())
             await asyncio.wait({ended, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -327,7 +330,9 @@ class Reloads:
 
     async def _reload(self) -> None:
         async with self._turn:
+            notify.reloading()
             self.service.reload(await asyncio.to_thread(self._read))
+            notify.ready()
 
     def _read(self) -> Plan | SigwardError:
         try:
