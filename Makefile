@@ -106,6 +106,7 @@ check: build ## Formatting, lints and types.
 	$(BIN)/ruff format --check $(PYTHON)
 	$(BIN)/ruff check $(PYTHON)
 	$(BIN)/mypy
+	$(BIN)/mypy --platform darwin
 	$(BIN)/python -m mypy.stubtest sigward._core
 
 .PHONY: fmt

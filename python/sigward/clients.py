@@ -13,6 +13,7 @@ import secrets
 import socket
 import stat
 import struct
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -182,6 +183,8 @@ def allowed(clients: "Clients | Terms", uid: int) -> list[str]:
 
 def peer_uid(connection: socket.socket) -> int:
     """Whose process is at the other end (Linux's SO_PEERCRED)."""
+    if sys.platform != "linux":
+        raise NotImplementedError("the settings allow clients.socket nowhere else")
     _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
     return int(uid)
 

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -495,7 +496,8 @@ class Clients(BaseModel):
         description="The master key that every pair is derived from; made there, mode 0600, when it is first needed.",
     )
     socket: Path | None = Field(
-        None, description="A unix socket where `sigward client credentials` fetches a pair, if the process is of a user that may have it."
+        None,
+        description="Linux: a unix socket where `sigward client credentials` fetches a pair, if the process is of a user that may have it.",
     )
 
     @model_validator(mode="after")
@@ -665,7 +667,7 @@ class Settings(BaseSettings):
     )
     transparent: Listen = Field(
         "off",
-        description="Native front: connections that iptables' REDIRECT turned round; AWS's hosts are served, all else goes on. "
+        description="Native front, Linux: connections that iptables' REDIRECT turned round; AWS's hosts are served, all else goes on. "
         "`localhost:PORT`: on 127.0.0.1, and on ::1 where there is one.",
     )
     admin: Listen = Field("127.0.0.1:9901", description="/healthz, /readyz and /metrics; `off`: none.")
@@ -795,6 +797,8 @@ class Settings(BaseSettings):
             wrong("front: tls.certificate is shown by the native front alone", 'Set front = "native".')
         if self.transparent != "off" and self.front != "native":
             wrong("front: transparent is served by the native front alone", 'Set front = "native".')
+        if sys.platform != "linux":
+            self._check_linux()
         for listen in (*fronts, self.admin):
             if listen != "off" and not is_loopback(listen) and not self.allow_remote:
                 wrong(f"allow_remote: {listen} can be reached by other hosts, and whoever reaches it can use your credentials", REACH_HINT)
@@ -803,6 +807,12 @@ class Settings(BaseSettings):
         if self.admin.startswith("unix:"):
             wrong("admin: HOST:PORT is expected", LISTEN_HINT)
         return self
+
+    def _check_linux(self) -> None:
+        if self.transparent != "off":
+            wrong("transparent: only Linux tells where a connection was bound for", "Use listen or [[reverse]] on this system.")
+        if self.clients.socket:
+            wrong("clients.socket: only Linux tells sigward whose process asks", "Give keys out with `sigward client key` on this system.")
 
     def reverse_listeners(self) -> list[tuple[str, str | None]]:
         """(listen, upstream or None)."""

@@ -14,7 +14,8 @@ inside) shift ;;
     chown -R 65534:65534 "$group"
     echo $$ > "$group/cgroup.procs"
     status=0
-    unshare --mount --pid --cgroup --net --fork --mount-proc --kill-child sh "$0" inside "$@" || status=$?
+    # Before pytest's time is up: what it ends would leave the namespaces running.
+    timeout --signal=KILL 100 unshare --mount --pid --cgroup --net --fork --mount-proc --kill-child sh "$0" inside "$@" || status=$?
     echo $$ > /sys/fs/cgroup/cgroup.procs
     find "$group" -depth -type d -exec rmdir {} +
     exit $status

@@ -294,6 +294,17 @@ def test_what_the_access_log_may_not_be(written: str) -> None:
     assert "slash" in error.hint
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("transparent", ("--front", "native", "--transparent", "127.0.0.1:0")), ("clients.socket", ("--clients.socket", "/tmp/s"))],
+)
+def test_what_only_linux_has_is_refused_elsewhere(name: str, arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    serve(*arguments)
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert f"{name}: only Linux" in str(refused(*arguments))
+    serve()
+
+
 # ---------------------------------------------------------------- what the engine gets
 
 

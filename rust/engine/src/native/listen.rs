@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use socket2::{Domain, Protocol, SockAddr, SockRef, Socket as RawSocket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket as RawSocket, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::task::JoinSet;
 
@@ -267,7 +267,7 @@ async fn next(listener: &Listener, front: &Front, early: &mut Option<(Socket, Ar
 /// Where a connection that was turned round was bound for.
 #[cfg(target_os = "linux")]
 fn original(stream: &TcpStream) -> Option<SocketAddr> {
-    let socket = SockRef::from(stream);
+    let socket = socket2::SockRef::from(stream);
     let found = socket.original_dst_v4().or_else(|_| socket.original_dst_v6()).ok()?;
     found.as_socket()
 }
