@@ -208,7 +208,7 @@ async def test_a_client_that_resets_while_the_upstream_is_silent_ends_the_job(pr
     ended = asyncio.Event()
 
     async def silent(_: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\no")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 10000000\r\n\r\no")
         await writer.drain()
         with contextlib.suppress(ConnectionError):
             await reader.read()

@@ -3,6 +3,7 @@
 What they run with is what `sigward env` prints, and nothing by hand. The programs lie in `stacks/`; `make stacks` builds them.
 """
 
+import http.server
 import re
 import shutil
 import ssl
@@ -101,10 +102,8 @@ def built() -> Callable[[Stack], Stack]:
     made: set[str] = set()
 
     def build(stack: Stack) -> Stack:
-        if missing := [tool for tool in stack.needs if shutil.which(tool) is None]:
-            pytest.skip(
-                f"{stack.name}: no {', '.join(missing)} here; on Debian: apt-get install golang nodejs npm default-jdk-headless maven"
-            )
+        if missing := [why for tool in stack.needs if (why := lacks(tool))]:
+            pytest.skip(f"{stack.name}: {'; '.join(missing)}; on Debian: apt-get install golang nodejs npm default-jdk-headless maven")
         if stack.target and stack.target not in made:
             done = subprocess.run(["make", "-s", "-C", str(ROOT), stack.target], capture_output=True, text=True)
             assert done.returncode == 0, done.stdout + done.stderr
@@ -166,6 +165,19 @@ def test_every_stack(stack: Stack, way: str, front: Gateway, variables: dict[str
         assert not any(DUMMY_KEY in value for _, value in request.headers)
 
 
+def test_no_stack_takes_a_ca_that_it_was_not_told_of(stack: Stack, front: Gateway, variables: dict[str, str], emulator: Emulator) -> None:
+    """Else the tests above would show nothing of trust."""
+    trust = str(front.directory / "ca" / "trust")
+    told = {name: value for name, value in variables.items() if not value.startswith(trust)}
+    told["JAVA_TOOL_OPTIONS"] = " ".join(option for option in told["JAVA_TOOL_OPTIONS"].split() if "trustStore" not in option)
+    assert trust not in str(told)
+    before = len(emulator.requests())
+    done = run(stack.arguments(S3, "distrusted"), told)
+    assert done.returncode != 0, done.stdout
+    assert re.search("certif|CERTIFICATE_VERIFY_FAILED|SSL validation failed", done.stdout + done.stderr), done.stderr
+    assert emulator.requests(before) == []
+
+
 @pytest.mark.parametrize("name", ["curl", "boto3", "Node fetch", "Java HttpClient"])
 def test_sigward_run(name: str, built: Callable[[Stack], Stack], front: Gateway, emulator: Emulator) -> None:
     """The variables of `sigward run`, which are the same, with a sigward of its own."""
@@ -213,8 +225,6 @@ class Impostor:
         self.requests = 0
 
     def __enter__(self) -> "Impostor":
-        import http.server
-
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):

@@ -92,6 +92,10 @@ class FakeEngine:
         """It is limited."""
         return True
 
+    def vouches_for(self, _: str, /) -> bool:
+        """For every host."""
+        return True
+
     def tell(self, *events: tuple[Any, ...]) -> None:
         """These are due at once, as one batch."""
         self._events += events
