@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 from moto.server import ThreadedMotoServer
 
+from sigward.settings import Settings
 from tests.shell import Shell
+
+
+@pytest.fixture(autouse=True)
+def no_settings_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that one test's command has read is not the next one's."""
+    monkeypatch.setattr(Settings, "source", None)
 
 
 @pytest.fixture
