@@ -103,7 +103,9 @@ def with_uv(home: Path, built: Path) -> tuple[list[str | Path], dict[str, str]]:
         pytest.skip("there is no uv here")
     # The home is new, what has been downloaded before is not.
     cache = subprocess.run([uv, "cache", "dir"], capture_output=True, text=True, check=True).stdout.strip()
-    return [uv, "tool", "install", "--no-config", "--python", sys.executable, built], {"UV_CACHE_DIR": cache}
+    # The machine's roots, as pip has them; older versions know them by the second name.
+    trust = {"UV_SYSTEM_CERTS": "true", "UV_NATIVE_TLS": "true"}
+    return [uv, "tool", "install", "--no-config", "--python", sys.executable, built], {"UV_CACHE_DIR": cache} | trust
 
 
 def with_pipx(home: Path, built: Path) -> tuple[list[str | Path], dict[str, str]]:
