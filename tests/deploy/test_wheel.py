@@ -97,21 +97,24 @@ def test_its_platform_is_what_it_needs(built: Path) -> None:
     assert int(found[2]) <= newest, (platforms, shown.stdout)
 
 
+UV_TRUST = {"UV_SYSTEM_CERTS": "true", "UV_NATIVE_TLS": "true"}
+"""The machine's roots, as pip has them; older versions of uv know them by the second name."""
+
+
 def with_uv(home: Path, built: Path) -> tuple[list[str | Path], dict[str, str]]:
     uv = shutil.which("uv", path=f"{ROOT / 'build/uv/bin'}:{os.environ['PATH']}")
     if uv is None:
         pytest.skip("there is no uv here")
     # The home is new, what has been downloaded before is not.
     cache = subprocess.run([uv, "cache", "dir"], capture_output=True, text=True, check=True).stdout.strip()
-    # The machine's roots, as pip has them; older versions know them by the second name.
-    trust = {"UV_SYSTEM_CERTS": "true", "UV_NATIVE_TLS": "true"}
-    return [uv, "tool", "install", "--no-config", "--python", sys.executable, built], {"UV_CACHE_DIR": cache} | trust
+    return [uv, "tool", "install", "--no-config", "--python", sys.executable, built], {"UV_CACHE_DIR": cache} | UV_TRUST
 
 
 def with_pipx(home: Path, built: Path) -> tuple[list[str | Path], dict[str, str]]:
     cache = subprocess.run([sys.executable, "-m", "pip", "cache", "dir"], capture_output=True, text=True).stdout.strip()
     command: list[str | Path] = [Path(sys.executable).with_name("pipx"), "install", "--python", sys.executable, built]
-    return command, {"PIP_CACHE_DIR": cache or str(home / "pip")}
+    # Where there is a uv, pipx takes it.
+    return command, {"PIP_CACHE_DIR": cache or str(home / "pip")} | UV_TRUST
 
 
 @pytest.mark.parametrize("installer", [with_uv, with_pipx])
