@@ -10,7 +10,7 @@ import pytest
 
 from sigward.demo.gateway import Gateway
 from tests.e2e.conftest import SIGWARD
-from tests.e2e.test_faults import PATIENCE, Load, Local, progressed
+from tests.e2e.test_faults import PATIENCE, Client, Load, Local, progressed
 from tests.support import Upstream, assert_no_secret
 
 
@@ -19,12 +19,12 @@ def contents(folder: Path, pattern: str = "access.log*") -> list[str]:
     return [path.read_text() for path in folder.glob(pattern)]
 
 
-@pytest.mark.parametrize("front", ["mitmproxy", "native"])
-async def test_no_line_is_lost_in_a_rotation_under_load(front: str, tmp_path: Path) -> None:
-    log = tmp_path / "access.log"
+async def rotated_under_load(front: str, folder: Path, setting: str, name: str) -> tuple[Load, list[Client]]:
+    """Has a gateway write a log and rotates it five times while 16 clients send all they can, then ends it."""
+    log = folder / name
     async with Upstream() as upstream:
-        local = Local(upstream, upstream.write_ca(tmp_path / "ca.pem"))
-        gateway = await asyncio.to_thread(Gateway(local, front=front, grace=PATIENCE, access_log=str(log)).__enter__)
+        local = Local(upstream, upstream.write_ca(folder / "ca.pem"))
+        gateway = await asyncio.to_thread(Gateway(local, front=front, grace=PATIENCE, **{setting: str(log)}).__enter__)
         try:
             await asyncio.to_thread(gateway.wait_ready)
             load = Load(upstream, gateway)
@@ -32,7 +32,7 @@ async def test_no_line_is_lost_in_a_rotation_under_load(front: str, tmp_path: Pa
             running = [asyncio.create_task(client.run()) for client in clients]
             for turn in range(5):
                 await progressed(clients, 5)
-                log.rename(tmp_path / f"access.log.{turn}")
+                log.rename(folder / f"{name}.{turn}")
                 load.signal(signal.SIGHUP)
                 async with asyncio.timeout(PATIENCE):
                     while not log.exists():
@@ -41,9 +41,15 @@ async def test_no_line_is_lost_in_a_rotation_under_load(front: str, tmp_path: Pa
             load.signal(signal.SIGTERM)
             await asyncio.wait_for(asyncio.gather(*running), PATIENCE)
             assert await load.exits() == 0
-            load.nothing_is_lost()
         finally:
             await asyncio.to_thread(gateway.close)
+    return load, clients
+
+
+@pytest.mark.parametrize("front", ["mitmproxy", "native"])
+async def test_no_line_is_lost_in_a_rotation_under_load(front: str, tmp_path: Path) -> None:
+    load, clients = await rotated_under_load(front, tmp_path, "access_log", "access.log")
+    load.nothing_is_lost()
     files = contents(tmp_path)
     assert len(files) == 6
     assert all(files), "each has some"

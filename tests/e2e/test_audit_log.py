@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from sigward.demo.gateway import Gateway
-from tests.e2e.test_access_log import contents
-from tests.e2e.test_faults import PATIENCE, Load, Local, metric, progressed
+from tests.e2e.test_access_log import contents, rotated_under_load
+from tests.e2e.test_faults import PATIENCE, Load, Local, metric
 from tests.support import Upstream, assert_no_secret
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sets limits of a running process")
@@ -19,35 +19,14 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sets limits of 
 
 @pytest.mark.parametrize("front", ["mitmproxy", "native"])
 async def test_no_line_is_lost_in_a_rotation_under_load(front: str, tmp_path: Path) -> None:
-    log = tmp_path / "audit.log"
-    async with Upstream() as upstream:
-        local = Local(upstream, upstream.write_ca(tmp_path / "ca.pem"))
-        gateway = await asyncio.to_thread(Gateway(local, front=front, grace=PATIENCE, audit_log=str(log)).__enter__)
-        try:
-            await asyncio.to_thread(gateway.wait_ready)
-            load = Load(upstream, gateway)
-            clients = [await load.client(f"client{number}") for number in range(16)]
-            running = [asyncio.create_task(client.run()) for client in clients]
-            for turn in range(5):
-                await progressed(clients, 5)
-                log.rename(tmp_path / f"audit.log.{turn}")
-                load.signal(signal.SIGHUP)
-                async with asyncio.timeout(PATIENCE):
-                    while not log.exists():
-                        await asyncio.sleep(0.01)
-            await progressed(clients, 5)
-            load.signal(signal.SIGTERM)
-            await asyncio.wait_for(asyncio.gather(*running), PATIENCE)
-            assert await load.exits() == 0
-        finally:
-            await asyncio.to_thread(gateway.close)
+    load, clients = await rotated_under_load(front, tmp_path, "audit_log", "audit.log")
     files = contents(tmp_path, "audit.log*")
     assert len(files) == 6
     lines = [json.loads(line) for text in files for line in text.splitlines()]
     told = sorted(line["path"] for line in lines if line.get("status") == 200)
     assert told == sorted(path for client in clients for path in client.answered)
     # What went upstream is told, also where nobody waited for its answer.
-    assert {received.target for received in upstream.received} <= {line["path"] for line in lines if line["decision"] == "sign"}
+    assert {received.target for received in load.upstream.received} <= {line["path"] for line in lines if line["decision"] == "sign"}
     assert_no_secret("".join(files), "the audit log")
 
 
