@@ -292,6 +292,7 @@ class Pace(Group):
     )
     max_wait: OptionalNonNegative = Field(None, description="The longest wait; none: `pacing.max_wait`.")
     when_full: Literal["wait", "refuse"] = Field("wait", description="Wait in line, or refuse with 503 at once.")
+    unchecked: bool = Field(False, description="Accept an `operation` that the table of operations does not have.")
 
 
 class Tls(Group):
@@ -431,12 +432,23 @@ class Route(Group):
         repr=False,
         description="Then: headers with their values, for requests that have none of that name; to replace a client's, remove it, too.",
     )
+    unchecked: bool = Field(False, description="Accept an `operation` that the table of operations does not have.")
 
     @model_validator(mode="after")
     def _for_something(self) -> "Route":
         if not (self.host or self.operation or self.bucket or self.client):
             wrong("nothing says what it is for", "Set host, operation, bucket or client.")
         return self
+
+
+class Rules(Group):
+    """What routes do where sigward cannot tell which call a request is."""
+
+    unknown: Literal["closed", "report"] = Field(
+        "closed",
+        description="When a rule asks for a part of the call that is unknown: `closed`: a `deny` applies, a `sign` or `pass` does not; "
+        "`report`: let it pass, log and count what `closed` would refuse. For migration: `report` is no boundary.",
+    )
 
 
 class Identity(Group):
@@ -494,6 +506,10 @@ class Clients(BaseModel):
     key_file: Path = Field(
         default_factory=lambda: config_home() / "clients.key",
         description="The master key that every pair is derived from; made there, mode 0600, when it is first needed.",
+    )
+    payload: Literal["any", "signed"] = Field(
+        "any",
+        description="`signed`: refuse a request with an issued key whose signature does not cover its body (`UNSIGNED-PAYLOAD`).",
     )
     socket: Path | None = Field(
         None,
@@ -725,6 +741,12 @@ class Settings(BaseSettings):
     otlp: Otlp = Field(default_factory=Otlp)  # type: ignore[arg-type]
     clients: Clients = Field(default_factory=Clients)  # type: ignore[arg-type]
     identities: dict[str, Identity] = Field(default_factory=dict, description="Whose credentials routes may name; see below.")
+    rules: Rules = Field(default_factory=Rules)  # type: ignore[arg-type]
+    customer_endpoints: Literal["sign", "refuse"] = Field(
+        "sign",
+        description="Endpoints that belong to an AWS customer, whichever it is (execute-api, lambda-url, AppSync, VPC Lattice): sign, or "
+        "refuse where no route names the host. The owner may see a session token that is sent there.",
+    )
     route: list[Route] = Field(default_factory=list, description="Rules for hosts; see below.")
     pace: list[Pace] = Field(default_factory=list, description="Limits of calls a second; see below.")
 
@@ -911,6 +933,8 @@ class Settings(BaseSettings):
             "circuit",
             "tls",
             "limits",
+            "rules",
+            "customer_endpoints",
         }
         chosen = self.model_dump(mode="json", include=taken)
         chosen["egress"] = self.egress.engine()
@@ -923,7 +947,12 @@ class Settings(BaseSettings):
             {"name": name, **client.model_dump(mode="json", include={"rotation", "identity"})}
             for name, client in self.clients.issued().items()
         ]
-        chosen["clients"] = {"required": self.clients.required, "key_file": str(self.clients.key_file), "issued": issued}
+        chosen["clients"] = {
+            "required": self.clients.required,
+            "payload": self.clients.payload,
+            "key_file": str(self.clients.key_file),
+            "issued": issued,
+        }
         return json.dumps(chosen)
 
 

@@ -145,6 +145,12 @@ pub struct Record {
     pub status: u16,
     /// Slug of the error that sigward answered with.
     pub error: Option<&'static str>,
+    /// The same in words, as `x-sigward-reason` has it.
+    pub reason: Option<Box<str>>,
+    /// Where the request names its call twice, and differently: `target`, `query`, …
+    pub ambiguous: Option<&'static str>,
+    /// Rules that would have refused the request for what is unknown of it (`rules.unknown = "report"`), and what that is.
+    pub would_refuse: Vec<(Arc<str>, &'static str)>,
     /// What sigward called the request towards its client, where it has answered itself.
     pub request_id: Option<Box<str>>,
     /// The last head sent, redacted.

@@ -62,6 +62,16 @@ impl Refusal {
         Self { status, slug, fault, message, hint, retry_after: None }
     }
 
+    /// The request names its call twice, and differently. `kind`: where, for the metrics; `one`, `other`: the two readings.
+    pub fn ambiguous(kind: &'static str, one: impl std::fmt::Display, other: impl std::fmt::Display) -> Self {
+        Self::client(
+            400,
+            "ambiguous-call",
+            format!("the request can be read in two ways ({kind}): {one}, or {other}."),
+            "Name the call once.",
+        )
+    }
+
     /// Tells the client when to try again.
     #[must_use]
     pub fn after(self, after: Duration) -> Self {

@@ -53,6 +53,10 @@ pub struct EngineSettings {
     pub clients: ClientsSettings,
     /// Traces and metrics; `None`: nothing is sent.
     pub otlp: Option<OtlpSettings>,
+    /// What rules do with what they cannot decide.
+    pub rules: RulesSettings,
+    /// Endpoints that are some customer's own: `{id}.execute-api…`, `{id}.lambda-url…`, `AppSync`.
+    pub customer_endpoints: CustomerEndpoints,
     /// First match wins.
     pub routes: Vec<RouteSettings>,
 }
@@ -79,6 +83,8 @@ impl Default for EngineSettings {
             limits: Limits::default(),
             clients: ClientsSettings::default(),
             otlp: None,
+            rules: RulesSettings::default(),
+            customer_endpoints: CustomerEndpoints::Sign,
             routes: Vec::new(),
         }
     }
@@ -353,6 +359,8 @@ pub struct PaceRule {
     pub max_wait: Option<Duration>,
     /// Wait, or refuse at once.
     pub when_full: WhenFull,
+    /// Do not compare `operation` with the table of operations.
+    pub unchecked: bool,
 }
 
 /// What shares a limit.
@@ -371,6 +379,47 @@ pub enum Per {
     Prefix,
     /// Who asks: an issued key's name, or an address.
     Client,
+}
+
+/// `[rules]`.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(default, deny_unknown_fields)]
+pub struct RulesSettings {
+    /// What a rule does where the part of the call that it asks for is unknown.
+    pub unknown: Unknown,
+}
+
+/// What a rule does where the part of the call that it asks for is unknown.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Unknown {
+    /// `deny` matches; `sign` and `pass` do not.
+    #[default]
+    Closed,
+    /// For migration: the request passes the rule, and the log and a counter say what `Closed` would have refused.
+    Report,
+}
+
+/// Whether sigward signs for endpoints that belong to some customer of AWS, where no route names the host.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum CustomerEndpoints {
+    /// As for AWS's own.
+    #[default]
+    Sign,
+    /// With 403: whoever owns the endpoint may see the session token.
+    Refuse,
+}
+
+/// What the signature of an issued key must cover.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientPayload {
+    /// The head; the body as far as the client signs it.
+    #[default]
+    Any,
+    /// The head and the body.
+    Signed,
 }
 
 /// Wait, or refuse at once.
@@ -412,6 +461,8 @@ impl Default for CircuitSettings {
 pub struct ClientsSettings {
     /// Nothing is served without such a key.
     pub required: bool,
+    /// What their signatures must cover.
+    pub payload: ClientPayload,
     /// The master key that theirs are derived from: 64 hexadecimal digits.
     pub key_file: Option<PathBuf>,
     /// Each of them.
@@ -660,6 +711,8 @@ pub struct RouteSettings {
     pub remove_headers: Vec<String>,
     /// Headers, and their values, for requests that have none of that name.
     pub add_headers: BTreeMap<String, String>,
+    /// Do not compare `operation` with the table of operations.
+    pub unchecked: bool,
 }
 
 /// What the signature says of the body. See README, "Bodies".

@@ -37,6 +37,7 @@ pub(crate) fn is_known(slug: &str, status: u16, fault: Fault) -> bool {
 /// By side at fault, then by slug.
 #[rustfmt::skip]
 pub const ALL: &[Known] = &[
+    client(&[400], "ambiguous-call", "The request names its call twice, and differently: two `X-Amz-Target`, a target beside another `Action`, a repeated `prefix`. Sigward and AWS could read it differently.", "Name the call once."),
     client(&[400], "bad-byte", "A header's name or value, the method or the path holds a byte that cannot be signed.", "Send printable ASCII."),
     client(&[400], "bad-deadline", "`x-sigward-deadline` is not a time.", "Give seconds, or a number with ms, s or m, up to a day: `2.5`, `500ms`."),
     client(&[400], "bad-expires", "A presigned URL would live longer than it may.", "Give 1 to 604,800 seconds."),
@@ -50,6 +51,7 @@ pub const ALL: &[Known] = &[
     client(&[413], "body-too-large", "The body is larger than `body.max`, or than `body.spool_max` where it must be spooled.", "Send it in parts, or raise the setting."),
     client(&[400], "connect-inside", "CONNECT came inside a connection that is looked into, or to a reverse listener.", "Send it to the forward listener."),
     client(&[403], "content-sha256-mismatch", "A client with an issued key: the body is not the one that was signed.", "Find what changed it on the way."),
+    client(&[403], "customer-endpoint", "The endpoint belongs to an AWS customer (execute-api, lambda-url, AppSync, VPC Lattice), `customer_endpoints` is `refuse`, and no `[[route]]` names the host.", "If you trust the endpoint, name its host in a `[[route]]`."),
     client(&[403], "denied", "A `[[route]]` with `action = \"deny\"` fits.", "Ask the operator to change the route."),
     client(&[400], "empty-field", "The service, the region or the like is empty.", "Name it in a `[[route]]`."),
     client(&[403], "forbidden-address", "The host is, or has, a loopback, link-local or metadata address.", "If it is meant, name the host in a `[[route]]`, or give one `connect` or `upstream`."),
