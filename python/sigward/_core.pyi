@@ -17,6 +17,7 @@ __all__ = [
     "EVENT_RESPONSE",
     "EVENT_TRAILERS",
     "EVENT_WRITABLE",
+    "Call",
     "Difference",
     "Engine",
     "Job",
@@ -33,7 +34,6 @@ __all__ = [
     "Verifier",
     "__version__",
     "aws_domains",
-    "bucket_and_key",
     "difference",
     "issue_key",
     "metric_descriptions",
@@ -253,9 +253,6 @@ def recognise(host: str, hint: tuple[str, str] | None = None, /) -> Recognised |
 def aws_domains() -> list[str]:
     """Domains that all of AWS's hosts stand under, of every partition: "amazonaws.com", "api.aws", …"""
 
-def bucket_and_key(host: str, path: str, /) -> tuple[str, str] | None:
-    """The bucket and the key (as in the path; empty: the bucket itself) that a request to one of S3's hosts is for."""
-
 @final
 class Operation:
     """One operation of one of botocore's service models."""
@@ -281,6 +278,31 @@ class Operation:
         """It has a member for an idempotency token."""
 
 @final
+class Call:
+    """One request, read once: what rules decide on."""
+
+    @property
+    def operation(self) -> Operation | None:
+        """None: it is unknown."""
+    @property
+    def names(self) -> list[str]:
+        """`service:Operation`, the first speaks for it; the others are names that other models of botocore's have for the request."""
+    @property
+    def unknown(self) -> str | None:
+        """Why the operation is unknown; None: it is known."""
+    @property
+    def bucket(self) -> str | None:
+        """The S3 bucket, or the access point that stands for one."""
+    @property
+    def key(self) -> bytes | None:
+        """The key in it, decoded; empty: the bucket itself; of a listing: its prefix."""
+    @property
+    def target(self) -> str:
+        """Path and query as they go out."""
+    def resource(self, partition: str, /) -> str | None:
+        """What the call is for, as far as host, path and query tell: an ARN, a URL, or `Member=value`."""
+
+@final
 class Knowledge:
     """The table of operations. `table`: its bytes; None: the one that sigward ships with. Raises `SettingsError`: damaged or newer."""
 
@@ -293,11 +315,9 @@ class Knowledge:
         botocore's name. A repeat may still be refused: by the mode, the quota, or because the call could be made twice."""
     def recognise(self, host: str, hint: tuple[str, str] | None = None, /) -> Recognised | None:
         """As the function of this name, by this table."""
-    def operation(
-        self, signing_name: str, host: str, method: str, path: str, headers: _Headers, form: bytes | None = None, /
-    ) -> Operation | None:
-        """Which operation a request is. `host`: lower-case; `path`: with query, as sent; `form`: the body, where it is a form's.
-        None: the table does not tell."""
+    def read(self, signing_name: str, host: str, method: str, path: str, headers: _Headers, body: bytes | None = None, /) -> Call:
+        """Reads a request, as the engine does. `host`: lower-case; `path`: with query, as sent; `body`: all of it. Raises
+        `ValueError`: the request can be read in two ways, or the method is not one."""
 
 # ---------------------------------------------------------------- engine
 

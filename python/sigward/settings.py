@@ -744,7 +744,7 @@ class Settings(BaseSettings):
     rules: Rules = Field(default_factory=Rules)  # type: ignore[arg-type]
     customer_endpoints: Literal["sign", "refuse"] = Field(
         "sign",
-        description="Endpoints that belong to an AWS customer, whichever it is (execute-api, lambda-url, AppSync, VPC Lattice): sign, or "
+        description="Endpoints that belong to an AWS customer, whichever it is (execute-api, lambda-url, AppSync): sign, or "
         "refuse where no route names the host. The owner may see a session token that is sent there.",
     )
     route: list[Route] = Field(default_factory=list, description="Rules for hosts; see below.")

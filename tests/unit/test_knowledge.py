@@ -59,5 +59,6 @@ def test_a_damaged_table_is_refused(change) -> None:  # type: ignore[no-untyped-
     ],
 )
 def test_unsigned_operations(service: str, method: str, path: str, form: bytes | None, unsigned: bool | None) -> None:
-    found = _core.Knowledge().operation(service, f"{service}.us-east-1.amazonaws.com", method, path, [], form)
+    headers = [(b"content-type", b"application/x-www-form-urlencoded")] if form else []
+    found = _core.Knowledge().read(service, f"{service}.us-east-1.amazonaws.com", method, path, headers, form or b"").operation
     assert (found.unsigned if found else None) is unsigned

@@ -91,8 +91,15 @@ def actions_of(command: "ActionsOf") -> int:
         raise UsageError(f"url: {split.hostname} does not say which AWS service it is.", hint="Give its signing name with --service.")
     path = (split.path or "/") + (f"?{split.query}" if split.query else "")
     headers = [header(text) for text in command.header]
-    form = command.data.encode() if command.data is not None else None
-    operation = known.operation(service, split.hostname, command.method.upper(), path, headers, form)
+    body = (command.data or "").encode()
+    if body and not any(name.lower() == b"content-type" for name, _ in headers):
+        # As curl's --data.
+        headers.append((b"content-type", b"application/x-www-form-urlencoded"))
+    try:
+        call = known.read(service, split.hostname, command.method.upper(), path, headers, body)
+    except ValueError as error:
+        raise UsageError(f"{command.method.upper()} {command.url}: {error}.", hint="sigward refuses it (`ambiguous-call`).") from error
+    operation = call.operation
     if operation is None:
         raise UsageError(
             f"{command.method.upper()} {command.url}: the table ({known.source}) knows no such operation of {service}.",
@@ -105,10 +112,9 @@ def actions_of(command: "ActionsOf") -> int:
         "certain": needed.source is not None,
         "source": needed.source or "the operation's name: likely, not proven",
     }
-    bucket = _core.bucket_and_key(split.hostname, path) if service in ("s3", "s3express") else None
-    if bucket is not None:
-        partition = host.partition if host else "aws"
-        told["resource"] = f"arn:{partition}:{service}:::{bucket[0]}" + (f"/{bucket[1]}" if bucket[1] else "")
+    resource = call.resource(host.partition if host else "aws")
+    if resource is not None:
+        told["resource"] = resource
     return show(told, as_json=command.json_output)
 
 

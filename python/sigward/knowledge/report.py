@@ -175,9 +175,9 @@ def look_up(table: _core.Knowledge, service: "ServiceModel", host: str, request:
         path = f"{path}{'&' if '?' in path else '?'}{query}"
     headers = [(name.encode(), str(text).encode()) for name, text in request["headers"].items()]
     body = request["body"]
-    form = urlencode(body, doseq=True).encode() if isinstance(body, dict) else None
-    found = table.operation(service.signing_name, host, request["method"], path, headers, form)
-    return f"{found.service}:{found.name}" if found else None
+    form = urlencode(body, doseq=True).encode() if isinstance(body, dict) else b""
+    names = table.read(service.signing_name, host, request["method"], path, headers, form).names
+    return names[0] if names else None
 
 
 def measure(table: _core.Knowledge, names: list[str] | None = None) -> Result:

@@ -131,6 +131,12 @@ fn is_chunked(headers: &HeaderMap) -> bool {
     encodings(headers).any(|encoding| encoding.eq_ignore_ascii_case("aws-chunked"))
 }
 
+/// True if the body comes in chunks, as one of several headers says.
+pub(crate) fn is_framed(headers: &HeaderMap) -> bool {
+    let by_keyword = || headers.get(CONTENT_SHA256).is_some_and(|given| Framing::of_keyword(given.as_bytes()).is_some());
+    is_chunked(headers) || by_keyword()
+}
+
 fn encodings(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     headers.get_all(CONTENT_ENCODING).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',').map(str::trim))
 }

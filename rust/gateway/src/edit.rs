@@ -36,6 +36,11 @@ impl Edits {
         })
     }
 
+    /// Nothing is changed.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.copies.is_empty() && self.removals.is_empty() && self.additions.is_empty()
+    }
+
     /// Copies first, so that a header can be renamed; then removes, so that a client's own value can be replaced; then adds what is missing.
     pub(crate) fn apply(&self, headers: &mut HeaderMap) {
         for (from, to) in &self.copies {
@@ -67,8 +72,26 @@ fn removable(text: &str) -> Result<HeaderName, String> {
     if name == HOST || name == CONTENT_LENGTH || is_hop_by_hop(&name) {
         return Err(format!("{name} is set by sigward itself; to send another Host, set `upstream`"));
     }
+    if NAMES_CALL.contains(&name.as_str()) {
+        return Err(format!("{name} says which call a request is, and rules have decided on that; let the client send it"));
+    }
     Ok(name)
 }
+
+/// Headers that name a call, or say how the part of it that does is read.
+const NAMES_CALL: &[&str] = &[
+    "content-encoding",
+    "content-type",
+    "smithy-protocol",
+    "x-amz-account-id",
+    "x-amz-copy-source",
+    "x-amz-rename-source",
+    "x-amz-target",
+    "x-amz-trailer",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+];
 
 fn settable(text: &str) -> Result<HeaderName, String> {
     let name = removable(text)?;
@@ -117,6 +140,9 @@ mod tests {
             (r#"{"remove_headers": ["a b"]}"#, "remove_headers", "not the name of a header"),
             (r#"{"add_headers": {"Transfer-Encoding": "chunked"}}"#, "add_headers", "set by sigward itself"),
             (r#"{"add_headers": {"x-amz-date": "now"}}"#, "add_headers", "belongs to the signature"),
+            (r#"{"add_headers": {"X-Amz-Target": "A.B"}}"#, "add_headers", "says which call"),
+            (r#"{"remove_headers": ["x-amz-copy-source"]}"#, "remove_headers", "says which call"),
+            (r#"{"copy_headers": {"x-a": "content-type"}}"#, "copy_headers", "says which call"),
             (r#"{"add_headers": {"x-a": "a\nb"}}"#, "add_headers", "not visible ASCII"),
             (r#"{"copy_headers": {"x-a": "authorization"}}"#, "copy_headers", "belongs to the signature"),
         ] {

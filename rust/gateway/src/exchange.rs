@@ -22,6 +22,7 @@ use bytes::Bytes;
 use http::header::{DATE, HeaderMap};
 use http::{HeaderName, HeaderValue, Method, Response};
 use sha2::{Digest, Sha256};
+use smallvec::SmallVec;
 use sigward_sigv4::chunked::{ChunkSigner, Decoder, Encoder, Framing};
 use sigward_sigv4::event::{self, EventSigner};
 use sigward_sigv4::{Credentials, Options, Scope, SignError, Style};
@@ -32,16 +33,16 @@ use crate::circuit::Pass;
 use crate::client::{self, Asked, Claimed, Clients};
 use crate::identity::{Identities, Identity};
 use crate::judge::{self, CODE_PREFIX, RetryClass, Verdict};
-use crate::knowledge::{Call, Knowledge, Operation};
+use crate::knowledge::{Knowledge, Operation};
 use crate::live::{Endpoint, Live, UnderWay};
 use crate::pace::{Asked as PaceAsked, Paced, Paces, Patience, Subject, Ticket};
 use crate::quota;
-use crate::recognise::{self, Hint, Recognised, Variant, recognise};
+use crate::recognise::{self, Ambiguity, Body, Call, Hint, Recognised, Source, Variant, recognise, style_of};
 use crate::record::{Attempt, Disposition, Reason, Record, Steps, Wait, redacted};
-use crate::refuse::{Refusal, Shape, is_form};
+use crate::refuse::{Refusal, Shape};
 use crate::resource;
-use crate::route::{self, OnlyBodyTells, Router, Upstream, is_forbidden, over_tls};
-use crate::settings::{Action, EngineSettings, LogTo, PayloadMode, Repeat, RetryMode, SignatureVariant};
+use crate::route::{Calls, Choice, Route, RouteQuery, Router, Undecided, Upstream, is_forbidden, over_tls};
+use crate::settings::{Action, CustomerEndpoints, EngineSettings, LogTo, PayloadMode, Repeat, RetryMode, SignatureVariant};
 use crate::sign::{self, BodyHash, Made, Terms};
 use crate::token::{self, Token};
 
@@ -299,6 +300,10 @@ pub struct Exchange {
     claimed: Option<Box<Claimed>>,
     decoder: Option<Box<Decoder>>,
     signing: Option<Signing>,
+    /// What the request is, as it goes out.
+    call: Option<Call>,
+    /// How it was read.
+    terms: Option<ReadingTerms>,
     upstream: Option<Arc<Upstream>>,
     payload: PayloadMode,
     /// Trailers that the client announced.
@@ -371,6 +376,8 @@ impl Exchange {
             claimed: None,
             decoder: None,
             signing: None,
+            call: None,
+            terms: None,
             upstream: None,
             payload: PayloadMode::Auto,
             announced: Vec::new(),
@@ -464,7 +471,7 @@ impl Exchange {
                 }
                 self.body(keep, bytes, last, at)
             }
-            (State::Deciding, Event::Body { bytes, last, .. }) => match self.decide(bytes) {
+            (State::Deciding, Event::Body { bytes, last, .. }) => match self.decide(bytes, last) {
                 Ok(()) => self.body(Keep::Memory, bytes, last, at),
                 Err(refusal) => self.refuse(&refusal),
             },
@@ -546,7 +553,8 @@ impl Exchange {
         {
             return self.too_large(max);
         }
-        match self.route(&config, &target, found, None) {
+        let body = unread_body(head);
+        match self.route(&config, &target, found, body) {
             Ok(()) => self.plan_body(at),
             Err(None) => {
                 self.body = BodyPlan::Kept;
@@ -557,26 +565,119 @@ impl Exchange {
         }
     }
 
-    /// recognise and route: settles the disposition, the destination and the scope. `form`: what is known of a form's body.
-    /// `Err(None)`: it must be known first.
+    /// recognise and route: settles the call, the disposition, the destination and the scope. `Err(None)`: the body must be read first.
     fn route(
         &mut self,
         config: &Config,
         target: &Target,
         found: Option<Recognised<'_>>,
-        form: Option<&[u8]>,
+        body: Body<'_>,
     ) -> Result<(), Option<Refusal>> {
-        let Some(head) = self.head.as_mut() else { return Ok(()) };
+        let Some(head) = self.head.as_ref() else { return Ok(()) };
         let client = self.claimed.as_ref().map(|claimed| Arc::clone(&claimed.client));
-        let asked = route::Asked {
+        let asked = RouteQuery {
+            knowledge: &config.knowledge,
             host: &target.host,
-            path: &head.path,
-            signing_name: found.map(|found| found.signing_name),
+            is_aws: found.is_some(),
             client: client.as_ref().map(|client| &*client.name),
-            look_up: &|signing_name| operation(config, head, signing_name, form),
-            body_may_tell: form.is_none() && head.body != BodySize::Known(0) && is_form(&head.headers),
+            unknown: config.settings.rules.unknown,
         };
-        let route = config.router.find(&asked).map_err(|OnlyBodyTells| None)?;
+        let mut reading = Reading { config, head, target, found, body, calls: SmallVec::new() };
+        let choice = match config.router.find(&asked, &mut reading) {
+            Ok(choice) => choice,
+            Err(Undecided::OnlyBodyTells) => return Err(None),
+            Err(Undecided::Ambiguous(ambiguity)) => {
+                let refusal = self.ambiguous(config, found, ambiguity);
+                return Err(Some(refusal));
+            }
+        };
+        let (call, terms) = match reading.take(choice.route) {
+            Ok(read) => read,
+            Err(ambiguity) => {
+                let refusal = self.ambiguous(config, found, ambiguity);
+                return Err(Some(refusal));
+            }
+        };
+        // A rule that sends a request to another host has it read there: the rules before it must agree.
+        let moved = choice.route.filter(|route| route.rewrites() && *terms.host != *target.host);
+        let elsewhere = moved.map(|_| config.router.find(&asked, &mut Fixed(&call)));
+        let elsewhere = match elsewhere.transpose() {
+            Ok(elsewhere) => elsewhere,
+            Err(Undecided::OnlyBodyTells) => return Err(None),
+            Err(Undecided::Ambiguous(ambiguity)) => {
+                let refusal = self.ambiguous(config, found, ambiguity);
+                return Err(Some(refusal));
+            }
+        };
+        let route = choice.route;
+        self.describe(config, found, route, &call, client.as_deref());
+        self.call = Some(call);
+        self.terms = Some(terms);
+        self.record.would_refuse.extend(choice.would_refuse.iter().cloned());
+        if let Some(Choice { route: other, .. }) = elsewhere
+            && other.map(|other| &other.name) != route.map(|route| &route.name)
+        {
+            let names = [route, other].map(|route| route.map_or("none", |route| &*route.name).to_owned());
+            let [one, other] = names;
+            return Err(Some(self.two_readings(Ambiguity {
+                kind: "host",
+                one: format!("route {one} applies to the host that it asks for"),
+                other: format!("route {other} applies to the host that route {one} sends it to"),
+            })));
+        }
+        self.dispose(config, target, found, &choice, client.as_deref())
+    }
+
+    /// The request can be read in two ways. What is known of it all the same is told.
+    fn ambiguous(&mut self, config: &Config, found: Option<Recognised<'_>>, ambiguity: Ambiguity) -> Refusal {
+        if let Some(found) = found {
+            self.record.service = Some(found.signing_name.into());
+            self.record.region = Some(found.region.into());
+            self.record.identity = Some(Arc::clone(&config.default_identity));
+        }
+        self.two_readings(ambiguity)
+    }
+
+    fn two_readings(&mut self, ambiguity: Ambiguity) -> Refusal {
+        self.record.ambiguous = Some(ambiguity.kind);
+        Refusal::ambiguous(ambiguity.kind, ambiguity.one, ambiguity.other)
+    }
+
+    /// What there is to tell of a call, whatever becomes of it.
+    fn describe(
+        &mut self,
+        config: &Config,
+        found: Option<Recognised<'_>>,
+        route: Option<&Route>,
+        call: &Call,
+        client: Option<&client::Client>,
+    ) {
+        let record = &mut self.record;
+        record.route = route.map(|route| Arc::clone(&route.name));
+        record.service.clone_from(&call.service);
+        record.operation = call.known_operation().cloned();
+        if call.service.is_some() {
+            let region = route.and_then(|route| route.region.clone()).or_else(|| found.map(|found| found.region.into()));
+            record.region = Some(region.unwrap_or_else(|| config.settings.default_region.as_str().into()));
+            let identity = route.and_then(|route| route.identity.clone()).or_else(|| client.and_then(|client| client.identity.clone()));
+            record.identity = Some(identity.unwrap_or_else(|| Arc::clone(&config.default_identity)));
+        }
+        if config.settings.audit_log != LogTo::Off || route.is_some_and(|route| route.action == Action::Deny) {
+            record.resource = call.resource(found.map(|found| found.partition));
+        }
+    }
+
+    /// What becomes of a request that has been read.
+    fn dispose(
+        &mut self,
+        config: &Config,
+        target: &Target,
+        found: Option<Recognised<'_>>,
+        choice: &Choice<'_>,
+        client: Option<&client::Client>,
+    ) -> Result<(), Option<Refusal>> {
+        let route = choice.route;
+        let Some(head) = self.head.as_mut() else { return Ok(()) };
         let mut upstream = match route {
             Some(route) => route.upstream(target),
             None => Upstream { target: target.clone(), connect: None, named: false },
@@ -601,33 +702,31 @@ impl Exchange {
                 )));
             }
         };
-        self.record.route = route.map(|route| Arc::clone(&route.name));
-        let route_name = self.record.route.clone();
         match action {
             Action::Deny => {
                 self.record.disposition = Disposition::Deny;
-                return Err(Some(Refusal::client(
-                    403,
-                    "denied",
-                    format!("route {} denies {:?}.", route_name.as_deref().unwrap_or_default(), admit::shown(&target.host)),
-                    "Ask the operator of this sigward to change the route.",
-                )));
+                return Err(Some(self.denied(target, choice)));
             }
-            Action::Pass => self.record.disposition = Disposition::Pass,
+            Action::Pass => self.passes(),
             // A presigned request brings its own signature, also where a route says how to sign the others.
-            Action::Sign if sign::is_presigned(&head.path) => self.record.disposition = Disposition::Pass,
+            Action::Sign if sign::is_presigned(&head.path) => self.passes(),
             Action::Sign => {
-                let service = route.and_then(|route| route.service.clone()).or_else(|| found.map(|found| found.signing_name.into()));
-                let Some(service) = service else {
+                let Some(service) = self.call.as_ref().and_then(|call| call.service.clone()) else {
                     return Err(Some(Refusal::sigward(
                         502,
                         "unknown-service",
                         format!("{:?} does not say which AWS service it is.", admit::shown(&target.host)),
-                        format!("Set `service` (the signing name) in route {}.", route_name.as_deref().unwrap_or_default()),
+                        format!("Set `service` (the signing name) in route {}.", route.map_or("", |route| &route.name)),
                     )));
                 };
+                if found.is_some_and(|found| recognise::owner_reads(&found))
+                    && config.settings.customer_endpoints == CustomerEndpoints::Refuse
+                    && !route.is_some_and(Route::names_host)
+                {
+                    return Err(Some(customer_endpoint(&target.host)));
+                }
                 // AWS's own names are served over TLS; a route's `upstream` says itself how it is.
-                if found.is_some() && !route.is_some_and(crate::route::Route::rewrites) {
+                if found.is_some() && !route.is_some_and(Route::rewrites) {
                     upstream.target = over_tls(target).ok_or_else(|| {
                         Some(Refusal::client(
                             400,
@@ -641,82 +740,147 @@ impl Exchange {
                         ))
                     })?;
                 }
-                let settings = &config.settings;
-                let mut form = route.map(|route| route.form).unwrap_or_default();
-                // A host that serves every region is signed for with a set of regions, which only SigV4a has.
-                if found.is_some_and(|found| found.variant == Variant::V4a) && route.is_none_or(|route| route.region.is_none()) {
-                    form.variant = SignatureVariant::V4a;
-                }
-                let (service, options, in_query) = sign::how(service, form, head, self.upgrade.as_ref());
-                self.payload = form.payload;
-                self.signing = Some(Signing {
-                    options,
-                    in_query,
-                    style: route.map_or_else(|| crate::recognise::style_of(&service), |route| route.style_for(&service)),
-                    region: route
-                        .and_then(|route| route.region.clone())
-                        .or_else(|| found.map(|found| found.region.into()))
-                        .unwrap_or_else(|| settings.default_region.as_str().into()),
-                    identity: route
-                        .and_then(|route| route.identity.clone())
-                        .or_else(|| client.and_then(|client| client.identity.clone()))
-                        .unwrap_or_else(|| Arc::clone(&config.default_identity)),
-                    service,
-                });
-                if let (Some(claimed), Some(signing)) = (&self.claimed, &self.signing)
-                    && claimed.as_for_s3()
-                    && signing.style != Style::S3
-                {
-                    return Err(Some(client::wrong_service(&claimed.client.name, &signing.service)));
-                }
-                self.record.disposition = Disposition::Sign;
-                if let Some(route) = route {
-                    route.edits.apply(&mut head.headers);
-                }
-                sign::remove_client_signature(&mut head.headers);
-                // Here and no sooner: a client's own signature may be over what it replaces.
-                if let Some(onward) = self.onward.take() {
-                    trace(&mut head.headers, onward);
-                }
+                self.settle_signing(config, found, route, client, service)?;
             }
         }
-        sign::address(&mut head.headers, &upstream.target);
-        // Of a request that passes, the host alone tells.
-        let service = self.signing.as_ref().map(|signing| &*signing.service).or_else(|| found.map(|found| found.signing_name));
-        self.record.operation = service.and_then(|service| operation(config, head, service, form));
-        if config.settings.audit_log != LogTo::Off {
-            self.record.resource = resource::in_head(service, found.map(|found| found.partition), &target.host, &head.path);
-        }
-        if let Some(signing) = &self.signing {
-            self.shape = shape_of(config, head, Some(&signing.service));
-            head.path = sign::wire_path(signing.style, &head.path);
-            self.record.service = Some(Arc::clone(&signing.service));
-            self.record.region = Some(Arc::clone(&signing.region));
-            self.record.identity = Some(Arc::clone(&signing.identity));
+        if let Some(head) = self.head.as_mut() {
+            sign::address(&mut head.headers, &upstream.target);
+            if let Some(signing) = &self.signing {
+                self.shape = shape_of(config, head, Some(&signing.service));
+            }
         }
         // A bucket that S3 has said to be elsewhere is asked for there at once.
         let settled = route.is_some_and(|route| route.region.is_some() || route.rewrites());
         let learnt = if settled { None } else { self.bucket().and_then(|bucket| config.live.region_of(bucket)) };
-        self.settle(upstream, learnt.as_deref());
+        self.settle(upstream, learnt.as_deref()).map_err(Some)
+    }
+
+    /// It goes on as it is, with nobody's keys.
+    fn passes(&mut self) {
+        self.record.disposition = Disposition::Pass;
+        (self.record.service, self.record.region, self.record.identity) = (None, None, None);
+    }
+
+    /// A rule refuses it: in words.
+    fn denied(&self, target: &Target, choice: &Choice<'_>) -> Refusal {
+        let name = choice.route.map_or("", |route| &*route.name);
+        let what = self.record.operation.as_ref().map_or_else(|| format!("{:?}", admit::shown(&target.host)), ToString::to_string);
+        let resource = self.record.resource.as_deref().map(|resource| format!(" on {:?}", admit::shown(resource))).unwrap_or_default();
+        let mut why = format!("route {name} denies {what}{resource}.");
+        if let Some(unknown) = choice.unknown {
+            why = format!("route {name} denies what it cannot rule out for {what}{resource}; unknown is {unknown}.");
+        }
+        for (skipped, unknown) in &choice.skipped {
+            why = format!("{why} Route {skipped} does not apply, for what is unknown: {unknown}.");
+        }
+        Refusal::client(403, "denied", why, "Ask the operator of this sigward to change the route.")
+    }
+
+    /// With whose keys, for what scope and how.
+    fn settle_signing(
+        &mut self,
+        config: &Config,
+        found: Option<Recognised<'_>>,
+        route: Option<&Route>,
+        client: Option<&client::Client>,
+        service: Arc<str>,
+    ) -> Result<(), Option<Refusal>> {
+        let (Some(head), Some(call)) = (self.head.as_mut(), self.call.as_ref()) else { return Ok(()) };
+        let mut form = route.map(|route| route.form).unwrap_or_default();
+        // A host that serves every region is signed for with a set of regions, which only SigV4a has.
+        if found.is_some_and(|found| found.variant == Variant::V4a) && route.is_none_or(|route| route.region.is_none()) {
+            form.variant = SignatureVariant::V4a;
+        }
+        let (service, options, in_query) = sign::how(service, form, head, self.upgrade.as_ref());
+        self.payload = form.payload;
+        let signing = self.signing.insert(Signing {
+            options,
+            in_query,
+            style: call.style,
+            region: self.record.region.clone().unwrap_or_else(|| config.settings.default_region.as_str().into()),
+            identity: self.record.identity.clone().unwrap_or_else(|| Arc::clone(&config.default_identity)),
+            service,
+        });
+        self.record.service = Some(Arc::clone(&signing.service));
+        if let (Some(claimed), Some(client)) = (&self.claimed, client)
+            && claimed.as_for_s3()
+            && signing.style != Style::S3
+        {
+            return Err(Some(client::wrong_service(&client.name, &signing.service)));
+        }
+        self.record.disposition = Disposition::Sign;
+        let edits = route.map(|route| &route.edits).filter(|edits| !edits.is_empty());
+        if let Some(edits) = edits {
+            edits.apply(&mut head.headers);
+        }
+        head.path.clone_from(&call.target);
+        sign::remove_client_signature(&mut head.headers);
+        // Here and no sooner: a client's own signature may be over what it replaces.
+        if let Some(onward) = self.onward.take() {
+            trace(&mut head.headers, onward);
+        }
+        if edits.is_some() {
+            self.read_again(Body::Pending, "header").map_err(Some)?;
+        }
         Ok(())
+    }
+
+    /// Something has changed in the request: it must still be the call that was decided on. `kind`: what.
+    fn read_again(&mut self, body: Body<'_>, kind: &'static str) -> Result<(), Refusal> {
+        let again = self.read(body);
+        let (again, Some(before)) = (again, &self.call) else { return Ok(()) };
+        let changed = match again {
+            Ok(None) => return Ok(()),
+            Ok(Some(again)) if again.is_same(before) => return Ok(()),
+            Ok(Some(_)) => {
+                let (one, other) = ("the call that the rules have seen".to_owned(), "another one after a route's changes".to_owned());
+                Ambiguity { kind, one, other }
+            }
+            Err(ambiguity) => ambiguity,
+        };
+        Err(self.two_readings(changed))
+    }
+
+    /// The request as it stands now, read on the terms on which it was read.
+    fn read(&self, body: Body<'_>) -> Result<Option<Call>, Ambiguity> {
+        let (Some(head), Some(terms), Some(call)) = (&self.head, &self.terms, &self.call) else { return Ok(None) };
+        let source = Source {
+            knowledge: &self.config.knowledge,
+            host: &terms.host,
+            service: call.service.as_deref(),
+            style: call.style,
+            of_customer: terms.of_customer,
+            may_hold_bucket: terms.may_hold_bucket,
+            method: &head.method,
+            target: &head.path,
+            headers: &head.headers,
+            body,
+        };
+        Call::read(&source).map(Some)
     }
 
     /// The S3 bucket that the request is for.
     fn bucket(&self) -> Option<&str> {
-        let (head, signing) = (self.head.as_ref()?, self.signing.as_ref()?);
-        (*signing.service == *"s3").then(|| recognise::bucket_and_key(&head.target.host, &head.path)).flatten().map(|(bucket, _)| bucket)
+        let (call, signing) = (self.call.as_ref()?, self.signing.as_ref()?);
+        (*signing.service == *"s3").then(|| call.bucket()).flatten()
     }
 
     /// Where it goes; `region`: not where the host says, but where the bucket is.
-    fn settle(&mut self, mut upstream: Upstream, region: Option<&str>) {
-        if let (Some(region), Some(signing)) = (region, self.signing.as_mut())
-            && *signing.region != *region
+    fn settle(&mut self, mut upstream: Upstream, region: Option<&str>) -> Result<(), Refusal> {
+        if let Some(region) = region
+            && let Some((host, region)) = self.host_in(&upstream.target.host, region)
         {
-            if let Some(host) = recognise::s3_host_in(&upstream.target.host, &signing.region, region) {
-                upstream.target.host = host.into();
+            if let Some(host) = host {
+                self.check_moved(&host)?;
+                if let Some(terms) = self.terms.as_mut() {
+                    terms.host = Arc::clone(&host);
+                }
+                upstream.target.host = host;
             }
-            signing.region = region.into();
-            self.record.region = Some(Arc::clone(&signing.region));
+            if let Some(signing) = self.signing.as_mut() {
+                signing.region = Arc::clone(&region);
+            }
+            self.record.region = Some(region);
             if let Some(head) = self.head.as_mut() {
                 sign::address(&mut head.headers, &upstream.target);
             }
@@ -725,6 +889,36 @@ impl Exchange {
         let upstream = Arc::new(upstream);
         self.record.upstream = Some(Arc::clone(&upstream));
         self.upstream = Some(upstream);
+        Ok(())
+    }
+
+    /// The host (`None`: the same) that serves a bucket in another region, if that is one of AWS's for the same bucket.
+    fn host_in(&self, host: &str, region: &str) -> Option<(Option<Arc<str>>, Arc<str>)> {
+        let signing = self.signing.as_ref().filter(|signing| *signing.region != *region)?;
+        let Some(moved) = recognise::s3_host_in(host, &signing.region, region) else { return Some((None, region.into())) };
+        let there = recognise(&self.config.knowledge, &moved, None)?;
+        let same = there.signing_name == "s3"
+            && there.region == region
+            && recognise::bucket_in_host(&moved) == recognise::bucket_in_host(host);
+        same.then(|| (Some(moved.as_str().into()), region.into()))
+    }
+
+    /// Rules that deny a host deny it also where S3 sends a request there.
+    fn check_moved(&mut self, host: &Arc<str>) -> Result<(), Refusal> {
+        let (config, Some(call)) = (Arc::clone(&self.config), &self.call) else { return Ok(()) };
+        let client = self.claimed.as_ref().map(|claimed| Arc::clone(&claimed.client.name));
+        let unknown = config.settings.rules.unknown;
+        let asked = RouteQuery { knowledge: &config.knowledge, host, is_aws: true, client: client.as_deref(), unknown };
+        match config.router.find(&asked, &mut Fixed(call)) {
+            Ok(choice) if choice.route.is_some_and(|route| route.action == Action::Deny) => {
+                let target = Target { scheme: Scheme::Https, host: Arc::clone(host), port: 443 };
+                self.record.route = choice.route.map(|route| Arc::clone(&route.name));
+                self.record.disposition = Disposition::Deny;
+                Err(self.denied(&target, &choice))
+            }
+            Ok(_) | Err(Undecided::OnlyBodyTells) => Ok(()),
+            Err(Undecided::Ambiguous(ambiguity)) => Err(self.two_readings(ambiguity)),
+        }
     }
 
     /// What goes out, and whether what comes in is taken out of its chunks first.
@@ -823,9 +1017,8 @@ impl Exchange {
             return self.too_large(max);
         }
         if last && keep == Keep::Memory {
-            self.name_operation(bytes);
-            if self.config.settings.audit_log != LogTo::Off && self.record.resource.is_none() {
-                self.record.resource = self.head.as_ref().and_then(|head| resource::in_body(&head.headers, bytes));
+            if let Err(refusal) = self.read_body(bytes).and_then(|()| self.find_resource(bytes)) {
+                return self.refuse(&refusal);
             }
             if let Err(refusal) = self.add_token(bytes, at) {
                 return self.refuse(&refusal);
@@ -861,13 +1054,33 @@ impl Exchange {
         self.attempt(at, true)
     }
 
-    /// A form names its action in the body.
-    fn name_operation(&mut self, bytes: &[u8]) {
-        if self.record.operation.is_none()
-            && let (Some(head), Some(signing)) = (&self.head, &self.signing)
-            && is_form(&head.headers)
-        {
-            self.record.operation = operation(&self.config, head, &signing.service, bytes.get(..FORM_PREFIX.min(bytes.len())));
+    /// For the audit log: what the body says that the call is for.
+    fn find_resource(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+        if self.config.settings.audit_log == LogTo::Off || self.record.resource.is_some() {
+            return Ok(());
+        }
+        match self.head.as_ref().map_or(Ok(None), |head| resource::in_body(&head.headers, bytes)) {
+            Ok(resource) => {
+                self.record.resource = resource;
+                Ok(())
+            }
+            Err(ambiguity) => Err(self.two_readings(ambiguity)),
+        }
+    }
+
+    /// What the body tells of the call: a form's action, the keys that are deleted.
+    fn read_body(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+        if !self.call.as_ref().is_some_and(|call| call.body_tells) {
+            return Ok(());
+        }
+        match self.read(Body::Whole(bytes)) {
+            Ok(Some(call)) => {
+                self.record.operation = call.known_operation().cloned();
+                self.call = Some(call);
+                Ok(())
+            }
+            Ok(None) => Ok(()),
+            Err(ambiguity) => Err(self.two_readings(ambiguity)),
         }
     }
 
@@ -897,8 +1110,8 @@ impl Exchange {
         Ok(())
     }
 
-    /// Routes a request whose form names its operation. Such bodies are hashed, never in chunks.
-    fn decide(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+    /// Routes a request of which only the body tells what the rules ask. `last`: that is all of it.
+    fn decide(&mut self, bytes: &[u8], last: bool) -> Result<(), Refusal> {
         let (config, Some(target)) = (Arc::clone(&self.config), self.head.as_ref().map(|head| head.target.clone())) else { return Ok(()) };
         let hinted = self
             .head
@@ -907,8 +1120,8 @@ impl Exchange {
             .map(|hint| (hint.signing_name.to_owned(), hint.region.to_owned()));
         let hint = hinted.as_ref().map(|(signing_name, region)| Hint { signing_name, region });
         let found = recognise(&config.knowledge, &target.host, hint);
-        let form = bytes.get(..FORM_PREFIX.min(bytes.len()));
-        self.route(&config, &target, found, form).map_err(|refusal| refusal.unwrap_or_else(client::unsigned))?;
+        let body = if last { Body::Whole(bytes) } else { Body::Unreadable };
+        self.route(&config, &target, found, body).map_err(|refusal| refusal.unwrap_or_else(client::unsigned))?;
         if let (Some(head), Some(signing)) = (&self.head, &self.signing) {
             let over_tls = self.upstream.as_ref().is_some_and(|upstream| upstream.target.scheme == Scheme::Https);
             let hold = self.config.settings.body.hold;
@@ -1135,8 +1348,10 @@ impl Exchange {
                     if let Some(attempt) = self.record.attempts.last_mut() {
                         attempt.upstream.clone_from(&self.upstream);
                     }
-                    if let Some(upstream) = self.upstream.take() {
-                        self.settle(Arc::unwrap_or_clone(upstream), Some(region));
+                    if let Some(upstream) = self.upstream.take()
+                        && let Err(refusal) = self.settle(Arc::unwrap_or_clone(upstream), Some(region))
+                    {
+                        return self.refuse(&refusal);
                     }
                     self.attempt(at, true)
                 }
@@ -1194,7 +1409,7 @@ impl Exchange {
         if self.state == State::Pacing {
             return None;
         }
-        let (head, signing) = (self.head.as_ref()?, self.signing.as_ref()?);
+        let (head, signing, call) = (self.head.as_ref()?, self.signing.as_ref()?, self.call.as_ref()?);
         let identity = at.identities.get(&*signing.identity);
         let client = self.claimed.as_ref().map_or(&*head.client, |claimed| &*claimed.client.name);
         let subject = Subject {
@@ -1203,8 +1418,7 @@ impl Exchange {
             region: &signing.region,
             account: identity.and_then(|identity| identity.account.as_deref()).unwrap_or(&signing.identity),
             method: head.method.as_str(),
-            host: &head.target.host,
-            path: &head.path,
+            object: call.bucket_and_key(),
             client,
         };
         let pacer = &config.live.pacer;
@@ -1358,8 +1572,8 @@ impl Exchange {
     /// Twice is as good as once: by HTTP, by the model, by the operation's name, or for its token.
     fn is_safe(&self) -> bool {
         let Some(head) = &self.head else { return false };
-        let action_in_query = head.path.split_once('?').is_some_and(|(_, query)| query.split('&').any(|pair| pair.starts_with("Action=")));
-        let by_method = matches!(head.method.as_str(), "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE") && !action_in_query;
+        let has_action = self.call.as_ref().is_some_and(|call| call.in_query || call.query().get(b"Action").is_some());
+        let by_method = matches!(head.method.as_str(), "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE") && !has_action;
         let by_model = |operation: &Operation| operation.read_only() || operation.idempotent() || reads(&operation.name);
         by_method || self.token_there || self.record.operation.as_deref().is_some_and(by_model)
     }
@@ -1521,19 +1735,130 @@ fn circuit_open(name: &str, after: Duration) -> Refusal {
     .after(after)
 }
 
-/// Of a form's body so much is looked through for its `Action`.
-const FORM_PREFIX: usize = 16 << 10;
-
 /// The protocol that an error of ours is to speak.
 fn shape_of(config: &Config, head: &RequestHead, service: Option<&str>) -> Shape {
     let usual = service.and_then(|service| config.knowledge.shape(service));
     Shape::of(&head.method, &head.path, &head.headers, service, usual)
 }
 
-/// What call a request is, as far as the table tells.
-fn operation(config: &Config, head: &RequestHead, service: &str, form: Option<&[u8]>) -> Option<Arc<Operation>> {
-    let (method, path, host) = (head.method.as_str(), &*head.path, &*head.target.host);
-    config.knowledge.operation(&Call { signing_name: service, host, method, path, headers: &head.headers, form }).cloned()
+/// The body, before it is read.
+fn unread_body(head: &RequestHead) -> Body<'static> {
+    match head.body {
+        BodySize::Known(0) => Body::Whole(b""),
+        _ if body::is_framed(&head.headers) => Body::Unreadable,
+        _ => Body::Pending,
+    }
+}
+
+/// How a request was read, beside what its head says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct ReadingTerms {
+    service: Option<Arc<str>>,
+    style: Style,
+    host: Arc<str>,
+    of_customer: bool,
+    may_hold_bucket: bool,
+}
+
+/// Reads a request on the terms of each rule that asks. Nearly always they are the same, and it is read once.
+struct Reading<'a> {
+    config: &'a Config,
+    head: &'a RequestHead,
+    target: &'a Target,
+    found: Option<Recognised<'a>>,
+    body: Body<'a>,
+    calls: SmallVec<[(ReadingTerms, Call); 1]>,
+}
+
+impl Reading<'_> {
+    fn terms(&self, route: Option<&Route>) -> ReadingTerms {
+        let rewritten = route.and_then(|route| route.upstream.as_ref()).filter(|upstream| upstream.host != self.target.host);
+        let host = rewritten.map_or(&self.target.host, |upstream| &upstream.host);
+        let there = if rewritten.is_some() { recognise(&self.config.knowledge, host, None) } else { self.found };
+        let named = route.and_then(|route| route.service.clone());
+        let service = named.or_else(|| self.found.map(|found| found.signing_name.into()));
+        let style = service.as_deref().map_or(Style::Generic, style_of);
+        ReadingTerms {
+            style: route.map_or(style, |route| route.style.unwrap_or(style)),
+            host: Arc::clone(host),
+            of_customer: there.is_some_and(|there| there.of_customer),
+            may_hold_bucket: rewritten.is_none() && route.is_some_and(Route::may_hold_bucket),
+            service,
+        }
+    }
+
+    fn place(&mut self, route: Option<&Route>) -> Result<usize, Ambiguity> {
+        // Most rules change nothing of how a request is read.
+        if route.is_none_or(Route::reads_as_usual) && !self.calls.is_empty() {
+            let usual = self.calls.first().map(|(terms, _)| terms);
+            if usual.is_some_and(|terms| terms.host == self.target.host && terms.service.as_deref() == self.found.map(|found| found.signing_name)) {
+                return Ok(0);
+            }
+        }
+        let terms = self.terms(route);
+        if let Some(at) = self.calls.iter().position(|(known, _)| *known == terms) {
+            return Ok(at);
+        }
+        let call = Call::read(&Source {
+            knowledge: &self.config.knowledge,
+            host: &terms.host,
+            service: terms.service.as_deref(),
+            style: terms.style,
+            of_customer: terms.of_customer,
+            may_hold_bucket: terms.may_hold_bucket,
+            method: &self.head.method,
+            target: &self.head.path,
+            headers: &self.head.headers,
+            body: self.body,
+        })?;
+        self.calls.push((terms, call));
+        Ok(self.calls.len() - 1)
+    }
+
+    /// The call, and how it was read, under the rule that applies.
+    fn take(mut self, route: Option<&Route>) -> Result<(Call, ReadingTerms), Ambiguity> {
+        let at = self.place(route)?;
+        let (terms, call) = self.calls.swap_remove(at);
+        Ok((call, terms))
+    }
+
+    fn call(&mut self, route: Option<&Route>) -> Result<&Call, Ambiguity> {
+        let at = self.place(route)?;
+        // It has just been found there.
+        self.calls.get(at).map(|(_, call)| call).ok_or_else(|| Ambiguity { kind: "host", one: String::new(), other: String::new() })
+    }
+}
+
+impl Calls for Reading<'_> {
+    fn under(&mut self, route: &Route) -> Result<&Call, Ambiguity> {
+        self.call(Some(route))
+    }
+
+    fn usual(&mut self) -> Result<&Call, Ambiguity> {
+        self.call(None)
+    }
+}
+
+/// One reading for every rule.
+struct Fixed<'a>(&'a Call);
+
+impl Calls for Fixed<'_> {
+    fn under(&mut self, _: &Route) -> Result<&Call, Ambiguity> {
+        Ok(self.0)
+    }
+
+    fn usual(&mut self) -> Result<&Call, Ambiguity> {
+        Ok(self.0)
+    }
+}
+
+fn customer_endpoint(host: &str) -> Refusal {
+    Refusal::client(
+        403,
+        "customer-endpoint",
+        format!("{:?} belongs to a customer of AWS, who may see a session token that is sent there.", admit::shown(host)),
+        "If you trust it, name the host in a [[route]] (customer_endpoints is \"refuse\").",
+    )
 }
 
 fn forbidden(host: &str) -> Refusal {

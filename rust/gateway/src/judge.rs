@@ -378,12 +378,8 @@ mod tests {
 
     #[test]
     fn what_a_services_model_says_counts() {
-        use crate::knowledge::{Call, Knowledge};
-        let knowledge = Knowledge::shipped().unwrap();
-        let headers = with("x-amz-target", "TrentService.Decrypt");
-        let call =
-            Call { signing_name: "kms", host: "kms.us-east-1.amazonaws.com", method: "POST", path: "/", headers: &headers, form: None };
-        let decrypt = knowledge.operation(&call).unwrap();
+        let knowledge = crate::knowledge::Knowledge::shipped().unwrap();
+        let decrypt = knowledge.named("kms", "kms", "Decrypt").unwrap();
         let none = HeaderMap::new();
         let kms = Answer { operation: Some(decrypt), ..answer(400, &none) };
         assert_eq!(

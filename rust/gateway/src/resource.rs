@@ -5,9 +5,11 @@ use std::fmt;
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use sigward_sigv4::Style;
 use sigward_sigv4::wire::percent_decoded;
 
-use crate::recognise::bucket_and_key;
+use crate::recognise::form::{Pair, pairs};
+use crate::recognise::{Ambiguity, Call, style_of};
 use crate::refuse::is_form;
 
 /// A resource's name is cut to so many bytes: a log's line has an end.
@@ -52,47 +54,47 @@ const MEMBERS: &[&str] = &[
     "Name",
 ];
 
-/// The resource that a request's host, path or query names. `service`: its signing name; `path`: with query, as sent.
-pub(crate) fn in_head(service: Option<&str>, partition: Option<&str>, host: &str, path: &str) -> Option<String> {
-    if let Some(service) = service.filter(|service| matches!(*service, "s3" | "s3express")) {
-        let (bucket, key) = bucket_and_key(host, path)?;
+/// The resource that a request's host, path or query names.
+pub(crate) fn in_head(call: &Call, partition: Option<&str>) -> Option<String> {
+    if let Some(service) = call.service.as_deref().filter(|service| style_of(service) == Style::S3) {
+        // A listing is of the bucket, whatever prefix it asks for.
+        let (bucket, key) = call.bucket_and_key().map(|(bucket, key)| (bucket, if call.lists() { b"" } else { key }))?;
         let slash = if key.is_empty() { "" } else { "/" };
-        return Some(cut(format!("arn:{}:{service}:::{bucket}{slash}{}", partition.unwrap_or("aws"), decoded(key.as_bytes()))));
+        let service = if service == "s3express" { service } else { "s3" };
+        return Some(cut(format!("arn:{}:{service}:::{bucket}{slash}{}", partition.unwrap_or("aws"), text(key))));
     }
-    let (path, query) = path.split_once('?').unwrap_or((path, ""));
-    let arn = path.split('/').map(|part| decoded(part.as_bytes())).find(|part| part.starts_with("arn:"));
-    arn.map(cut).or_else(|| in_pairs(query.as_bytes()))
+    let path = call.target.split('?').next().unwrap_or_default();
+    let arn = path.split('/').map(|part| text(&percent_decoded(part.as_bytes()))).find(|part| part.starts_with("arn:"));
+    let mut found = Found::default();
+    // What a query repeats, no resource is taken from.
+    arn.map(cut).or_else(|| {
+        call.query().iter().try_for_each(|pair| found.note_pair(pair, "query")).ok()?;
+        found.told()
+    })
 }
 
-/// The resource that the whole body names: a form's, or JSON's.
-pub(crate) fn in_body(headers: &HeaderMap, body: &[u8]) -> Option<String> {
+/// The resource that the whole body names: a form's, or JSON's. Err: it names two.
+pub(crate) fn in_body(headers: &HeaderMap, body: &[u8]) -> Result<Option<String>, Ambiguity> {
     if headers.contains_key(CONTENT_ENCODING) {
-        return None;
+        return Ok(None);
     }
+    let mut found = Found::default();
     if is_form(headers) {
-        return in_pairs(body);
+        pairs(body).try_for_each(|pair| found.note_pair(&pair, "form"))?;
+        return Ok(found.told());
     }
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if !(content_type.starts_with("application/json") || content_type.starts_with("application/x-amz-json")) {
-        return None;
+        return Ok(None);
     }
-    serde_json::Deserializer::from_slice(body).deserialize_map(Members(Found::default())).ok()?.told()
+    match serde_json::Deserializer::from_slice(body).deserialize_map(Members(found)) {
+        Ok(mut found) => found.twice.take().map_or_else(|| Ok(found.told()), Err),
+        Err(_) => Ok(None),
+    }
 }
 
-fn in_pairs(pairs: &[u8]) -> Option<String> {
-    let mut found = Found::default();
-    for pair in pairs.split(|byte| *byte == b'&') {
-        let at = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
-        let (name, value) = (pair.get(..at).unwrap_or_default(), pair.get(at + 1..).unwrap_or_default());
-        if let Ok(name) = std::str::from_utf8(name) {
-            found.note(name, || decoded(value));
-        }
-    }
-    found.told()
-}
-
-fn decoded(text: &[u8]) -> String {
-    String::from_utf8_lossy(&percent_decoded(text)).into_owned()
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 fn cut(mut text: String) -> String {
@@ -105,21 +107,43 @@ fn cut(mut text: String) -> String {
 
 /// The best that was found so far, and its place among the members.
 #[derive(Default)]
-struct Found(Option<(usize, String)>);
+struct Found {
+    best: Option<(usize, String)>,
+    /// Values by the places of their members.
+    values: Vec<(usize, String)>,
+    /// A member that stands there with two values.
+    twice: Option<Ambiguity>,
+}
 
 impl Found {
-    fn note(&mut self, name: &str, value: impl FnOnce() -> String) {
+    fn note(&mut self, name: &str, value: String, kind: &'static str) {
         let Some(rank) = MEMBERS.iter().position(|member| *member == name) else { return };
-        if self.0.as_ref().is_some_and(|(best, _)| *best <= rank) {
+        match self.values.iter().find(|(known, _)| *known == rank) {
+            Some((_, before)) if *before != value => {
+                let reading = |value: &str| format!("{name} is {:?}", crate::admit::shown(value));
+                self.twice.get_or_insert(Ambiguity { kind, one: reading(before), other: reading(&value) });
+            }
+            Some(_) => {}
+            None => self.values.push((rank, value.clone())),
+        }
+        if self.best.as_ref().is_some_and(|(best, _)| *best <= rank) {
             return;
         }
-        let value = value();
         let tells_itself = value.starts_with("arn:") || value.starts_with("https://");
-        self.0 = Some((rank, if tells_itself { value } else { format!("{name}={value}") }));
+        self.best = Some((rank, if tells_itself { value } else { format!("{name}={value}") }));
+    }
+
+    fn note_pair(&mut self, (name, value): &Pair<'_>, kind: &'static str) -> Result<(), Ambiguity> {
+        if let Ok(name) = std::str::from_utf8(name)
+            && MEMBERS.contains(&name)
+        {
+            self.note(name, text(value), kind);
+        }
+        self.twice.take().map_or(Ok(()), Err)
     }
 
     fn told(self) -> Option<String> {
-        self.0.map(|(_, told)| cut(told))
+        self.best.map(|(_, told)| cut(told))
     }
 }
 
@@ -138,12 +162,12 @@ impl<'de> Visitor<'de> for Members {
             if MEMBERS.contains(&&*name) {
                 // A member of another type than text names nothing here.
                 if let serde_json::Value::String(value) = members.next_value()? {
-                    self.0.note(&name, || value);
+                    self.0.note(&name, value, "json");
                 }
             } else if name == "RequestItems" {
                 // DynamoDB's batches: a member for each table.
                 if let serde_json::Value::Object(tables) = members.next_value()? {
-                    self.0.note("TableName", || tables.keys().map(String::as_str).collect::<Vec<_>>().join(","));
+                    self.0.note("TableName", tables.keys().map(String::as_str).collect::<Vec<_>>().join(","), "json");
                 }
             } else {
                 members.next_value::<IgnoredAny>()?;
@@ -158,29 +182,35 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
+    use crate::recognise::Sample;
 
     fn of_body(content_type: &'static str, body: &str) -> Option<String> {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-        in_body(&headers, body.as_bytes())
+        in_body(&headers, body.as_bytes()).unwrap()
+    }
+
+    fn of_head(service: &str, partition: &str, host: &str, target: &str) -> Option<String> {
+        in_head(&Sample { service: Some(service), host, target, ..Sample::default() }.call().unwrap(), Some(partition))
     }
 
     #[test]
     fn buckets_and_keys_are_arns() {
         let host = "b.s3.eu-west-1.amazonaws.com";
-        let of = |host, path| in_head(Some("s3"), Some("aws"), host, path);
+        let of = |host, path| of_head("s3", "aws", host, path);
         assert_eq!(of(host, "/a%20key?versionId=1").as_deref(), Some("arn:aws:s3:::b/a key"));
         assert_eq!(of(host, "/?list-type=2").as_deref(), Some("arn:aws:s3:::b"));
-        assert_eq!(in_head(Some("s3"), Some("aws-cn"), "s3.cn-north-1.amazonaws.com.cn", "/b/k").as_deref(), Some("arn:aws-cn:s3:::b/k"));
+        assert_eq!(of(host, "/?list-type=2&prefix=x").as_deref(), Some("arn:aws:s3:::b"));
+        assert_eq!(of_head("s3", "aws-cn", "s3.cn-north-1.amazonaws.com.cn", "/b/k").as_deref(), Some("arn:aws-cn:s3:::b/k"));
         assert_eq!(of("s3.eu-west-1.amazonaws.com", "/"), None);
     }
 
     #[test]
     fn paths_queries_forms_and_json_name_resources() {
         let path = "/2015-03-31/functions/arn%3Aaws%3Alambda%3Aus-east-1%3A1%3Afunction%3Af/invocations";
-        assert_eq!(in_head(Some("lambda"), None, "h", path).as_deref(), Some("arn:aws:lambda:us-east-1:1:function:f"));
-        assert_eq!(in_head(Some("ec2"), None, "h", "/?Action=X&InstanceId.1=i-1").as_deref(), Some("InstanceId.1=i-1"));
-        assert_eq!(in_head(Some("iam"), None, "h", "/?X-Amz-Signature=abc"), None);
+        assert_eq!(of_head("lambda", "aws", "h", path).as_deref(), Some("arn:aws:lambda:us-east-1:1:function:f"));
+        assert_eq!(of_head("ec2", "aws", "h", "/?Action=X&InstanceId.1=i-1").as_deref(), Some("InstanceId.1=i-1"));
+        assert_eq!(of_head("iam", "aws", "h", "/?X-Amz-Signature=abc"), None);
         let form = "application/x-www-form-urlencoded; charset=utf-8";
         let body = "Action=SendMessage&MessageBody=secret&QueueUrl=https%3A%2F%2Fsqs%2F1%2Fq";
         assert_eq!(of_body(form, body).as_deref(), Some("https://sqs/1/q"));
@@ -189,6 +219,19 @@ mod tests {
         assert_eq!(of_body(json, r#"{"RequestItems": {"a": [], "b": []}}"#).as_deref(), Some("TableName=a,b"));
         assert_eq!(of_body(json, r#"{"Name": "n", "KeyId": "alias/k"}"#).as_deref(), Some("KeyId=alias/k"));
         assert_eq!(of_body(json, r#"{"Name": 1}"#), None);
+    }
+
+    #[test]
+    fn a_body_that_names_two_resources_is_ambiguous() {
+        for (content_type, body) in [
+            ("application/x-amz-json-1.0", r#"{"TableName": "a", "TableName": "b"}"#),
+            ("application/x-amz-json-1.0", r#"{"TableName": "a", "Table\u004eame": "b"}"#),
+            ("application/x-www-form-urlencoded", "Action=X&QueueUrl=a&Queue%55rl=b"),
+        ] {
+            let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]);
+            assert!(in_body(&headers, body.as_bytes()).is_err(), "{body}");
+        }
+        assert_eq!(of_body("application/x-amz-json-1.0", r#"{"TableName": "a", "TableName": "a"}"#).as_deref(), Some("TableName=a"));
     }
 
     #[test]
@@ -202,7 +245,7 @@ mod tests {
 
     #[test]
     fn long_names_are_cut() {
-        let long = in_head(Some("s3"), None, "b.s3.us-east-1.amazonaws.com", &format!("/{}", "é".repeat(LONGEST))).unwrap();
+        let long = of_head("s3", "aws", "b.s3.us-east-1.amazonaws.com", &format!("/{}", "é".repeat(LONGEST))).unwrap();
         assert!(long.len() <= LONGEST && long.len() >= LONGEST - 1);
     }
 }

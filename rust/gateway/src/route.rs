@@ -13,9 +13,10 @@ use smallvec::SmallVec;
 
 use crate::admit::{Scheme, Target};
 use crate::edit::Edits;
-use crate::knowledge::Operation;
-use crate::recognise::{bucket_and_key, style_of};
-use crate::settings::{Action, PathStyle, PayloadMode, RouteSettings, SignaturePlace, SignatureVariant, TokenPlace};
+use crate::knowledge::Knowledge;
+use crate::recognise::s3::{Bucket, Key, Object};
+use crate::recognise::{Ambiguity, Call, Part, style_of};
+use crate::settings::{Action, PathStyle, PayloadMode, RouteSettings, SignaturePlace, SignatureVariant, TokenPlace, Unknown};
 
 /// Where the bytes go.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -28,48 +29,89 @@ pub struct Upstream {
     pub named: bool,
 }
 
-/// What rules look at of a request.
-#[derive(Clone, Copy)]
-pub struct Asked<'a> {
+/// What rules look at of a request, beside its [`Call`].
+#[derive(Clone, Copy, Debug)]
+pub struct RouteQuery<'a> {
+    /// The tables.
+    pub knowledge: &'a Knowledge,
     /// Lower-case.
     pub host: &'a str,
-    /// Origin-form, with query.
-    pub path: &'a str,
-    /// What the host says, if it is one of AWS's.
-    pub signing_name: Option<&'a str>,
+    /// The host is known to be AWS's.
+    pub is_aws: bool,
     /// The client whose issued key signed it.
     pub client: Option<&'a str>,
-    /// The operation, given the signing name.
-    pub look_up: &'a dyn Fn(&str) -> Option<Arc<Operation>>,
-    /// The body is a form that may name the operation, and has not been read.
-    pub body_may_tell: bool,
+    /// What a rule does with what is unknown.
+    pub unknown: Unknown,
 }
 
-impl Asked<'_> {
-    fn operation(&self, signing_name: &str, service: &Pattern, name: &Pattern) -> Result<bool, OnlyBodyTells> {
-        // Whatever the operation is: the service alone decides.
-        if service.matches(signing_name) && name.is_all() {
-            return Ok(true);
-        }
-        match (self.look_up)(signing_name) {
-            Some(found) => Ok((service.matches(signing_name) || service.matches(&found.service)) && name.matches(&found.name)),
-            None if self.body_may_tell => Err(OnlyBodyTells),
-            None => Ok(false),
+/// Whether a rule, or one of its conditions, matches a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Match {
+    /// Whatever else may be unknown.
+    No,
+    /// Only the body says it, and that has not been read.
+    InBody,
+    /// This cannot be told.
+    Unknown(&'static str),
+    Yes,
+}
+
+impl Match {
+    fn of(matches: bool) -> Self {
+        if matches { Self::Yes } else { Self::No }
+    }
+
+    /// Both.
+    fn and(self, other: impl FnOnce() -> Self) -> Self {
+        match self {
+            Self::No => Self::No,
+            Self::Yes => other(),
+            unknown => match other() {
+                Self::No => Self::No,
+                Self::InBody => Self::InBody,
+                _ => unknown,
+            },
         }
     }
 }
 
-/// Which rule applies cannot be said before the body is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OnlyBodyTells;
+/// A rule, and what it could not be told.
+pub type Untold = (Arc<str>, &'static str);
 
-/// A listing is for the keys that it asks for: `?prefix=` takes the key's place.
-fn bucket_matches(pattern: &Pattern, host: &str, path: &str) -> bool {
-    let Some((bucket, key)) = bucket_and_key(host, path) else { return false };
-    let prefix = || path.split_once('?')?.1.split('&').find_map(|pair| pair.strip_prefix("prefix="));
-    let key = if key.is_empty() { prefix().unwrap_or_default() } else { key };
-    let decoded = [bucket.as_bytes(), b"/", &percent_decoded(key.as_bytes())].concat();
-    pattern.matches(&String::from_utf8_lossy(&decoded))
+/// Which rule applies.
+#[derive(Debug)]
+pub struct Choice<'r> {
+    /// `None`: none does.
+    pub route: Option<&'r Route>,
+    /// It matches for what is unknown: this.
+    pub unknown: Option<&'static str>,
+    /// Rules that would apply, if more were known.
+    pub skipped: Vec<Untold>,
+    /// Rules that let the request pass, or did not stop it, because unknowns are only reported.
+    pub would_refuse: Vec<Untold>,
+}
+
+/// Why no rule can be chosen.
+#[derive(Debug)]
+pub enum Undecided {
+    /// Only the body tells, and it has not been read.
+    OnlyBodyTells,
+    /// The request can be read in two ways.
+    Ambiguous(Ambiguity),
+}
+
+impl From<Ambiguity> for Undecided {
+    fn from(ambiguity: Ambiguity) -> Self {
+        Self::Ambiguous(ambiguity)
+    }
+}
+
+/// How the request would be read under one rule: with its `service`, `style` and `upstream`.
+pub trait Calls {
+    /// The call.
+    fn under(&mut self, route: &Route) -> Result<&Call, Ambiguity>;
+    /// The call where no rule says otherwise.
+    fn usual(&mut self) -> Result<&Call, Ambiguity>;
 }
 
 /// One rule, checked.
@@ -94,9 +136,9 @@ pub struct Route {
     host: Option<Pattern>,
     path: Option<Pattern>,
     operation: Option<(Pattern, Pattern)>,
-    bucket: Option<Pattern>,
+    bucket: Option<BucketPattern>,
     client: Option<Arc<str>>,
-    upstream: Option<Target>,
+    pub(crate) upstream: Option<Target>,
     connect: Option<Arc<str>>,
 }
 
@@ -128,25 +170,44 @@ impl Router {
         Ok(Self { routes, index })
     }
 
-    /// The rules that may be for this host, or for this bucket, in their order.
-    fn candidates<'a>(&'a self, host: &str, bucket: Option<&str>) -> impl Iterator<Item = &'a Route> {
-        self.index.candidates(host, bucket).filter_map(|at| self.routes.get(at as usize))
+    /// The rules that may be for this host, or for these buckets (`None`: any), in their order.
+    fn candidates<'a>(&'a self, host: &str, buckets: Option<&[Box<str>]>) -> impl Iterator<Item = &'a Route> {
+        self.index.candidates(host, buckets).filter_map(|at| self.routes.get(at as usize))
     }
 
-    /// The first rule for this request. `Err`: that depends on the operation, which only the body names.
-    pub fn find(&self, asked: &Asked<'_>) -> Result<Option<&Route>, OnlyBodyTells> {
-        let bucket = if self.index.buckets.is_empty() { None } else { bucket_and_key(asked.host, asked.path).map(|(bucket, _)| bucket) };
-        for route in self.candidates(asked.host, bucket) {
-            if route.matches(asked)? {
-                return Ok(Some(route));
+    /// The first rule for this request.
+    pub fn find(&self, asked: &RouteQuery<'_>, calls: &mut dyn Calls) -> Result<Choice<'_>, Undecided> {
+        let buckets = if self.index.buckets.is_empty() { Some(SmallVec::new()) } else { buckets_of(calls.usual()?) };
+        let mut choice = Choice { route: None, unknown: None, skipped: Vec::new(), would_refuse: Vec::new() };
+        for route in self.candidates(asked.host, buckets.as_deref()) {
+            let matched = route.matches(asked, calls)?;
+            let untold = |why| (Arc::clone(&route.name), why);
+            match matched {
+                Match::No => continue,
+                Match::InBody => return Err(Undecided::OnlyBodyTells),
+                Match::Yes => {}
+                Match::Unknown(why) => match (asked.unknown, route.action) {
+                    (Unknown::Closed, Action::Deny) => choice.unknown = Some(why),
+                    (Unknown::Closed, _) => {
+                        choice.skipped.push(untold(why));
+                        continue;
+                    }
+                    (Unknown::Report, Action::Deny) => {
+                        choice.would_refuse.push(untold(why));
+                        continue;
+                    }
+                    (Unknown::Report, _) => choice.would_refuse.push(untold(why)),
+                },
             }
+            choice.route = Some(route);
+            return Ok(choice);
         }
-        Ok(None)
+        Ok(choice)
     }
 
     /// Whether TLS to this host is looked into, as far as rules for it say.
     pub fn intercepts(&self, host: &str) -> Option<bool> {
-        for route in self.candidates(host, None).filter(|route| route.host.as_ref().is_some_and(|pattern| pattern.matches(host))) {
+        for route in self.candidates(host, Some(&[])).filter(|route| route.host.as_ref().is_some_and(|pattern| pattern.matches(host))) {
             if route.action != Action::Pass || route.moves() {
                 return Some(true);
             }
@@ -159,7 +220,7 @@ impl Router {
 
     /// True if a rule names this host in full, so that its addresses may be local ones.
     pub fn names(&self, host: &str) -> bool {
-        self.candidates(host, None).any(|route| route.action != Action::Deny && route.host.as_ref().is_some_and(|pattern| pattern.is(host)))
+        self.candidates(host, Some(&[])).any(|route| route.action != Action::Deny && route.host.as_ref().is_some_and(|pattern| pattern.is(host)))
     }
 }
 
@@ -175,6 +236,8 @@ struct Index {
     /// What stands behind the last `*`, and how long that is which stands before the first.
     tails: Vec<(Box<str>, Vec<usize>)>,
     buckets: HashMap<Box<str>, Vec<u32>>,
+    /// All of `buckets`, in order.
+    every_bucket: Vec<u32>,
     /// Those that say nothing literally.
     rest: Vec<u32>,
 }
@@ -183,7 +246,9 @@ impl Index {
     fn new(routes: &[Route]) -> Self {
         let mut index = Self::default();
         for (route, at) in routes.iter().zip(0..) {
-            let bucket = route.bucket.as_ref().and_then(|pattern| pattern.before().split_once('/')).map(|(bucket, _)| bucket);
+            // With a `service` or an `upstream` of its own, a rule has a reading of its own.
+            let as_usual = route.service.is_none() && route.upstream.is_none();
+            let bucket = route.bucket.as_ref().filter(|_| as_usual).and_then(BucketPattern::literal_bucket);
             match (&route.host, bucket) {
                 (Some(host), _) => {
                     if let Some(literal) = host.literal() {
@@ -200,7 +265,10 @@ impl Index {
                     }
                     index.patterns.entry(Self::key(before.as_bytes(), behind.as_bytes()).as_slice().into()).or_default().push(at);
                 }
-                (None, Some(bucket)) => index.buckets.entry(bucket.into()).or_default().push(at),
+                (None, Some(bucket)) => {
+                    index.buckets.entry(bucket.into()).or_default().push(at);
+                    index.every_bucket.push(at);
+                }
                 (None, None) => index.rest.push(at),
             }
         }
@@ -214,10 +282,13 @@ impl Index {
         key
     }
 
-    fn candidates<'a>(&'a self, host: &str, bucket: Option<&str>) -> impl Iterator<Item = u32> + use<'a> {
+    fn candidates<'a>(&'a self, host: &str, buckets: Option<&[Box<str>]>) -> impl Iterator<Item = u32> + use<'a> {
         let mut files: SmallVec<[&'a [u32]; 6]> = SmallVec::new();
         files.extend(self.hosts.get(host).map(Vec::as_slice));
-        files.extend(bucket.and_then(|bucket| self.buckets.get(bucket)).map(Vec::as_slice));
+        match buckets {
+            Some(buckets) => files.extend(buckets.iter().filter_map(|bucket| self.buckets.get(bucket)).map(Vec::as_slice)),
+            None => files.push(&self.every_bucket),
+        }
         // To compare the few tails that there are costs less than to hash for each.
         for (tail, lengths) in self.tails.iter().filter(|(tail, _)| host.ends_with(&**tail)) {
             for length in lengths {
@@ -245,7 +316,7 @@ impl Route {
             return wrong("host", "a host name or a pattern such as *.amazonaws.com is expected");
         }
         let operation = match settings.operation.as_deref().map(|text| text.split_once(':')) {
-            Some(Some((service, name))) if !service.is_empty() && !name.is_empty() => Some((Pattern::new(service), Pattern::new(name))),
+            Some(Some((service, name))) if !service.is_empty() && !name.is_empty() => Some((Pattern::without_case(service), Pattern::without_case(name))),
             None => None,
             Some(_) => return wrong("operation", "service:Operation is expected, e.g. dynamodb:Get* or s3:*"),
         };
@@ -292,13 +363,9 @@ impl Route {
             },
             edits,
             host: settings.host.as_deref().map(|host| Pattern::new(&host.to_ascii_lowercase())),
-            path: settings.path.as_deref().map(Pattern::new),
+            path: settings.path.as_deref().map(Pattern::decoded),
             operation,
-            // Without a key, the whole bucket is meant.
-            bucket: settings
-                .bucket
-                .as_deref()
-                .map(|text| if text.contains('/') { Pattern::new(text) } else { Pattern::new(&format!("{text}/*")) }),
+            bucket: settings.bucket.as_deref().map(BucketPattern::new),
             client: shared(&settings.client),
             upstream,
             connect: shared(&settings.connect),
@@ -306,31 +373,25 @@ impl Route {
         })
     }
 
-    fn matches(&self, asked: &Asked<'_>) -> Result<bool, OnlyBodyTells> {
+    fn matches(&self, asked: &RouteQuery<'_>, calls: &mut dyn Calls) -> Result<Match, Ambiguity> {
         let host = match &self.host {
             Some(pattern) => pattern.matches(asked.host),
-            None => asked.signing_name.is_some(),
+            None => asked.is_aws,
         };
-        let path = || asked.path.split('?').next().unwrap_or_default();
-        if !host
-            || self.path.as_ref().is_some_and(|pattern| !pattern.matches(path()))
-            || self.client.as_deref().is_some_and(|client| asked.client != Some(client))
-        {
-            return Ok(false);
+        if !host || self.client.as_deref().is_some_and(|client| asked.client != Some(client)) {
+            return Ok(Match::No);
         }
-        if self.operation.is_none() && self.bucket.is_none() {
-            return Ok(true);
+        if self.path.is_none() && self.operation.is_none() && self.bucket.is_none() {
+            return Ok(Match::Yes);
         }
-        let Some(signing_name) = self.service.as_deref().or(asked.signing_name) else { return Ok(false) };
-        if let Some(pattern) = &self.bucket
-            && !(matches!(signing_name, "s3" | "s3express") && bucket_matches(pattern, asked.host, asked.path))
-        {
-            return Ok(false);
-        }
-        match &self.operation {
-            Some((service, name)) => asked.operation(signing_name, service, name),
-            None => Ok(true),
-        }
+        let call = calls.under(self)?;
+        let path = self.path.as_ref().map_or(Match::Yes, |pattern| path_matches(pattern, call));
+        let operation = || match &self.operation {
+            Some((service, name)) => operation_matches(service, name, call, asked.knowledge),
+            None => Match::Yes,
+        };
+        let bucket = || self.bucket.as_ref().map_or(Match::Yes, |pattern| pattern.matches(call, self.action));
+        Ok(path.and(operation).and(bucket))
     }
 
     /// True if more than the host decides.
@@ -343,6 +404,21 @@ impl Route {
         let by_host = self.host.as_ref().is_some_and(|pattern| pattern.is(&target.host));
         let named = self.upstream.is_some() || self.connect.is_some() || by_host;
         Upstream { target: self.upstream.as_ref().unwrap_or(target).clone(), connect: self.connect.clone(), named }
+    }
+
+    /// It changes nothing of how a request is read.
+    pub(crate) fn reads_as_usual(&self) -> bool {
+        self.service.is_none() && self.style.is_none() && self.upstream.is_none() && !self.may_hold_bucket()
+    }
+
+    /// The rule names this host, and not only the domain that it is in.
+    pub(crate) fn names_host(&self) -> bool {
+        self.host.as_ref().is_some_and(|pattern| pattern.literal().is_some() || pattern.before().contains('.'))
+    }
+
+    /// Of a host that is not AWS's, the name may hold a bucket: the rule is for all names below one.
+    pub(crate) fn may_hold_bucket(&self) -> bool {
+        self.host.as_ref().is_some_and(|pattern| pattern.before().is_empty() && pattern.literal().is_none())
     }
 
     /// True if the rule rewrites or redirects the destination.
@@ -361,35 +437,194 @@ impl Route {
     }
 }
 
+/// The buckets that a call is known to touch; `None`: there may be others.
+fn buckets_of(call: &Call) -> Option<SmallVec<[Box<str>; 1]>> {
+    let name = |object: &Object| match &object.bucket {
+        Bucket::Named(bucket) => Some(bucket.clone()),
+        _ => None,
+    };
+    call.objects().iter().map(name).collect()
+}
+
+/// The path that is sent, and what a server that normalises it makes of it, must both match or both not.
+fn path_matches(pattern: &Pattern, call: &Call) -> Match {
+    let paths = call.paths();
+    let sent = pattern.matches_bytes(&paths.sent);
+    match paths.other {
+        Some(other) if pattern.matches_bytes(&other) != sent => Match::Unknown("the path: servers may read it in different ways"),
+        _ => Match::of(sent),
+    }
+}
+
+/// The service by its signing name, or by botocore's; the operation by any name that it has.
+fn operation_matches(service: &Pattern, name: &Pattern, call: &Call, knowledge: &Knowledge) -> Match {
+    let Some(signing_name) = call.service.as_deref() else { return Match::No };
+    let by_signing_name = service.matches(signing_name);
+    if by_signing_name && name.is_all() {
+        return Match::Yes;
+    }
+    if !by_signing_name && !knowledge.services_of(signing_name).any(|own| service.matches(own)) {
+        return Match::No;
+    }
+    if call.body_tells {
+        return Match::InBody;
+    }
+    match &call.operation {
+        Part::Known(names) => {
+            Match::of(names.iter().any(|found| (by_signing_name || service.matches(&found.service)) && name.matches(&found.name)))
+        }
+        Part::Absent => Match::No,
+        Part::Unknown(why) => Match::Unknown(why),
+    }
+}
+
+/// Of a `bucket` rule: literal text with `*`, for `bucket/key`. Without a key, the whole bucket is meant.
+#[derive(Debug)]
+pub(crate) struct BucketPattern {
+    whole: Pattern,
+    /// For a key in any bucket.
+    any_bucket: Pattern,
+}
+
+impl BucketPattern {
+    pub(crate) fn new(text: &str) -> Self {
+        let text = if text.contains('/') { text.to_owned() } else { format!("{text}/*") };
+        let key = text.split_once('/').map_or("*", |(_, key)| key);
+        Self { any_bucket: Pattern::new(&format!("*/{key}")), whole: Pattern::new(&text) }
+    }
+
+    /// The bucket, if it stands there without `*`.
+    fn literal_bucket(&self) -> Option<&str> {
+        self.whole.before().split_once('/').map(|(bucket, _)| bucket)
+    }
+
+    /// All that the call touches must match to allow, any of it to deny.
+    fn matches(&self, call: &Call, action: Action) -> Match {
+        let objects = call.objects();
+        if objects.is_empty() {
+            return Match::No;
+        }
+        let deny = action == Action::Deny;
+        let (mut some, mut all, mut unknown) = (false, true, None);
+        for object in objects {
+            match self.covers(object) {
+                Coverage::All => some = true,
+                Coverage::Some => (some, all) = (true, false),
+                Coverage::None => all = false,
+                Coverage::Unknown(why) => unknown = Some(why),
+            }
+        }
+        if deny && some {
+            return Match::Yes;
+        }
+        if !deny && !all {
+            return Match::No;
+        }
+        match unknown {
+            Some(_) if call.body_tells => Match::InBody,
+            Some(why) => Match::Unknown(why),
+            None => Match::of(if deny { some } else { all }),
+        }
+    }
+
+    fn covers(&self, object: &Object) -> Coverage {
+        match (&object.bucket, &object.key) {
+            (Bucket::Named(bucket), key) => self.covers_in(bucket, key),
+            // A rule may name an access point by its label.
+            (Bucket::AccessPoint(label), key) if self.covers_in(label, key) == Coverage::All => Coverage::All,
+            (_, Key::Exact(key)) if !self.any_bucket.matches_bytes(&joined("b", key)) => Coverage::None,
+            (_, Key::Prefix(prefix)) if !self.any_bucket.may_begin(&joined("b", prefix)) => Coverage::None,
+            (Bucket::AccessPoint(_), _) => Coverage::Unknown("the bucket: AWS alone knows which one stands behind the access point"),
+            _ => Coverage::Unknown("the bucket"),
+        }
+    }
+
+    fn covers_in(&self, bucket: &str, key: &Key) -> Coverage {
+        match key {
+            Key::Exact(key) if self.whole.matches_bytes(&joined(bucket, key)) => Coverage::All,
+            Key::Exact(_) => Coverage::None,
+            Key::Prefix(prefix) => match self.whole.covers_all(&joined(bucket, prefix)) {
+                true => Coverage::All,
+                false if self.whole.may_begin(&joined(bucket, prefix)) => Coverage::Some,
+                false => Coverage::None,
+            },
+            Key::Unknown => match self.covers_in(bucket, &Key::Prefix(Box::default())) {
+                Coverage::Some => Coverage::Unknown("the keys"),
+                all_or_none => all_or_none,
+            },
+        }
+    }
+
+    /// One bucket and key, as far as a limit asks: not more than they are.
+    pub(crate) fn is_for(&self, bucket: &str, key: &[u8]) -> bool {
+        self.whole.matches_bytes(&joined(bucket, key))
+    }
+}
+
+/// What part of an object, or of all keys that begin alike, a rule is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Coverage {
+    All,
+    Some,
+    None,
+    Unknown(&'static str),
+}
+
+fn joined(bucket: &str, key: &[u8]) -> SmallVec<[u8; 128]> {
+    let mut text = SmallVec::from_slice(bucket.as_bytes());
+    text.push(b'/');
+    text.extend_from_slice(key);
+    text
+}
+
 /// Literal text with `*` for any run of characters.
 #[derive(Debug)]
-pub(crate) struct Pattern(Vec<String>);
+pub(crate) struct Pattern {
+    pieces: Vec<Box<[u8]>>,
+    /// The first piece, as text.
+    first: Box<str>,
+    /// The last one.
+    last: Box<str>,
+    folds: bool,
+}
 
 impl Pattern {
     pub(crate) fn new(text: &str) -> Self {
-        Self(text.split('*').map(str::to_owned).collect())
+        Self::of(text, false, |piece| piece.as_bytes().into())
+    }
+
+    /// For names of services and operations, which are compared without case.
+    pub(crate) fn without_case(text: &str) -> Self {
+        Self::of(text, true, |piece| piece.as_bytes().into())
+    }
+
+    /// For paths, which are compared decoded.
+    fn decoded(text: &str) -> Self {
+        Self::of(text, false, |piece| percent_decoded(piece.as_bytes()).into())
+    }
+
+    fn of(text: &str, folds: bool, piece: impl Fn(&str) -> Box<[u8]>) -> Self {
+        let (first, last) = (text.split('*').next().unwrap_or_default().into(), text.rsplit('*').next().unwrap_or_default().into());
+        Self { pieces: text.split('*').map(piece).collect(), first, last, folds }
     }
 
     /// The text, if it has no `*`.
     pub(crate) fn literal(&self) -> Option<&str> {
-        match self.0.as_slice() {
-            [only] => Some(only),
-            _ => None,
-        }
+        (self.pieces.len() == 1).then_some(&*self.first)
     }
 
     /// What stands before the first `*`.
     fn before(&self) -> &str {
-        self.0.first().map_or("", String::as_str)
+        &self.first
     }
 
     /// What stands behind the last `*`.
     fn behind(&self) -> &str {
-        self.0.last().map_or("", String::as_str)
+        &self.last
     }
 
     pub(crate) fn is_all(&self) -> bool {
-        self.0.len() > 1 && self.0.iter().all(String::is_empty)
+        self.pieces.len() > 1 && self.pieces.iter().all(|piece| piece.is_empty())
     }
 
     fn is(&self, text: &str) -> bool {
@@ -397,20 +632,42 @@ impl Pattern {
     }
 
     pub(crate) fn matches(&self, text: &str) -> bool {
-        let (first, rest) = match self.0.split_first() {
-            Some((first, [])) => return first == text,
+        self.matches_bytes(text.as_bytes())
+    }
+
+    pub(crate) fn matches_bytes(&self, text: &[u8]) -> bool {
+        let (first, rest) = match self.pieces.split_first() {
+            Some((first, [])) => return self.same(first, text),
             Some((first, rest)) => (first, rest),
             None => return false,
         };
-        let Some(mut text) = text.strip_prefix(first.as_str()) else { return false };
         let Some((last, middle)) = rest.split_last() else { return false };
-        for part in middle {
-            match text.find(part.as_str()) {
-                Some(at) => text = text.get(at + part.len()..).unwrap_or_default(),
+        let Some((start, mut text)) = text.split_at_checked(first.len()) else { return false };
+        if !self.same(first, start) {
+            return false;
+        }
+        for piece in middle.iter().filter(|piece| !piece.is_empty()) {
+            match text.windows(piece.len()).position(|window| self.same(piece, window)) {
+                Some(at) => text = text.get(at + piece.len()..).unwrap_or_default(),
                 None => return false,
             }
         }
-        text.ends_with(last.as_str())
+        text.len().checked_sub(last.len()).and_then(|at| text.get(at..)).is_some_and(|end| self.same(last, end))
+    }
+
+    /// Some text that begins so matches.
+    fn may_begin(&self, text: &[u8]) -> bool {
+        let Some(first) = self.pieces.first() else { return false };
+        first.starts_with(text) || (self.pieces.len() > 1 && text.starts_with(first))
+    }
+
+    /// All text that begins so matches.
+    fn covers_all(&self, text: &[u8]) -> bool {
+        self.pieces.len() > 1 && self.pieces.last().is_some_and(|last| last.is_empty()) && self.matches_bytes(text)
+    }
+
+    fn same(&self, one: &[u8], other: &[u8]) -> bool {
+        if self.folds { one.eq_ignore_ascii_case(other) } else { one == other }
     }
 }
 
@@ -453,6 +710,7 @@ pub(crate) fn over_tls(target: &Target) -> Option<Target> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::recognise::Sample;
 
     #[test]
     fn patterns() {
@@ -473,9 +731,46 @@ mod tests {
     }
 
     #[test]
+    fn patterns_over_all_that_begins_alike() {
+        for (pattern, text, some, all) in [
+            ("b/secret/*", "b/", true, false),
+            ("b/secret/*", "b/sec", true, false),
+            ("b/secret/*", "b/secret/", true, true),
+            ("b/secret/*", "b/secret/x", true, true),
+            ("b/secret/*", "b/public", false, false),
+            ("b/x", "b/x", true, false),
+            ("b/x", "b/xy", false, false),
+            ("b/*.txt", "b/a.txt", true, false),
+            ("*", "b/", true, true),
+        ] {
+            let found = (Pattern::new(pattern).may_begin(text.as_bytes()), Pattern::new(pattern).covers_all(text.as_bytes()));
+            assert_eq!(found, (some, all), "{pattern} {text}");
+        }
+        assert!(Pattern::without_case("DynamoDB:put*").matches("dynamodb:PutItem"));
+        assert!(Pattern::decoded("/a%20b/*").matches("/a b/c"));
+    }
+
+    struct One(Call);
+
+    impl Calls for One {
+        fn under(&mut self, _: &Route) -> Result<&Call, Ambiguity> {
+            Ok(&self.0)
+        }
+
+        fn usual(&mut self) -> Result<&Call, Ambiguity> {
+            Ok(&self.0)
+        }
+    }
+
+    fn asked<'a>(knowledge: &'a Knowledge, host: &'a str, client: Option<&'a str>) -> RouteQuery<'a> {
+        RouteQuery { knowledge, host, is_aws: host.ends_with("amazonaws.com"), client, unknown: Unknown::Closed }
+    }
+
+    #[test]
     fn the_index_finds_what_a_look_at_every_rule_finds() {
         let hosts = ["a.test", "b.test", "*.test", "a*", "a*.test", "*", "a.*.test", "team.s3.amazonaws.com", "*.amazonaws.com", "ab*ba"];
         let buckets = ["team", "team/x/*", "te*", "other", "team/*"];
+        let knowledge = Knowledge::shipped().unwrap();
         // A number for each choice, so that many lists of rules come of it without a source of chance.
         for seed in 0_u32..400 {
             let mut number = seed.wrapping_mul(2_654_435_761);
@@ -493,10 +788,12 @@ mod tests {
             let router = Router::new(&rules).unwrap();
             for host in ["a.test", "aba", "abba", "a", "c.test", "a.b.test", "team.s3.amazonaws.com", "s3.amazonaws.com", "x"] {
                 for path in ["/", "/team/x/y", "/other", "/x/y"] {
-                    let signing_name = host.ends_with("amazonaws.com").then_some("s3");
-                    let asked = Asked { host, path, signing_name, client: None, look_up: &|_| None, body_may_tell: false };
-                    let found = router.find(&asked).unwrap().map(|route| &*route.name);
-                    let scanned = router.routes.iter().find(|route| route.matches(&asked).unwrap()).map(|route| &*route.name);
+                    let service = host.ends_with("amazonaws.com").then_some("s3");
+                    let mut call = One(Sample { service, host, target: path, ..Sample::default() }.call().unwrap());
+                    let asked = asked(&knowledge, host, None);
+                    let found = router.find(&asked, &mut call).unwrap().route.map(|route| &*route.name);
+                    let matches = |route: &&Route| route.matches(&asked, &mut call).unwrap() == Match::Yes;
+                    let scanned = router.routes.iter().find(matches).map(|route| &*route.name);
                     assert_eq!(found, scanned, "{rules:?} {host} {path}");
                 }
             }
@@ -512,7 +809,7 @@ mod tests {
         let router = router(
             r#"[{"name": "client", "client": "ci", "bucket": "logs/*"}, {"name": "prefix", "bucket": "team/a b/*"}, {"name": "whole", "bucket": "team"}]"#,
         );
-        let s3 = "s3.eu-west-1.amazonaws.com";
+        let (s3, knowledge) = ("s3.eu-west-1.amazonaws.com", Knowledge::shipped().unwrap());
         for (host, path, client, expected) in [
             (s3, "/team/a%20b/c", None, Some("prefix")),
             ("team.s3.eu-west-1.amazonaws.com", "/a%20b/c?x=1", None, Some("prefix")),
@@ -525,12 +822,12 @@ mod tests {
             (s3, "/logs/1", None, None),
             (s3, "/", None, None),
         ] {
-            let asked = Asked { host, path, signing_name: Some("s3"), client, look_up: &|_| None, body_may_tell: false };
-            let found = router.find(&asked).unwrap().map(|route| &*route.name);
+            let mut call = One(Sample { service: Some("s3"), host, target: path, ..Sample::default() }.call().unwrap());
+            let found = router.find(&asked(&knowledge, host, client), &mut call).unwrap().route.map(|route| &*route.name);
             assert_eq!(found, expected, "{host}{path} {client:?}");
         }
-        let asked = Asked { host: s3, path: "/team/x", signing_name: Some("sqs"), client: None, look_up: &|_| None, body_may_tell: false };
-        assert!(router.find(&asked).unwrap().is_none());
+        let mut call = One(Sample { service: Some("sqs"), host: s3, target: "/team/x", ..Sample::default() }.call().unwrap());
+        assert!(router.find(&asked(&knowledge, s3, None), &mut call).unwrap().route.is_none());
     }
 
     #[test]

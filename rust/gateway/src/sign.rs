@@ -10,7 +10,6 @@ use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderMap, TRAILER};
 use http::{HeaderName, HeaderValue};
 use sigward_sigv4::{
     Credentials, Options, Payload, Request, Scope, SessionToken, SignError, Signed, Style, Variant, presign_steps, sign_with, steps_with,
-    wire,
 };
 use smallvec::SmallVec;
 
@@ -221,13 +220,6 @@ impl<'a> BodyHash<'a> {
             Self::Given(value) => Payload::Given(value),
         }
     }
-}
-
-/// The request target as it goes on the wire, in the canonical form that is signed.
-pub(crate) fn wire_path(style: Style, path: &str) -> String {
-    let (path, query) = path.split_once('?').unwrap_or((path, ""));
-    let bytes = wire::path_and_query(style, path.as_bytes(), query.as_bytes());
-    String::from_utf8(bytes).unwrap_or_default()
 }
 
 #[cfg(test)]

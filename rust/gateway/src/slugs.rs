@@ -51,7 +51,7 @@ pub const ALL: &[Known] = &[
     client(&[413], "body-too-large", "The body is larger than `body.max`, or than `body.spool_max` where it must be spooled.", "Send it in parts, or raise the setting."),
     client(&[400], "connect-inside", "CONNECT came inside a connection that is looked into, or to a reverse listener.", "Send it to the forward listener."),
     client(&[403], "content-sha256-mismatch", "A client with an issued key: the body is not the one that was signed.", "Find what changed it on the way."),
-    client(&[403], "customer-endpoint", "The endpoint belongs to an AWS customer (execute-api, lambda-url, AppSync, VPC Lattice), `customer_endpoints` is `refuse`, and no `[[route]]` names the host.", "If you trust the endpoint, name its host in a `[[route]]`."),
+    client(&[403], "customer-endpoint", "The endpoint belongs to an AWS customer (execute-api, lambda-url, AppSync), `customer_endpoints` is `refuse`, and no `[[route]]` names the host.", "If you trust the endpoint, name its host in a `[[route]]`."),
     client(&[403], "denied", "A `[[route]]` with `action = \"deny\"` fits.", "Ask the operator to change the route."),
     client(&[400], "empty-field", "The service, the region or the like is empty.", "Name it in a `[[route]]`."),
     client(&[403], "forbidden-address", "The host is, or has, a loopback, link-local or metadata address.", "If it is meant, name the host in a `[[route]]`, or give one `connect` or `upstream`."),

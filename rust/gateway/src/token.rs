@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 use serde_json::{Map, Value};
 
-use crate::knowledge::parameter;
+use crate::recognise::form::pairs;
 
 /// Whether a body has its token, or gets one.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub(crate) fn ensure(headers: &HeaderMap, body: &[u8], name: &str, made: impl Fn
         return Token::Unknown;
     }
     if content_type.starts_with("application/x-www-form-urlencoded") {
-        if parameter(body, name.as_bytes()).is_some() {
+        if pairs(body).any(|(own, _)| *own == *name.as_bytes()) {
             return Token::There;
         }
         let Some(made) = made() else { return Token::Unknown };

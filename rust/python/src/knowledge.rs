@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Method};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 use sigward_gateway::judge::{Answer, RetryClass, Verdict, asked_for, delay, judge_body, judge_head};
-use sigward_gateway::knowledge::{Call, Knowledge as Table, Operation as Found};
-use sigward_gateway::recognise::style_of;
+use sigward_gateway::knowledge::{Knowledge as Table, Operation as Found};
+use sigward_gateway::recognise::{Ambiguity, Body, Call as Read, Part, Source, style_of};
 use sigward_gateway::settings::RetrySettings;
 use sigward_sigv4::Style;
 
@@ -18,6 +20,63 @@ pub(crate) struct Knowledge {
 #[pyclass(frozen, module = "sigward._core")]
 pub(crate) struct Operation {
     found: Arc<Found>,
+}
+
+#[pyclass(frozen, module = "sigward._core")]
+pub(crate) struct Call {
+    operation: Option<Arc<Found>>,
+    /// Its own, and those of other models for the same request.
+    #[pyo3(get)]
+    names: Vec<String>,
+    #[pyo3(get)]
+    unknown: Option<&'static str>,
+    #[pyo3(get)]
+    bucket: Option<String>,
+    key: Option<Py<PyBytes>>,
+    #[pyo3(get)]
+    target: String,
+    read: Read,
+}
+
+impl Call {
+    fn new(python: Python<'_>, call: &Read) -> Self {
+        let (names, unknown) = match &call.operation {
+            Part::Known(names) => (names.iter().map(ToString::to_string).collect(), None),
+            Part::Absent => (Vec::new(), None),
+            Part::Unknown(why) => (Vec::new(), Some(*why)),
+        };
+        let (bucket, key) = call.bucket_and_key().unzip();
+        Self {
+            operation: call.known_operation().cloned(),
+            names,
+            unknown,
+            bucket: bucket.map(str::to_owned),
+            key: key.map(|key| PyBytes::new(python, key).unbind()),
+            target: call.target.clone(),
+            read: call.clone(),
+        }
+    }
+}
+
+#[pymethods]
+impl Call {
+    #[getter]
+    fn operation(&self) -> Option<Operation> {
+        self.operation.as_ref().map(|found| Operation { found: Arc::clone(found) })
+    }
+
+    fn resource(&self, partition: &str) -> Option<String> {
+        self.read.resource(Some(partition))
+    }
+
+    #[getter]
+    fn key(&self, python: Python<'_>) -> Option<Py<PyBytes>> {
+        self.key.as_ref().map(|key| key.clone_ref(python))
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Call({})", self.names.first().map_or("unknown", String::as_str))
+    }
 }
 
 #[pymethods]
@@ -34,20 +93,36 @@ impl Knowledge {
         &self.table.source
     }
 
-    #[pyo3(signature = (signing_name, host, method, path, headers, form = None, /))]
+    #[pyo3(signature = (signing_name, host, method, path, headers, body = None, /))]
     #[allow(clippy::too_many_arguments, reason = "one request")]
-    fn operation(
+    fn read(
         &self,
+        python: Python<'_>,
         signing_name: &str,
         host: &str,
         method: &str,
         path: &str,
         headers: &Bound<'_, PyAny>,
-        form: Option<&[u8]>,
-    ) -> PyResult<Option<Operation>> {
+        body: Option<&[u8]>,
+    ) -> PyResult<Call> {
         let (headers, _) = crate::engine::header_map(headers)?;
-        let call = Call { signing_name, host, method, path, headers: &headers, form };
-        Ok(self.table.operation(&call).map(|found| Operation { found: Arc::clone(found) }))
+        let method = method.parse::<Method>().map_err(|_| PyValueError::new_err(format!("method: {method:?} is not a method of HTTP")))?;
+        let source = Source {
+            knowledge: &self.table,
+            host,
+            service: Some(signing_name),
+            style: style_of(signing_name),
+            of_customer: sigward_gateway::recognise::recognise(&self.table, host, None).is_some_and(|found| found.of_customer),
+            may_hold_bucket: false,
+            method: &method,
+            target: path,
+            headers: &headers,
+            body: Body::Whole(body.unwrap_or_default()),
+        };
+        match Read::read(&source) {
+            Ok(call) => Ok(Call::new(python, &call)),
+            Err(Ambiguity { kind, one, other }) => Err(PyValueError::new_err(format!("two readings ({kind}): {one}, or {other}"))),
+        }
     }
 
     #[pyo3(signature = (signing_name, service, operation, status, headers, body, /))]
@@ -147,6 +222,7 @@ fn retry_delay(service: &str, throttled: bool, attempt: u32, random: f64, asked:
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(retry_delay, module)?)?;
+    module.add_class::<Call>()?;
     module.add_class::<Knowledge>()?;
     module.add_class::<Operation>()
 }

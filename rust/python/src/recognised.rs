@@ -50,13 +50,6 @@ pub(crate) fn recognised(knowledge: &Knowledge, host: &str, hint: Option<&(Strin
 }
 
 #[pyfunction]
-#[pyo3(signature = (host, path, /))]
-fn bucket_and_key(host: &str, path: &str) -> Option<(String, String)> {
-    let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
-    sigward_gateway::recognise::bucket_and_key(&host, path).map(|(bucket, key)| (bucket.to_owned(), key.to_owned()))
-}
-
-#[pyfunction]
 fn aws_domains() -> Vec<&'static str> {
     sigward_gateway::recognise::domains().collect()
 }
@@ -71,6 +64,5 @@ pub(crate) fn style_name(style: Style) -> &'static str {
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Recognised>()?;
     module.add_function(wrap_pyfunction!(aws_domains, module)?)?;
-    module.add_function(wrap_pyfunction!(bucket_and_key, module)?)?;
     module.add_function(wrap_pyfunction!(recognise, module)?)
 }

@@ -139,6 +139,22 @@ pub(crate) fn push_recoded(out: &mut impl Out, bytes: &[u8], keep: Keep) {
     }
 }
 
+/// The same for a name or a value of a form or a query, where `+` is a blank.
+pub(crate) fn push_form_recoded(out: &mut impl Out, bytes: &[u8]) {
+    let mut pieces = bytes.split(|byte| *byte == b'+');
+    push_recoded(out, pieces.next().unwrap_or_default(), Keep::Unreserved);
+    for piece in pieces {
+        push_percent(out, b' ');
+        push_recoded(out, piece, Keep::Unreserved);
+    }
+}
+
+/// True for RFC 3986's unreserved characters.
+#[inline]
+pub(crate) fn is_unreserved(byte: u8) -> bool {
+    is_kept(byte, Keep::Unreserved)
+}
+
 /// The byte that `%XX` at the start stands for.
 #[inline]
 pub(crate) fn decoded(bytes: &[u8]) -> Option<u8> {

@@ -2,16 +2,18 @@
 //!
 //! Libraries disagree about `+` in a query, about `%7e`, about a blank. What goes on the wire is therefore the canonical
 //! form itself, and that is signed: whether a verifier decodes and encodes or takes it as it comes, it sees the same.
+//! A query is read by the form rules (WHATWG URL, 5.1), as clients write it: `+` is a blank, `%2B` a plus sign.
 
 use crate::Style;
 pub use crate::encode::percent_decoded;
-use crate::encode::{Keep, decoded, push_percent, push_recoded};
+use crate::encode::{Keep, decoded, is_unreserved, push_form_recoded, push_percent, push_recoded};
 
 /// `path` and `query` as sent by a client (no `?`) in the form to send on, joined by `?` if there is a query.
 ///
-/// S3: every byte of the path in its one spelling; `//`, `.` and `..` stay. Generic: as sent, but bytes that no URI may hold
-/// are encoded; AWS normalises such paths itself, so `%2F` must stay what it is. Query: every name and value in its one
-/// spelling, a literal `+` as `%2B` (it is a blank only in form bodies), empty pairs left out, a name without `=` kept so.
+/// S3: every byte of the path in its one spelling; `//`, `.` and `..` stay. Generic: unreserved letters stand for themselves,
+/// escapes are in capitals, bytes that no URI may hold are encoded, and all else is as sent: AWS normalises such paths itself,
+/// and `%2F` or `%3A` in an ARN must stay. Query: every name and value in its one spelling, `+` as `%20`, empty pairs left out,
+/// a name without `=` kept so.
 pub fn path_and_query(style: Style, path: &[u8], query: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(path.len() + query.len() + 16);
     match style {
@@ -26,23 +28,28 @@ pub fn path_and_query(style: Style, path: &[u8], query: &[u8]) -> Vec<u8> {
         out.push(separator);
         separator = b'&';
         let mut halves = pair.splitn(2, |byte| *byte == b'=');
-        push_recoded(&mut out, halves.next().unwrap_or_default(), Keep::Unreserved);
+        push_form_recoded(&mut out, halves.next().unwrap_or_default());
         if let Some(value) = halves.next() {
             out.push(b'=');
-            push_recoded(&mut out, value, Keep::Unreserved);
+            push_form_recoded(&mut out, value);
         }
     }
     out
 }
 
-/// RFC 3986's `pchar` and `/` stay, and so does each `%XX`.
+/// RFC 3986's `pchar` and `/` stay; `%XX` stays unless it stands for an unreserved letter (RFC 3986, 6.2.2).
 fn push_legal(out: &mut Vec<u8>, path: &[u8]) {
-    for (at, &byte) in path.iter().enumerate() {
-        let legal = match byte {
-            b'%' => decoded(path.get(at..).unwrap_or_default()).is_some(),
-            byte => byte.is_ascii_alphanumeric() || b"-._~/!$&'()*+,;=:@".contains(&byte),
-        };
-        if legal { out.push(byte) } else { push_percent(out, byte) }
+    let mut rest = path;
+    while let [byte, after @ ..] = rest {
+        rest = after;
+        match (byte, decoded(path.get(path.len() - after.len() - 1..).unwrap_or_default())) {
+            (b'%', Some(letter)) => {
+                rest = after.get(2..).unwrap_or_default();
+                if is_unreserved(letter) { out.push(letter) } else { push_percent(out, letter) }
+            }
+            (byte, _) if byte.is_ascii_alphanumeric() || b"-._~/!$&'()*+,;=:@".contains(byte) => out.push(*byte),
+            (byte, _) => push_percent(out, *byte),
+        }
     }
 }
 
@@ -61,7 +68,9 @@ mod tests {
             ("", "/", "/"),
             ("/a b", "/a%20b", "/a%20b"),
             ("/a+b", "/a%2Bb", "/a+b"),
-            ("/%7e/%c3%a9", "/~/%C3%A9", "/%7e/%c3%a9"),
+            ("/%7e/%c3%a9", "/~/%C3%A9", "/~/%C3%A9"),
+            ("/%61rn%3aaws%3A/%2e%2e", "/arn%3Aaws%3A/..", "/arn%3Aaws%3A/.."),
+            ("/arn:aws:x", "/arn%3Aaws%3Ax", "/arn:aws:x"),
             ("/a//b/../c", "/a//b/../c", "/a//b/../c"),
             ("/x%2Fy", "/x/y", "/x%2Fy"),
             ("/100%", "/100%25", "/100%25"),
@@ -69,7 +78,8 @@ mod tests {
             ("/é", "/%C3%A9", "/%C3%A9"),
             ("/a#b", "/a%23b", "/a%23b"),
             ("/?acl", "/?acl", "/?acl"),
-            ("/?a=b+c&&d=%7e&e=&f=g=h", "/?a=b%2Bc&d=~&e=&f=g%3Dh", "/?a=b%2Bc&d=~&e=&f=g%3Dh"),
+            ("/?a=b+c&&d=%7e&e=&f=g=h", "/?a=b%20c&d=~&e=&f=g%3Dh", "/?a=b%20c&d=~&e=&f=g%3Dh"),
+            ("/?a%2bb=c%2Bd+%2b", "/?a%2Bb=c%2Bd%20%2B", "/?a%2Bb=c%2Bd%20%2B"),
             ("/?", "/", "/"),
         ] {
             assert_eq!(wire(Style::S3, sent), s3, "{sent}");

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use super::{Key, Limit, Pacer, Patience};
 use crate::knowledge::Operation;
-use crate::recognise::bucket_and_key;
-use crate::route::Pattern;
+use crate::route::{BucketPattern, Pattern};
 use crate::settings::{PaceSettings, Per, WhenFull};
 
 /// What rules look at.
@@ -23,10 +22,8 @@ pub struct Subject<'a> {
     pub account: &'a str,
     /// The method.
     pub method: &'a str,
-    /// Lower-case.
-    pub host: &'a str,
-    /// Origin-form, with query.
-    pub path: &'a str,
+    /// The S3 bucket, and the key in it, decoded.
+    pub object: Option<(&'a str, &'a [u8])>,
     /// Who asks.
     pub client: &'a str,
 }
@@ -52,7 +49,7 @@ struct Rule {
     service: Pattern,
     operation: Pattern,
     methods: &'static [&'static str],
-    bucket: Option<Pattern>,
+    bucket: Option<BucketPattern>,
     per: Vec<Per>,
     limit: Limit,
     patience: Patience,
@@ -161,7 +158,7 @@ impl Paces {
             let Some((service, name)) = operation.split_once(':').filter(|(service, name)| !service.is_empty() && !name.is_empty()) else {
                 return wrong("operation", "service:Operation is expected, e.g. ec2:Describe* or s3:*");
             };
-            let bucket = given.bucket.as_deref().map(bucket_pattern);
+            let bucket = given.bucket.as_deref().map(BucketPattern::new);
             let per = match (&given.per, &bucket) {
                 (Some(per), _) => per.clone(),
                 (None, Some(_)) => vec![Per::Bucket],
@@ -170,8 +167,8 @@ impl Paces {
             let wait = if given.when_full == WhenFull::Refuse { Duration::ZERO } else { given.max_wait.unwrap_or(settings.max_wait) };
             rules.push(Rule {
                 name: if given.name.is_empty() { operation.into() } else { given.name.as_str().into() },
-                service: Pattern::new(service),
-                operation: Pattern::new(name),
+                service: Pattern::without_case(service),
+                operation: Pattern::without_case(name),
                 methods: &[],
                 bucket,
                 per,
@@ -184,8 +181,8 @@ impl Paces {
             let (service, name) = known.operations.split_once(':').unwrap_or((known.operations, "*"));
             rules.push(Rule {
                 name: known.operations.into(),
-                service: Pattern::new(service),
-                operation: Pattern::new(name),
+                service: Pattern::without_case(service),
+                operation: Pattern::without_case(name),
                 methods: known.methods,
                 bucket: None,
                 per: known.per.to_vec(),
@@ -200,7 +197,7 @@ impl Paces {
     }
 
     fn index(&mut self) {
-        let named: Vec<Box<str>> = self.rules.iter().filter_map(|rule| rule.service.literal().map(Box::from)).collect();
+        let named: Vec<Box<str>> = self.rules.iter().filter_map(|rule| rule.service.literal().map(|name| name.to_ascii_lowercase().into())).collect();
         for name in named {
             let fitting = |rule: &Rule| rule.service.matches(&name);
             let list = self.rules.iter().enumerate().filter(|(_, rule)| fitting(rule)).map(|(at, _)| at as u32).collect();
@@ -211,7 +208,13 @@ impl Paces {
 
     /// The bucket of a request; `None`: it goes at its own pace.
     pub fn find(&self, pacer: &Pacer, subject: &Subject<'_>) -> Option<Paced> {
-        let own = |name: &str| self.by_service.get(name);
+        let own = |name: &str| {
+            if name.bytes().any(|letter| letter.is_ascii_uppercase()) {
+                self.by_service.get(name.to_ascii_lowercase().as_str())
+            } else {
+                self.by_service.get(name)
+            }
+        };
         // A rule may call a service by its signing name or by botocore's.
         let lists = [
             own(subject.signing_name),
@@ -254,43 +257,32 @@ impl Rule {
             self.service.matches(subject.signing_name) || subject.operation.is_some_and(|found| self.service.matches(&found.service));
         let operation = self.operation.is_all() || subject.operation.is_some_and(|found| self.operation.matches(&found.name));
         let method = self.methods.is_empty() || self.methods.contains(&subject.method);
-        let bucket = |pattern: &Pattern| {
-            bucket_and_key(subject.host, subject.path).is_some_and(|(bucket, key)| pattern.matches(&format!("{bucket}/{key}")))
-        };
+        let bucket = |pattern: &BucketPattern| subject.object.is_some_and(|(bucket, key)| pattern.is_for(bucket, key));
         service && operation && method && self.bucket.as_ref().is_none_or(bucket)
     }
 
     /// The same on every host of a fleet, whatever its rules' order.
     fn shared_name(&self, subject: &Subject<'_>) -> Arc<str> {
-        let parts = self.parts(subject).join("/");
-        format!("sigward:pace:{}:{}:{parts}", self.name, self.limit.rate).into()
+        let parts = self.parts(subject).join(&b'/');
+        format!("sigward:pace:{}:{}:{}", self.name, self.limit.rate, String::from_utf8_lossy(&parts)).into()
     }
 
-    fn parts<'a>(&self, subject: &Subject<'a>) -> [&'a str; 6] {
-        let mut parts = [""; 6];
-        let (bucket, key) = bucket_and_key(subject.host, subject.path).unwrap_or_default();
+    fn parts<'a>(&self, subject: &Subject<'a>) -> [&'a [u8]; 6] {
+        let mut parts = [&b""[..]; 6];
+        let (bucket, key) = subject.object.unwrap_or_default();
         for (part, per) in parts.iter_mut().zip(&self.per) {
             *part = match per {
-                Per::Account => subject.account,
-                Per::Region => subject.region,
-                Per::Operation => subject.operation.map_or("", operation_name),
-                Per::Bucket => bucket,
+                Per::Account => subject.account.as_bytes(),
+                Per::Region => subject.region.as_bytes(),
+                Per::Operation => subject.operation.map_or(b"", |operation| operation.name.as_bytes()),
+                Per::Bucket => bucket.as_bytes(),
                 // S3 divides a bucket by prefixes of its own choice; those that end in a slash are the nearest to be known.
-                Per::Prefix => key.rsplit_once('/').map_or("", |(prefix, _)| prefix),
-                Per::Client => subject.client,
+                Per::Prefix => key.iter().rposition(|byte| *byte == b'/').and_then(|slash| key.get(..slash)).unwrap_or_default(),
+                Per::Client => subject.client.as_bytes(),
             };
         }
         parts
     }
-}
-
-fn operation_name(operation: &Operation) -> &str {
-    &operation.name
-}
-
-/// Without a key, the whole bucket is meant.
-fn bucket_pattern(text: &str) -> Pattern {
-    if text.contains('/') { Pattern::new(text) } else { Pattern::new(&format!("{text}/*")) }
 }
 
 /// The account that an access key id of AWS's belongs to: 12 digits, coded in the id itself. `None`: an old id, or none of AWS's.
@@ -313,20 +305,20 @@ pub fn account_of(access_key_id: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::knowledge::{Call, Knowledge};
-    use http::HeaderMap;
+    use crate::recognise::{Call, Sample};
 
     fn paces(json: &str, adaptive: bool) -> Result<Paces, String> {
         Paces::new(&serde_json::from_str(json).unwrap(), adaptive)
     }
 
-    fn operation(signing_name: &str, host: &str, method: &str, path: &str) -> Option<Arc<Operation>> {
-        let headers = HeaderMap::new();
-        Knowledge::shipped().unwrap().operation(&Call { signing_name, host, method, path, headers: &headers, form: None }).cloned()
+    fn call(service: &str, host: &str, target: &str) -> Call {
+        Sample { service: Some(service), host, target, ..Sample::default() }.call().unwrap()
     }
 
-    fn subject<'a>(signing_name: &'a str, host: &'a str, path: &'a str, operation: Option<&'a Operation>) -> Subject<'a> {
-        Subject { signing_name, operation, region: "eu-west-1", account: "a", method: "GET", host, path, client: "c" }
+    fn subject(call: &Call) -> Subject<'_> {
+        let operation = call.known_operation().map(|operation| &**operation);
+        let (signing_name, object) = (call.service.as_deref().unwrap(), call.bucket_and_key());
+        Subject { signing_name, operation, region: "eu-west-1", account: "a", method: "GET", object, client: "c" }
     }
 
     #[test]
@@ -334,10 +326,9 @@ mod tests {
         let (paces, pacer) = (paces("{}", false).unwrap(), Pacer::default());
         let host = "ec2.eu-west-1.amazonaws.com";
         let rate = |action: &str| {
-            let path = format!("/?Action={action}&Version=2016-11-15");
-            let found = operation("ec2", host, "GET", &path);
-            assert!(found.is_some(), "{action}");
-            paces.find(&pacer, &subject("ec2", host, &path, found.as_deref())).map(|paced| (paced.limit.rate, paced.limit.burst))
+            let call = call("ec2", host, &format!("/?Action={action}&Version=2016-11-15"));
+            assert!(call.known_operation().is_some(), "{action}");
+            paces.find(&pacer, &subject(&call)).map(|paced| (paced.limit.rate, paced.limit.burst))
         };
         assert_eq!(rate("DescribeInstances"), Some((100.0, 100.0)));
         assert_eq!(rate("DescribeVpcs"), Some((20.0, 100.0)));
@@ -345,14 +336,15 @@ mod tests {
         assert_eq!(rate("CreateTags"), Some((5.0, 50.0)));
         let s3 = "s3.eu-west-1.amazonaws.com";
         let keys: Vec<Key> = ["/b/p/1", "/b/p/2", "/b/q/1", "/c/p/1", "/b/p/q/1"]
-            .map(|path| paces.find(&pacer, &subject("s3", s3, path, None)).unwrap().key)
+            .map(|path| paces.find(&pacer, &subject(&call("s3", s3, path))).unwrap().key)
             .to_vec();
         assert_eq!(keys[0], keys[1]);
         assert!((1..5).all(|at| (at + 1..5).all(|other| keys[at] != keys[other])));
-        let read = paces.find(&pacer, &subject("s3", s3, "/b/p/1", None)).unwrap();
-        let write = paces.find(&pacer, &Subject { method: "PUT", ..subject("s3", s3, "/b/p/1", None) }).unwrap();
+        let object = call("s3", s3, "/b/p/1");
+        let read = paces.find(&pacer, &subject(&object)).unwrap();
+        let write = paces.find(&pacer, &Subject { method: "PUT", ..subject(&object) }).unwrap();
         assert_eq!((read.limit.rate, write.limit.rate), (5500.0, 3500.0));
-        assert!(paces.find(&pacer, &subject("iam", "iam.amazonaws.com", "/", None)).is_none());
+        assert!(paces.find(&pacer, &subject(&call("iam", "iam.amazonaws.com", "/"))).is_none());
         assert!(super::tests::paces(r#"{"defaults": false}"#, false).unwrap().rules.is_empty());
     }
 
@@ -363,16 +355,15 @@ mod tests {
                 .unwrap(),
             Pacer::default(),
         );
-        let host = "ec2.eu-west-1.amazonaws.com";
-        let path = "/?Action=DescribeInstances&Version=2016-11-15";
-        let found = operation("ec2", host, "GET", path);
-        let paced = paces.find(&pacer, &subject("ec2", host, path, found.as_deref())).unwrap();
+        let described = call("ec2", "ec2.eu-west-1.amazonaws.com", "/?Action=DescribeInstances&Version=2016-11-15");
+        let paced = paces.find(&pacer, &subject(&described)).unwrap();
         assert_eq!((paced.limit.rate, paced.patience.wait, &*paced.rule), (3.0, Duration::ZERO, "*:Describe*"));
         let s3 = "logs.s3.eu-west-1.amazonaws.com";
-        let of = |client| paces.find(&pacer, &Subject { client, ..subject("s3", s3, "/x", None) }).unwrap();
+        let object = call("s3", s3, "/x");
+        let of = |client| paces.find(&pacer, &Subject { client, ..subject(&object) }).unwrap();
         assert!((of("a").limit.rate - 7.0).abs() < 1e-9);
         assert_ne!(of("a").key, of("b").key);
-        let unknown = paces.find(&pacer, &subject("iam", "iam.amazonaws.com", "/", None)).unwrap();
+        let unknown = paces.find(&pacer, &subject(&call("iam", "iam.amazonaws.com", "/"))).unwrap();
         assert_eq!(unknown.limit, Limit::NONE);
     }
 

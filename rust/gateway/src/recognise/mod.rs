@@ -1,11 +1,20 @@
-//! recognise: which AWS service and region does this host belong to?
+//! recognise: which call is this request? Once, from the form in which it goes out: see [`Call`].
 //!
-//! Read-only look-ups, no allocation, no regular expression. A host that merely ends like one of AWS's is not enough:
+//! This file reads the host: which service and region does it belong to, and where does S3 have the bucket? Read-only look-ups, no
+//! allocation, no regular expression. A host that merely ends like one of AWS's is not enough:
 //! load balancers, EC2 instances and third parties' endpoint services live under the same suffixes, and a request signed
 //! for one of those would hand a session token to a stranger. So only known shapes are recognised, and `None` is the
 //! answer to all else.
 
+mod call;
+pub(crate) mod form;
+pub(crate) mod path;
+pub(crate) mod s3;
 pub(crate) mod table;
+
+#[cfg(test)]
+pub(crate) use call::tests::Sample;
+pub use call::{Ambiguity, Body, Call, Part, Source};
 
 use sigward_sigv4::Style;
 
@@ -63,6 +72,8 @@ pub struct Recognised<'h> {
     pub style: Style,
     /// How requests are signed for it, if at all.
     pub variant: Variant,
+    /// Behind it stands what some customer of AWS's has made, and no API of AWS's own.
+    pub of_customer: bool,
 }
 
 struct Suffix {
@@ -100,18 +111,21 @@ pub fn domains() -> impl Iterator<Item = &'static str> {
     SUFFIXES.iter().filter_map(|suffix| suffix.dns.strip_prefix('.'))
 }
 
-/// Services whose customers get a name of their own in front: `{id}.execute-api.{region}.amazonaws.com`.
-const PER_CUSTOMER: &[(&str, &str)] = &[
-    ("appsync-api", "appsync"),
-    ("appsync-realtime-api", "appsync"),
-    ("execute-api", "execute-api"),
-    ("iot", "iotdata"),
-    ("kinesisvideo", "kinesisvideo"),
-    ("mediastore", "mediastore"),
+/// Services whose customers get a name of their own in front: `{id}.execute-api.{region}.amazonaws.com`. True: what answers there
+/// is the customer's.
+const PER_CUSTOMER: &[(&str, &str, bool)] = &[
+    ("appsync-api", "appsync", true),
+    ("appsync-realtime-api", "appsync", true),
+    ("execute-api", "execute-api", true),
+    ("iot", "iotdata", false),
+    ("kinesisvideo", "kinesisvideo", false),
+    ("mediastore", "mediastore", false),
 ];
 
-/// The same with the service behind the region: `{domain}.{region}.es.amazonaws.com`.
-const REGION_FIRST: &[(&str, &str)] = &[("aoss", "aoss"), ("es", "es"), ("neptune", "neptune-db"), ("neptune-graph", "neptune-graph")];
+/// The same with the service behind the region: `{domain}.{region}.es.amazonaws.com`. `true`: what is asked there is the data's own
+/// API, and not that of the service's models.
+const REGION_FIRST: &[(&str, &str, bool)] =
+    &[("aoss", "aoss", true), ("es", "es", true), ("neptune", "neptune-db", false), ("neptune-graph", "neptune-graph", false)];
 
 /// What a client's own, dummy signature says it is for: a hint, never a right.
 #[derive(Clone, Copy, Debug)]
@@ -120,6 +134,11 @@ pub struct Hint<'a> {
     pub signing_name: &'a str,
     /// The region in its scope.
     pub region: &'a str,
+}
+
+/// True for the endpoints whose owner, any customer of AWS's, may see what is sent there, a session token too.
+pub(crate) fn owner_reads(found: &Recognised<'_>) -> bool {
+    found.of_customer && !matches!(found.signing_name, "aoss" | "es")
 }
 
 /// Looks one host name up: lower-case, no port, no trailing dot. `None`: not a host that is known to take SigV4. `hint`
@@ -238,7 +257,7 @@ pub fn is_region(label: &str) -> bool {
 fn lambda_url<'h>(rest: &'h str, suffix: &'static Suffix) -> Option<Recognised<'h>> {
     let (front, region) = split_region(rest)?;
     let id = front.strip_suffix(".lambda-url")?;
-    (!id.contains('.')).then(|| found("lambda", region, suffix))
+    (!id.contains('.')).then(|| Recognised { of_customer: true, ..found("lambda", region, suffix) })
 }
 
 /// `{endpoint}.{service}.{region}.vpce.amazonaws.com`. A `vpce-svc-…` in the service's place is a third party's.
@@ -274,9 +293,12 @@ fn regional<'h>(rest: &'h str, suffix: &'static Suffix) -> Option<Recognised<'h>
     let (prefix, region) = split_region(rest)?;
     let per_customer = prefix.rsplit_once('.').and_then(|(_, service)| {
         let service = without_fips(service);
-        PER_CUSTOMER.iter().find(|(label, _)| *label == service).map(|(_, name)| *name)
+        PER_CUSTOMER.iter().find(|(label, ..)| *label == service)
     });
-    Some(found(per_customer.or_else(|| timestream_cell(prefix)).or_else(|| single(prefix))?, region, suffix))
+    if let Some((_, name, of_customer)) = per_customer {
+        return Some(Recognised { of_customer: *of_customer, ..found(name, region, suffix) });
+    }
+    Some(found(timestream_cell(prefix).or_else(|| single(prefix))?, region, suffix))
 }
 
 /// `ingest-cell1.timestream`, `query-cell2.timestream`: what Timestream's `DescribeEndpoints` answers.
@@ -290,9 +312,9 @@ fn timestream_cell(prefix: &str) -> Option<&'static str> {
 /// `{domain}.{region}.es.amazonaws.com`
 fn region_first<'h>(rest: &'h str, suffix: &'static Suffix) -> Option<Recognised<'h>> {
     let (front, service) = rest.rsplit_once('.')?;
-    let (_, name) = REGION_FIRST.iter().find(|(label, _)| *label == service)?;
+    let (_, name, of_customer) = REGION_FIRST.iter().find(|(label, ..)| *label == service)?;
     let (_, region) = split_region(front)?;
-    Some(found(name, region, suffix))
+    Some(Recognised { of_customer: *of_customer, ..found(name, region, suffix) })
 }
 
 /// First names that clients still use and botocore no longer does: `sts.amazonaws.com`, `queue.amazonaws.com`, `{region}.queue.amazonaws.com`.
@@ -314,7 +336,7 @@ fn s3<'h>(rest: &'h str, suffix: &'static Suffix) -> Option<Option<Recognised<'h
     let alone = label.len() == front.len();
     let answer = |signing_name, region, variant| {
         let partition = partition_of(region, suffix);
-        Some(Some(Recognised { signing_name, region, partition, style: Style::S3, variant }))
+        Some(Some(Recognised { signing_name, region, partition, style: Style::S3, variant, of_customer: false }))
     };
     match label {
         "s3" | "s3-fips" | "s3-accelerate" | "s3-control" | "s3-control-fips" => answer("s3", region, Variant::V4),
@@ -346,20 +368,62 @@ fn s3<'h>(rest: &'h str, suffix: &'static Suffix) -> Option<Option<Recognised<'h
     }
 }
 
-/// The bucket in an S3 host: `my.bucket` of `my.bucket.s3.eu-west-1.amazonaws.com`; for access points their label. `None`: the
-/// path has it.
-pub fn bucket_in_host(host: &str) -> Option<&str> {
-    if host.contains("s3-control") {
-        return None;
+/// Where a request to S3 has its bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HostBucket<'h> {
+    /// In the path.
+    InPath,
+    /// In the host.
+    Named(&'h str),
+    /// The host names an access point: which bucket that is for, AWS alone knows.
+    AccessPoint(&'h str),
+    /// It is S3 Control's, whose operations have buckets in many places.
+    Control,
+    /// It cannot be told, or what answers there is no bucket.
+    Unclear,
+}
+
+/// Reads an S3 host of AWS's. `None`: it is not AWS's, and its owner alone knows.
+pub(crate) fn bucket_in_host(host: &str) -> Option<HostBucket<'_>> {
+    let (rest, suffix) = SUFFIXES.iter().find_map(|suffix| Some((host.strip_suffix(suffix.dns)?, suffix)))?;
+    if let Some(endpoint) = rest.strip_suffix(".vpce") {
+        return Some(bucket_in_interface_endpoint(split_region(endpoint).map_or(endpoint, |(front, _)| front)));
     }
-    // The last such label is S3's own: a bucket's name may hold another.
-    let at = [".s3.", ".s3-", ".s3express-"].iter().filter_map(|mark| host.rfind(mark)).max()?;
-    let front = host.get(..at)?;
-    // Interface endpoints: {bucket}.bucket.vpce-….s3, and bucket.vpce-….s3 with the bucket in the path.
-    match front.rsplit_once('.') {
-        Some((before, id)) if id.starts_with("vpce-") => before.rsplit_once('.').map(|(bucket, _)| bucket),
-        None if front.starts_with("vpce-") => None,
-        _ => Some(front),
+    let (front, _) = split_region(rest).unwrap_or((rest, suffix.global_region));
+    let front = front.strip_suffix(".dualstack").unwrap_or(front);
+    // The last label is S3's own: a bucket's name may hold others like it.
+    let (before, label) = front.rsplit_once('.').map_or((None, front), |(before, label)| (Some(before), label));
+    let bucket = before.map_or(HostBucket::InPath, HostBucket::Named);
+    let regional = |label: &str| {
+        let region = label.strip_prefix("s3-").unwrap_or_default();
+        is_region(region.strip_prefix("fips-").unwrap_or(region)) || label.strip_prefix("s3-website-").is_some_and(is_region)
+    };
+    Some(match label {
+        "s3" | "s3-fips" | "s3-accelerate" | "s3-website" | "s3express-control" | "s3express-control-fips" => bucket,
+        "s3-accesspoint" | "s3-accesspoint-fips" | "s3-object-lambda" | "s3-object-lambda-fips" | "s3-outposts" | "s3-outposts-fips" => before.map_or(HostBucket::Unclear, HostBucket::AccessPoint),
+        "s3-global" => before.map_or(HostBucket::Unclear, |before| {
+            HostBucket::AccessPoint(before.strip_suffix(".accesspoint").unwrap_or(before))
+        }),
+        "s3-control" | "s3-control-fips" => HostBucket::Control,
+        label if label.starts_with("s3express-") || regional(label) => bucket,
+        _ => HostBucket::Unclear,
+    })
+}
+
+/// `{bucket}.bucket.vpce-….s3`, and `bucket.vpce-….s3` with the bucket in the path; likewise `accesspoint` and `control`.
+fn bucket_in_interface_endpoint(front: &str) -> HostBucket<'_> {
+    let Some((before, service)) = front.rsplit_once('.') else { return HostBucket::Unclear };
+    let Some((before, _)) = before.rsplit_once('.') else {
+        return if service == "s3" { HostBucket::InPath } else { HostBucket::Unclear };
+    };
+    let (owner, kind) = before.rsplit_once('.').map_or((None, before), |(owner, kind)| (Some(owner), kind));
+    match (service, kind, owner) {
+        ("s3", "bucket", None) => HostBucket::InPath,
+        ("s3", "bucket", Some(bucket)) => HostBucket::Named(bucket),
+        ("s3", "accesspoint", Some(label)) => HostBucket::AccessPoint(label),
+        ("s3-accesspoint", _, _) => HostBucket::AccessPoint(before),
+        ("s3", "control", _) | ("s3-control", _, _) => HostBucket::Control,
+        _ => HostBucket::Unclear,
     }
 }
 
@@ -388,20 +452,9 @@ pub fn s3_host_in(host: &str, from: &str, to: &str) -> Option<String> {
     Some(moved.join("."))
 }
 
-/// The bucket and the key (empty: the bucket itself) that a request to S3 is for; the key as in the path, still encoded.
-pub fn bucket_and_key<'a>(host: &'a str, path: &'a str) -> Option<(&'a str, &'a str)> {
-    let path = path.split('?').next().unwrap_or_default();
-    let path = path.strip_prefix('/').unwrap_or(path);
-    match bucket_in_host(host) {
-        Some(bucket) => Some((bucket, path)),
-        None if host.contains("s3-control") => None,
-        None => Some(path.split_once('/').unwrap_or((path, ""))).filter(|(bucket, _)| !bucket.is_empty()),
-    }
-}
-
 fn found<'h>(signing_name: &'h str, region: &'h str, suffix: &'static Suffix) -> Recognised<'h> {
     let style = style_of(signing_name);
-    Recognised { signing_name, region, partition: partition_of(region, suffix), style, variant: Variant::V4 }
+    Recognised { signing_name, region, partition: partition_of(region, suffix), style, variant: Variant::V4, of_customer: false }
 }
 
 /// The path rule that belongs to a signing name.
@@ -572,20 +625,64 @@ mod tests {
     }
 
     #[test]
-    fn buckets_and_keys() {
-        for (host, path, expected) in [
-            ("s3.eu-west-1.amazonaws.com", "/", None),
-            ("s3.eu-west-1.amazonaws.com", "/b", Some(("b", ""))),
-            ("s3.eu-west-1.amazonaws.com", "/b/k/l?versionId=1", Some(("b", "k/l"))),
-            ("my.dotted.s3.eu-west-1.amazonaws.com", "/k", Some(("my.dotted", "k"))),
-            ("foo.s3.s3.amazonaws.com", "//k", Some(("foo.s3", "/k"))),
-            ("b.s3-eu-west-1.amazonaws.com", "/", Some(("b", ""))),
-            ("b--use1-az4--x-s3.s3express-use1-az4.us-east-1.amazonaws.com", "/k", Some(("b--use1-az4--x-s3", "k"))),
-            ("bucket.vpce-1-a.s3.us-east-1.vpce.amazonaws.com", "/b/k", Some(("b", "k"))),
-            ("b.bucket.vpce-1-a.s3.us-east-1.vpce.amazonaws.com", "/k", Some(("b", "k"))),
-            ("1.s3-control.eu-west-1.amazonaws.com", "/v20180820/jobs", None),
+    fn where_an_s3_host_has_the_bucket() {
+        use HostBucket::{AccessPoint, Control, InPath, Named, Unclear};
+        for (host, expected) in [
+            ("s3.amazonaws.com", InPath),
+            ("s3.eu-west-1.amazonaws.com", InPath),
+            ("s3-eu-west-1.amazonaws.com", InPath),
+            ("s3.dualstack.eu-west-1.amazonaws.com", InPath),
+            ("s3-fips.us-gov-west-1.amazonaws.com", InPath),
+            ("s3express-control.us-east-1.amazonaws.com", InPath),
+            ("my.dotted.s3.eu-west-1.amazonaws.com", Named("my.dotted")),
+            ("foo.s3.s3.amazonaws.com", Named("foo.s3")),
+            ("us-west-2.s3.eu-west-1.amazonaws.com", Named("us-west-2")),
+            ("x.s3-control.y.s3.eu-west-1.amazonaws.com", Named("x.s3-control.y")),
+            ("s3-control.s3.amazonaws.com", Named("s3-control")),
+            ("b.s3-accesspoint.x.s3.eu-west-1.amazonaws.com", Named("b.s3-accesspoint.x")),
+            ("b.s3-eu-west-1.amazonaws.com", Named("b")),
+            ("b.s3-fips.dualstack.us-east-1.amazonaws.com", Named("b")),
+            ("b.s3-accelerate.dualstack.amazonaws.com", Named("b")),
+            ("b.s3-website-us-east-1.amazonaws.com", Named("b")),
+            ("b.s3-website.eu-central-1.amazonaws.com", Named("b")),
+            ("b.s3.cn-north-1.amazonaws.com.cn", Named("b")),
+            ("b--use1-az4--x-s3.s3express-use1-az4.us-east-1.amazonaws.com", Named("b--use1-az4--x-s3")),
+            ("ap-123456789012.s3-accesspoint.us-west-2.amazonaws.com", AccessPoint("ap-123456789012")),
+            ("ap-123456789012.s3-accesspoint-fips.dualstack.us-west-2.amazonaws.com", AccessPoint("ap-123456789012")),
+            ("mfzwi23gnjvgw.accesspoint.s3-global.amazonaws.com", AccessPoint("mfzwi23gnjvgw")),
+            ("123456789012.s3-control.us-west-2.amazonaws.com", Control),
+            ("s3-control.us-west-2.amazonaws.com", Control),
+            ("vpce-1-a.s3.us-east-1.vpce.amazonaws.com", InPath),
+            ("bucket.vpce-1-a.s3.us-east-1.vpce.amazonaws.com", InPath),
+            ("b.c.bucket.vpce-1-a.s3.us-east-1.vpce.amazonaws.com", Named("b.c")),
+            ("ap-1.accesspoint.vpce-1-a.s3.us-east-1.vpce.amazonaws.com", AccessPoint("ap-1")),
+            ("1.control.vpce-1-a.s3.us-east-1.vpce.amazonaws.com", Control),
+            ("x.s3-object-lambda.us-east-1.amazonaws.com", AccessPoint("x")),
+            ("ap-1.op-01.s3-outposts.us-west-2.amazonaws.com", AccessPoint("ap-1.op-01")),
+            ("s3-outposts.us-west-2.amazonaws.com", Unclear),
+            ("sqs.us-east-1.amazonaws.com", Unclear),
         ] {
-            assert_eq!(bucket_and_key(host, path), expected, "{host}{path}");
+            assert_eq!(bucket_in_host(host), Some(expected), "{host}");
+        }
+        assert_eq!(bucket_in_host("b.s3.minio.internal"), None);
+    }
+
+    #[test]
+    fn what_a_customer_answers_for() {
+        let knowledge = Knowledge::shipped().unwrap();
+        for (host, expected) in [
+            ("abc.execute-api.us-east-1.amazonaws.com", true),
+            ("abc.lambda-url.us-east-1.on.aws", true),
+            ("abc.appsync-api.us-east-1.amazonaws.com", true),
+            ("abc.appsync-realtime-api.us-east-1.amazonaws.com", true),
+            ("search-logs.eu-west-1.es.amazonaws.com", true),
+            ("abc.us-east-1.aoss.amazonaws.com", true),
+            ("lambda.us-east-1.amazonaws.com", false),
+            ("es.us-east-1.amazonaws.com", false),
+            ("abc.iot.us-east-1.amazonaws.com", false),
+            ("b.s3.us-east-1.amazonaws.com", false),
+        ] {
+            assert_eq!(recognise(&knowledge, host, None).map(|found| found.of_customer), Some(expected), "{host}");
         }
     }
 

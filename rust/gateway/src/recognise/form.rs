@@ -1,0 +1,78 @@
+//! Names and values of a query or a form, decoded once, by the form rules (WHATWG URL, 5.1): pairs between `&`, `+` is a blank,
+//! `%XX` a byte.
+
+use std::borrow::Cow;
+
+use sigward_sigv4::wire::percent_decoded;
+use smallvec::SmallVec;
+
+/// One name and its value; a name alone has an empty one.
+pub(crate) type Pair<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
+
+/// The pairs of a query, in their order.
+#[derive(Debug, Default)]
+pub(crate) struct Query<'a>(SmallVec<[Pair<'a>; 6]>);
+
+impl<'a> Query<'a> {
+    pub(crate) fn of(query: &'a str) -> Self {
+        Self(pairs(query.as_bytes()).collect())
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Pair<'a>> {
+        self.0.iter()
+    }
+
+    /// The first value of this name.
+    pub(crate) fn get(&self, name: &[u8]) -> Option<&[u8]> {
+        self.0.iter().find(|(own, _)| **own == *name).map(|(_, value)| &**value)
+    }
+
+    /// Two values of one name, if they differ.
+    pub(crate) fn conflict(&self, name: &[u8]) -> Option<(&[u8], &[u8])> {
+        let mut values = self.0.iter().filter(|(own, _)| **own == *name).map(|(_, value)| &**value);
+        let first = values.next()?;
+        values.find(|value| *value != first).map(|other| (first, other))
+    }
+}
+
+/// The pairs of a query or a form.
+pub(crate) fn pairs(text: &[u8]) -> impl Iterator<Item = Pair<'_>> {
+    text.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()).map(|pair| {
+        let at = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
+        (decoded(pair.get(..at).unwrap_or_default()), decoded(pair.get(at + 1..).unwrap_or_default()))
+    })
+}
+
+fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
+    if !text.iter().any(|byte| matches!(byte, b'%' | b'+')) {
+        return Cow::Borrowed(text);
+    }
+    let blanks: Vec<u8> = text.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
+    Cow::Owned(percent_decoded(&blanks))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_are_read_by_the_form_rules() {
+        let read = |text: &str| -> Vec<(String, String)> {
+            let text_of = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            pairs(text.as_bytes()).map(|(name, value)| (text_of(&name), text_of(&value))).collect()
+        };
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(read("a=b+c&&d=%7e&e&f=g=h&=i"), [pair("a", "b c"), pair("d", "~"), pair("e", ""), pair("f", "g=h"), pair("", "i")]);
+        assert_eq!(read("%41ction=Delete%51ueue"), [pair("Action", "DeleteQueue")]);
+        assert_eq!(read("a%2bb=%2B&c=%zz%"), [pair("a+b", "+"), pair("c", "%zz%")]);
+        assert_eq!(read(""), []);
+    }
+
+    #[test]
+    fn a_name_with_two_values_is_seen() {
+        let query = Query::of("a=1&b=2&%61=1&b=3&c");
+        assert_eq!(query.conflict(b"a"), None);
+        assert_eq!(query.conflict(b"b"), Some((&b"2"[..], &b"3"[..])));
+        assert_eq!((query.get(b"c"), query.get(b"d")), (Some(&b""[..]), None));
+    }
+}
