@@ -5,21 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, Method};
 use sigward_gateway::circuit::Pass;
 use sigward_gateway::judge::{Answer, Verdict, judge_head};
-use sigward_gateway::knowledge::{Call, Knowledge};
+use sigward_gateway::knowledge::Knowledge;
 use sigward_gateway::live::Live;
 use sigward_gateway::pace::{Asked, Paces, Patience, Subject};
 use sigward_gateway::settings::{PaceRule, PaceSettings};
 
 fn cost(c: &mut Criterion) {
     let knowledge = Knowledge::shipped().unwrap();
-    let mut headers = HeaderMap::new();
-    headers.insert("x-amz-target", HeaderValue::from_static("DynamoDB_20120810.GetItem"));
     let host = "dynamodb.eu-west-1.amazonaws.com";
-    let call = Call { signing_name: "dynamodb", host, method: "POST", path: "/", headers: &headers, form: None };
-    let operation = Arc::clone(knowledge.operation(&call).unwrap());
+    let operation = Arc::clone(knowledge.named("dynamodb", "dynamodb", "GetItem").unwrap());
     let answer_headers = HeaderMap::from_iter([(http::header::CONTENT_LENGTH, HeaderValue::from_static("2"))]);
 
     let mut one = |name: &str, settings: PaceSettings, adaptive: bool| {
@@ -37,8 +34,7 @@ fn cost(c: &mut Criterion) {
                     region: "eu-west-1",
                     account: "123456789012",
                     method: "POST",
-                    host,
-                    path: "/",
+                    object: None,
                     client: "127.0.0.1",
                 };
                 let paced = paces.find(&live.pacer, black_box(&subject));

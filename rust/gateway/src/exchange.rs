@@ -22,10 +22,10 @@ use bytes::Bytes;
 use http::header::{DATE, HeaderMap};
 use http::{HeaderName, HeaderValue, Method, Response};
 use sha2::{Digest, Sha256};
-use smallvec::SmallVec;
 use sigward_sigv4::chunked::{ChunkSigner, Decoder, Encoder, Framing};
 use sigward_sigv4::event::{self, EventSigner};
 use sigward_sigv4::{Credentials, Options, Scope, SignError, Style};
+use smallvec::SmallVec;
 
 use crate::admit::{self, BodySize, Entry, RequestHead, Scheme, Target};
 use crate::body::{self, Facts, Form, Wrap};
@@ -566,13 +566,7 @@ impl Exchange {
     }
 
     /// recognise and route: settles the call, the disposition, the destination and the scope. `Err(None)`: the body must be read first.
-    fn route(
-        &mut self,
-        config: &Config,
-        target: &Target,
-        found: Option<Recognised<'_>>,
-        body: Body<'_>,
-    ) -> Result<(), Option<Refusal>> {
+    fn route(&mut self, config: &Config, target: &Target, found: Option<Recognised<'_>>, body: Body<'_>) -> Result<(), Option<Refusal>> {
         let Some(head) = self.head.as_ref() else { return Ok(()) };
         let client = self.claimed.as_ref().map(|claimed| Arc::clone(&claimed.client));
         let asked = RouteQuery {
@@ -897,9 +891,8 @@ impl Exchange {
         let signing = self.signing.as_ref().filter(|signing| *signing.region != *region)?;
         let Some(moved) = recognise::s3_host_in(host, &signing.region, region) else { return Some((None, region.into())) };
         let there = recognise(&self.config.knowledge, &moved, None)?;
-        let same = there.signing_name == "s3"
-            && there.region == region
-            && recognise::bucket_in_host(&moved) == recognise::bucket_in_host(host);
+        let same =
+            there.signing_name == "s3" && there.region == region && recognise::bucket_in_host(&moved) == recognise::bucket_in_host(host);
         same.then(|| (Some(moved.as_str().into()), region.into()))
     }
 
@@ -1791,7 +1784,9 @@ impl Reading<'_> {
         // Most rules change nothing of how a request is read.
         if route.is_none_or(Route::reads_as_usual) && !self.calls.is_empty() {
             let usual = self.calls.first().map(|(terms, _)| terms);
-            if usual.is_some_and(|terms| terms.host == self.target.host && terms.service.as_deref() == self.found.map(|found| found.signing_name)) {
+            if usual.is_some_and(|terms| {
+                terms.host == self.target.host && terms.service.as_deref() == self.found.map(|found| found.signing_name)
+            }) {
                 return Ok(0);
             }
         }

@@ -405,7 +405,8 @@ impl Group {
             return exact;
         }
         let Named::One(names) = self.named(action, host, speaks) else { return Named::Nothing };
-        let version_of = |operation: &Operation| self.services.iter().find(|service| service.is(operation)).map(|service| &service.api_version);
+        let version_of =
+            |operation: &Operation| self.services.iter().find(|service| service.is(operation)).map(|service| &service.api_version);
         match names.iter().find(|other| names.first().is_some_and(|first| version_of(first) != version_of(other))) {
             Some(other) => names.first().map_or(Named::Nothing, |first| Named::Several(Arc::clone(first), Arc::clone(other))),
             None => Named::One(names),

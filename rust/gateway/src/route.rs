@@ -220,7 +220,8 @@ impl Router {
 
     /// True if a rule names this host in full, so that its addresses may be local ones.
     pub fn names(&self, host: &str) -> bool {
-        self.candidates(host, Some(&[])).any(|route| route.action != Action::Deny && route.host.as_ref().is_some_and(|pattern| pattern.is(host)))
+        self.candidates(host, Some(&[]))
+            .any(|route| route.action != Action::Deny && route.host.as_ref().is_some_and(|pattern| pattern.is(host)))
     }
 }
 
@@ -316,7 +317,9 @@ impl Route {
             return wrong("host", "a host name or a pattern such as *.amazonaws.com is expected");
         }
         let operation = match settings.operation.as_deref().map(|text| text.split_once(':')) {
-            Some(Some((service, name))) if !service.is_empty() && !name.is_empty() => Some((Pattern::without_case(service), Pattern::without_case(name))),
+            Some(Some((service, name))) if !service.is_empty() && !name.is_empty() => {
+                Some((Pattern::without_case(service), Pattern::without_case(name)))
+            }
             None => None,
             Some(_) => return wrong("operation", "service:Operation is expected, e.g. dynamodb:Get* or s3:*"),
         };

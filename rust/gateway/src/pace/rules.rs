@@ -197,7 +197,8 @@ impl Paces {
     }
 
     fn index(&mut self) {
-        let named: Vec<Box<str>> = self.rules.iter().filter_map(|rule| rule.service.literal().map(|name| name.to_ascii_lowercase().into())).collect();
+        let named: Vec<Box<str>> =
+            self.rules.iter().filter_map(|rule| rule.service.literal().map(|name| name.to_ascii_lowercase().into())).collect();
         for name in named {
             let fitting = |rule: &Rule| rule.service.matches(&name);
             let list = self.rules.iter().enumerate().filter(|(_, rule)| fitting(rule)).map(|(at, _)| at as u32).collect();

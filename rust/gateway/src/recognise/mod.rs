@@ -400,10 +400,12 @@ pub(crate) fn bucket_in_host(host: &str) -> Option<HostBucket<'_>> {
     };
     Some(match label {
         "s3" | "s3-fips" | "s3-accelerate" | "s3-website" | "s3express-control" | "s3express-control-fips" => bucket,
-        "s3-accesspoint" | "s3-accesspoint-fips" | "s3-object-lambda" | "s3-object-lambda-fips" | "s3-outposts" | "s3-outposts-fips" => before.map_or(HostBucket::Unclear, HostBucket::AccessPoint),
-        "s3-global" => before.map_or(HostBucket::Unclear, |before| {
-            HostBucket::AccessPoint(before.strip_suffix(".accesspoint").unwrap_or(before))
-        }),
+        "s3-accesspoint" | "s3-accesspoint-fips" | "s3-object-lambda" | "s3-object-lambda-fips" | "s3-outposts" | "s3-outposts-fips" => {
+            before.map_or(HostBucket::Unclear, HostBucket::AccessPoint)
+        }
+        "s3-global" => {
+            before.map_or(HostBucket::Unclear, |before| HostBucket::AccessPoint(before.strip_suffix(".accesspoint").unwrap_or(before)))
+        }
         "s3-control" | "s3-control-fips" => HostBucket::Control,
         label if label.starts_with("s3express-") || regional(label) => bucket,
         _ => HostBucket::Unclear,

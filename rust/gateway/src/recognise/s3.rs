@@ -314,12 +314,14 @@ mod tests {
     #[test]
     fn keys_of_a_multi_object_delete() {
         let keys = |body: &str| {
-            deleted_keys(body.as_bytes())
-                .map(|keys| keys.iter().map(|key| String::from_utf8(key.to_vec()).unwrap()).collect::<Vec<_>>())
+            deleted_keys(body.as_bytes()).map(|keys| keys.iter().map(|key| String::from_utf8(key.to_vec()).unwrap()).collect::<Vec<_>>())
         };
         for (body, expected) in [
             ("<Delete><Object><Key>a</Key></Object><Quiet>true</Quiet></Delete>", Some(vec!["a"])),
-            ("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Delete xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">\n <Object>\n  <Key>a/b</Key><VersionId>1</VersionId></Object>\n <Object><Key> c </Key></Object></Delete>", Some(vec!["a/b", " c "])),
+            (
+                "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Delete xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">\n <Object>\n  <Key>a/b</Key><VersionId>1</VersionId></Object>\n <Object><Key> c </Key></Object></Delete>",
+                Some(vec!["a/b", " c "]),
+            ),
             ("<Delete><Object><Key>&#115;e&#x63;ret/&amp;<![CDATA[<x>]]></Key></Object></Delete>", Some(vec!["secret/&<x>"])),
             ("<s:Delete xmlns:s=\"x\"><s:Object><s:Key>a</s:Key></s:Object></s:Delete>", Some(vec!["a"])),
             ("<Delete><Object><Key>a</Key><Key>b</Key></Object></Delete>", None),
