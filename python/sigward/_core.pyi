@@ -35,9 +35,11 @@ __all__ = [
     "aws_domains",
     "bucket_and_key",
     "difference",
+    "header_text",
     "issue_key",
     "metric_descriptions",
     "recognise",
+    "redact_text",
     "refusals",
     "retry_delay",
 ]
@@ -62,6 +64,12 @@ class SigningError(SigwardError):
 
 def refusals() -> list[tuple[str, str, list[int], str, str]]:
     """Every error that sigward answers with: slug, side at fault, HTTP statuses, meaning, mend."""
+
+def header_text(text: str, /) -> str:
+    """A text as a header's value, such as `x-sigward-reason`: visible ASCII, other characters escaped (`\\u{e9}`), at most 1 KiB."""
+
+def redact_text(text: str, /) -> str:
+    """A text that may quote what a client sent, with the values of signatures, tokens and passwords replaced by `redacted`."""
 
 class VerificationError(SigwardError):
     """A request was not signed as it should be. `slug` says why: `signature`, `payload-hash`, `skewed`, `header-gone`, …"""

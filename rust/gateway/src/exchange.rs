@@ -38,7 +38,7 @@ use crate::pace::{Asked as PaceAsked, Paced, Paces, Patience, Subject, Ticket};
 use crate::quota;
 use crate::recognise::{self, Hint, Recognised, Variant, recognise};
 use crate::record::{Attempt, Disposition, Reason, Record, Steps, Wait, redacted};
-use crate::refuse::{Refusal, Shape, is_form};
+use crate::refuse::{Reader, Refusal, Shape, is_form};
 use crate::resource;
 use crate::route::{self, OnlyBodyTells, Router, Upstream, is_forbidden, over_tls};
 use crate::settings::{Action, EngineSettings, LogTo, PayloadMode, Repeat, RetryMode, SignatureVariant};
@@ -606,12 +606,7 @@ impl Exchange {
         match action {
             Action::Deny => {
                 self.record.disposition = Disposition::Deny;
-                return Err(Some(Refusal::client(
-                    403,
-                    "denied",
-                    format!("route {} denies {:?}.", route_name.as_deref().unwrap_or_default(), admit::shown(&target.host)),
-                    "Ask the operator of this sigward to change the route.",
-                )));
+                return Err(Some(Refusal::denied(&self.record, &target.host)));
             }
             Action::Pass => self.record.disposition = Disposition::Pass,
             // A presigned request brings its own signature, also where a route says how to sign the others.
@@ -1436,12 +1431,14 @@ impl Exchange {
         self.state = State::Done;
         self.record.status = refusal.status;
         self.record.error = Some(refusal.slug);
+        self.record.reason = Some(refusal.reason().into());
         if self.record.attempts.is_empty() && self.record.disposition != Disposition::Deny {
             self.record.disposition = Disposition::Refuse;
         }
         let head_only = self.head.as_ref().is_some_and(|head| head.method == Method::HEAD);
         let id = self.own_id();
-        let response = refusal.response(self.shape, head_only, Some(&id));
+        let reader = Reader::new(self.shape, self.record.service.as_deref(), self.head.as_ref().map(|head| &head.headers));
+        let response = refusal.response(reader, head_only, Some(&id));
         self.record.request_id = Some(id);
         Step::Reply(Box::new(response))
     }
