@@ -348,6 +348,21 @@ class Report:
     def error(self) -> str | None:
         """Slug of the error that sigward answered with, if it did."""
     @property
+    def reason(self) -> str | None:
+        """The same in words, as the client got it in `x-sigward-reason`."""
+    @property
+    def route(self) -> str | None:
+        """Name of the `[[route]]` that decided, or `#` and its number; None: no route matched."""
+    @property
+    def resource(self) -> str | None:
+        """What the call is for: an ARN, a URL, or `Member=value`. Known of calls that a rule denies, and of all while `audit_log` is on."""
+    @property
+    def ambiguous(self) -> str | None:
+        """Where the request names its call twice, and differently: `target`, `query`, …"""
+    @property
+    def would_refuse(self) -> list[tuple[str, str]]:
+        """(rule, what of the call is unknown): rules that would have refused it if `rules.unknown` were "closed"."""
+    @property
     def summary(self) -> str:
         """One line: `sign dynamodb PutItem us-east-1 default: 503, 503, 200`."""
 

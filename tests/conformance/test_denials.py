@@ -1,13 +1,15 @@
-"""A call that sigward does not let pass: what the client's SDK makes of the answer.
+"""A call that sigward does not let pass: what the client's SDK makes of the answer, and what the operator is told of it.
 
 The answer has AWS's own code for it, so that programs catch what they always catch; `x-sigward-error` and `x-sigward-reason` say
-that it was sigward.
+that it was sigward. Metrics, logs and spans describe the call as fully as one that was signed.
 """
 
 import asyncio
 import copy
+import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import boto3  # type: ignore[import-untyped]
@@ -16,10 +18,13 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from botocore.loaders import Loader
 
-from tests.conformance.conftest import Proxy, Start
+from sigward import _core
+from tests.collector import Collector, plain
+from tests.conformance.conftest import HOST, Proxy, Start
+from tests.conformance.test_access_log import grown
 from tests.conformance.test_http2 import Http2Client
 from tests.conformance.test_requests import BUCKET_HOST, request
-from tests.support import LONGEST_REASON, Upstream
+from tests.support import LONGEST_REASON, SECRETS, Upstream, assert_no_secret, counted
 
 DENY_ALL = [{"name": "nothing", "host": "*", "action": "deny"}]
 
@@ -182,3 +187,114 @@ async def test_a_failed_hook_says_why(start: Start, upstream: Upstream) -> None:
     response = await proxy.ask(request())
     assert response.get("x-sigward-error") == "hook-failed"
     assert (response.get("x-sigward-reason") or "").endswith("failed. The request was not sent. See sigward's log.")
+
+
+async def test_what_a_client_sends_as_a_secret_is_in_no_answer_and_no_line(start: Start, upstream: Upstream, tmp_path: Path) -> None:
+    logs = {"access_log": str(tmp_path / "access.log"), "audit_log": str(tmp_path / "audit.log")}
+    proxy = await start(upstream, routes=DENY_ALL, **logs)
+    secret = "the-secret"
+    asked = [
+        request("GET", f"/k?X-Amz-Security-Token={secret}&X-Amz-Signature={secret}&AWSAccessKeyId=A&Signature={secret}", host=BUCKET_HOST),
+        request("GET", f"/k%3FX-Amz-Security-Token%3D{secret}", host=BUCKET_HOST).replace(b"GET /k%3F", b"GET /list?prefix=k%3F"),
+        request(
+            "POST", "/", "Content-Type: application/x-amz-json-1.0", "X-Amz-Target: AmazonSQS.DeleteQueue",
+            f"Authorization: Bearer {secret}", f"Cookie: {secret}", f"X-Amz-Security-Token: {secret}",
+            body=json.dumps({"QueueUrl": f"https://me:{secret}@queue.example/1/q?X-Amz-Signature={secret}"}).encode(),
+        ),
+        request("GET", "/", f"X-Sigward-Deadline: Signature={secret}"),
+    ]  # fmt: skip
+    for raw in asked:
+        response = await proxy.ask(raw)
+        assert response.status in (400, 403)
+        assert_no_secret(f"{response}", "the answer")
+    for path in map(Path, logs.values()):
+        assert_no_secret(await grown(path, len(asked)), path.name)
+    assert_no_secret(proxy.engine.metrics(), "the metrics")
+
+
+async def issued(start: Start, upstream: Upstream, tmp_path: Path, **settings: Any) -> tuple[Proxy, tuple[str, str]]:
+    """A proxy with a client `ci`, and its key."""
+    master = "ab" * 32
+    (tmp_path / "clients.key").write_text(master)
+    key, secret = _core.issue_key(master.encode(), "ci", 1)
+    SECRETS.append(re.compile(re.escape(secret)))
+    clients = {"key_file": str(tmp_path / "clients.key"), "issued": [{"name": "ci", "rotation": 1}]}
+    return await start(upstream, clients=clients, **settings), (key, secret)
+
+
+QUEUE = "https://sqs.us-east-1.amazonaws.com/123456789012/q"
+
+DESCRIBED = {
+    "s3": ("s3", None, "get_object", {"Bucket": "bucket", "Key": "k"}, "GetObject", "arn:aws:s3:::bucket/k"),
+    "dynamodb": ("dynamodb", None, "delete_table", {"TableName": "orders"}, "DeleteTable", "TableName=orders"),
+    "sqs": ("sqs", "query", "delete_queue", {"QueueUrl": QUEUE}, "DeleteQueue", QUEUE),
+}
+
+
+@pytest.mark.parametrize("call", DESCRIBED)
+async def test_a_denied_call_is_described_as_fully_as_a_signed_one(
+    call: str, start: Start, upstream: Upstream, tmp_path: Path, speaks: Callable[[str, str], None]
+) -> None:
+    service, protocol, name, arguments, operation, resource = DESCRIBED[call]
+    if protocol:
+        speaks(service, protocol)
+    access, audit = tmp_path / "access.log", tmp_path / "audit.log"
+    routes = [{"name": "not-this", "operation": f"{service}:{operation}", "action": "deny"}]
+    async with Collector() as collector:
+        proxy, keys = await issued(
+            start, upstream, tmp_path, routes=routes, access_log=str(access), audit_log=str(audit), otlp=collector.settings()
+        )
+        answer = (await refused(getattr(client(proxy, service, keys), name), arguments)).response["ResponseMetadata"]["HTTPHeaders"]
+        (span,) = await collector.requests(1)
+    known = {"service": service, "operation": operation, "region": "us-east-1", "identity": "default", "issued_client": "ci"}
+    reason = answer["x-sigward-reason"]
+    for said in ("not-this", f"{service}:{operation}", resource, "us-east-1", "client ci", "identity default"):
+        assert said in reason
+    expected = known | {"route": "not-this", "resource": resource, "error": "denied", "reason": reason, "status": 403}
+    for path, decision in ((access, "action"), (audit, "decision")):
+        (line,) = [json.loads(text) for text in (await grown(path, 1)).splitlines()]
+        assert {field: line.get(field) for field in expected} == expected, path.name
+        assert line[decision] == "deny"
+    labels = {name: value for name, value in known.items() if name != "issued_client"} | {"action": "deny", "code": "403"}
+    assert counted(proxy.engine.metrics(), "sigward_requests_total", **labels) == 1
+    told = plain(span.attributes)
+    assert (span.name, told["sigward.action"], told["error.type"]) == (f"{service}/{operation}", "deny", "denied")
+    assert (told["sigward.route"], told["sigward.client"], told["sigward.identity"]) == ("not-this", "ci", "default")
+    assert (told["sigward.resource"], told["sigward.reason"], told["cloud.region"]) == (resource, reason, "us-east-1")
+    assert upstream.received == []
+
+
+@pytest.mark.mitmproxy("it has flows")
+async def test_a_flow_s_report_says_it_too(start: Start, upstream: Upstream, tmp_path: Path) -> None:
+    flows: list[Any] = []
+
+    class Keep:
+        def response(self, flow: Any) -> None:
+            flows.append(flow)
+
+    routes = [{"name": "not-this", "operation": "dynamodb:DeleteTable", "action": "deny"}]
+    proxy, keys = await issued(start, upstream, tmp_path, routes=routes, audit_log=str(tmp_path / "log"), addons=(Keep(),))
+    await refused(client(proxy, "dynamodb", keys).delete_table, {"TableName": "orders"})
+    (flow,) = flows
+    report = flow.metadata["sigward"]
+    assert (report.action, report.route, report.error) == ("deny", "not-this", "denied")
+    assert report.reason == flow.response.headers["x-sigward-reason"]
+    assert (report.ambiguous, report.would_refuse) == (None, [])
+    assert (report.service, report.operation, report.region) == ("dynamodb", "dynamodb:DeleteTable", "us-east-1")
+    assert (report.identity, report.client, report.resource) == ("default", "ci", "TableName=orders")
+
+
+async def test_what_is_no_request_of_a_rule_s_has_the_reason_in_both_logs(start: Start, upstream: Upstream, tmp_path: Path) -> None:
+    """An upstream that fails, too: whatever sigward answers itself."""
+    access, audit = tmp_path / "access.log", tmp_path / "audit.log"
+    proxy = await start(upstream, access_log=str(access), audit_log=str(audit), retry={"attempts": 1})
+    proxy.point_to(1)
+    answers = [await proxy.ask(request(host=host)) for host in ("nobody.example", HOST)]
+    assert [answer.status for answer in answers] == [403, 502]
+    for path in (access, audit):
+        lines = [json.loads(text) for text in (await grown(path, 2)).splitlines()]
+        assert [line["reason"] for line in lines] == [answer.get("x-sigward-reason") for answer in answers]
+    proxy.point_to(upstream.port)
+    assert (await proxy.ask(request())).status == 200
+    for path in (access, audit):
+        assert "reason" not in json.loads((await grown(path, 3)).splitlines()[-1])
