@@ -267,8 +267,20 @@ class Response:
         return next((value for key, value in self.headers if key.lower() == name.lower()), None)
 
 
+LONGEST_REASON = 1024
+
+
+def assert_says_why(response: Response) -> None:
+    """An answer of sigward's own gives its reason in a header, in visible ASCII."""
+    slugs, reasons = ([value for key, value in response.headers if key.lower() == f"x-sigward-{name}"] for name in ("error", "reason"))
+    assert len(slugs) <= 1, response
+    assert len(reasons) == len(slugs), response
+    assert all(re.fullmatch(rf"[!-~](?:[ -~]{{0,{LONGEST_REASON - 2}}}[!-~])?", reason) for reason in reasons), response
+    assert_no_secret("".join(reasons), "the reason")
+
+
 async def read_response(reader: asyncio.StreamReader, method: str = "GET") -> Response:
-    """Reads one HTTP/1.1 response, whole. 101 is one, all other 1xx come before one."""
+    """Reads one HTTP/1.1 response, whole. 101 is one, all other 1xx come before one. What is sigward's own must say why."""
     informational, trailers = [], []
     while True:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -292,7 +304,9 @@ async def read_response(reader: asyncio.StreamReader, method: str = "GET") -> Re
         body = await reader.readexactly(int(lower["content-length"]))
     else:
         body = await reader.read()
-    return Response(status, headers, body, trailers, informational)
+    response = Response(status, headers, body, trailers, informational)
+    assert_says_why(response)
+    return response
 
 
 def engine_settings(upstream_port: int, ca_file: Path, **more: Any) -> str:

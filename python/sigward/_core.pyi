@@ -35,9 +35,11 @@ __all__ = [
     "__version__",
     "aws_domains",
     "difference",
+    "header_text",
     "issue_key",
     "metric_descriptions",
     "recognise",
+    "redact_text",
     "refusals",
     "retry_delay",
 ]
@@ -62,6 +64,12 @@ class SigningError(SigwardError):
 
 def refusals() -> list[tuple[str, str, list[int], str, str]]:
     """Every error that sigward answers with: slug, side at fault, HTTP statuses, meaning, mend."""
+
+def header_text(text: str, /) -> str:
+    """A text as a header's value, such as `x-sigward-reason`: visible ASCII, other characters escaped (`\\u{e9}`), at most 1 KiB."""
+
+def redact_text(text: str, /) -> str:
+    """A text that may quote what a client sent, with the values of signatures, tokens and passwords replaced by `redacted`."""
 
 class VerificationError(SigwardError):
     """A request was not signed as it should be. `slug` says why: `signature`, `payload-hash`, `skewed`, `header-gone`, …"""
@@ -359,6 +367,21 @@ class Report:
     @property
     def error(self) -> str | None:
         """Slug of the error that sigward answered with, if it did."""
+    @property
+    def reason(self) -> str | None:
+        """The same in words, as the client got it in `x-sigward-reason`."""
+    @property
+    def route(self) -> str | None:
+        """Name of the `[[route]]` that decided, or `#` and its number; None: no route matched."""
+    @property
+    def resource(self) -> str | None:
+        """What the call is for: an ARN, a URL, or `Member=value`. Known of calls that a rule denies, and of all while `audit_log` is on."""
+    @property
+    def ambiguous(self) -> str | None:
+        """Where the request names its call twice, and differently: `target`, `query`, …"""
+    @property
+    def would_refuse(self) -> list[tuple[str, str]]:
+        """(rule, what of the call is unknown): rules that would have refused it if `rules.unknown` were "closed"."""
     @property
     def summary(self) -> str:
         """One line: `sign dynamodb PutItem us-east-1 default: 503, 503, 200`."""

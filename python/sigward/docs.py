@@ -57,10 +57,35 @@ ERRORS = """\
 
 ## Answers of sigward's own
 
-What sigward answers itself carries `x-sigward-error: SLUG`; what AWS answers does not. The body is in the error shape of the
-client's protocol (JSON, XML, CBOR), so that an SDK shows cause and mend; its code is the slug in AWS's spelling: `no-credentials`
-is `NoCredentials`. The access log has the slug as `error`. Where it is worth while to try again, `Retry-After` and
-`x-amz-retry-after` say when.
+An answer that sigward gives itself has two headers that AWS's answers do not have:
+
+- `x-sigward-error`: the slug, one of those below.
+- `x-sigward-reason`: the cause and how to fix it, in words. At most 1 KiB of visible ASCII; other characters are escaped (`\\u{e9}`).
+  An answer to HEAD has no body, so this is where to look.
+
+The body has the same words, in the error format of the client's protocol (JSON, XML, CBOR), so that an SDK shows them. Its error code is
+the slug in AWS's spelling: `no-credentials` is `NoCredentials`. `Retry-After` and `x-amz-retry-after` say when it makes sense to
+try again. The access log and the audit log have the slug as `error` and the words as `reason`. Signatures, tokens and passwords that a
+client sent are replaced by `redacted`.
+
+### Denied calls
+
+A call that a rule does not allow (`denied`, `customer-endpoint`) gets AWS's own error code for that, so that a program catches what it
+always catches:
+
+| protocol | code |
+|---|---|
+| S3 and other services with XML (CloudFront, Route 53), query (IAM, STS) | `AccessDenied` |
+| JSON (DynamoDB), REST with JSON (Lambda), CBOR | `AccessDeniedException` |
+| EC2 | `UnauthorizedOperation` |
+| SNS | `AuthorizationError` |
+| IoT data | `ForbiddenException` |
+
+SDKs that once spoke the query protocol with a service (SQS, CloudWatch) say so with `x-amzn-query-mode: true`. They also get
+`x-amzn-query-error: AccessDenied;Sender`, and raise `AccessDenied`.
+
+`ambiguous-call` keeps a code of its own, `AmbiguousCall`: no SDK sends such a request, and programs take a validation error for an
+answer about a resource.
 """
 
 SIDES = {

@@ -27,10 +27,11 @@ A series appears with the first thing that it counts. Of a histogram there are `
 | `operation` | What the table of operations calls it, such as `PutItem`; empty: it does not know. |
 | `region` | The region of the signature. |
 | `identity` | Whose credentials: `default`, or an `[identities.NAME]`. |
-| `action` | `sign`, `pass`, `deny` (by a route) or `refuse`. |
+| `action` | `sign`, `pass`, `deny` (by a route) or `refuse`. A denied call has the labels that it would have if it were signed. |
 | `code` | The status that the client got, or `client-gone`. |
 | `cause` | The outcome that was repeated: a status (`503`), with `throttled`, `expired`, `clock` or `region`, or an error's slug. |
-| `rule` | The `[[pace]]` rule's name, or the documented limit's. |
+| `rule` | The name of the `[[pace]]` rule or of the documented limit. In `sigward_would_refuse_total`: of the rule that would refuse. |
+| `kind` | Where the request names its call twice: `target`, `query`, … |
 | `endpoint` | `host:port` of the upstream. |
 
 A Grafana dashboard is in `deploy/grafana/sigward.json`, alert rules for Prometheus are in `deploy/prometheus/sigward.rules.yaml`; they take

@@ -67,6 +67,7 @@ async def test_a_signed_request(start: Start, upstream: Upstream, log: Path) -> 
             "request_bytes": 2,
             "status": 200,
             "action": "sign",
+            "route": "#1",
             "service": "sqs",
             "operation": "ListQueues",
             "region": "us-east-1",

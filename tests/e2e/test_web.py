@@ -60,7 +60,7 @@ def test_the_list_names_calls_and_marks_what_is_odd(seen: tuple[Gateway, Pages])
         "sts GetCallerIdentity us-east-1 default 200": "",
         "GetObject 500 (3 attempts)": "🔁",
         "forbidden-address": "⛔",
-        "denied": "⛔",
+        "s3 GetObject us-east-1 default denied by #1": "⛔",
         "dynamodb GetItem us-east-1 default 200 (2 attempts)": "🔁",
     }
 

@@ -10,7 +10,7 @@ from mitmproxy.contentviews import Contentview, Metadata, SyntaxHighlight
 
 ACTIONS = {"sign": "signed and sent", "pass": "sent as it came", "deny": "denied by a [[route]]", "refuse": "refused"}
 
-FACTS = ("service", "operation", "region", "identity", "client", "upstream", "error")
+FACTS = ("route", "service", "operation", "resource", "region", "identity", "client", "upstream", "error", "reason", "ambiguous")
 
 MILLISECONDS = 1000
 
@@ -44,6 +44,7 @@ def lines(made: dict[str, Any]) -> Iterator[str]:
     for name in FACTS:
         if made.get(name):
             yield f"{name}: {made[name]}"
+    yield from (f"would be refused by rule {rule}: its {unknown} cannot be told" for rule, unknown in made.get("would_refuse", ()))
     if made.get("paced"):
         yield f"waited for its turn: {milliseconds(made['paced'])} (rule {made['pace_rule'] or 'unknown'})"
     if made["attempts"]:

@@ -2,10 +2,13 @@
 
 from mitmproxy import http
 
+from sigward import _core
+
 
 def refusal(status: int, slug: str, message: str) -> http.Response:
-    """A plain-text answer. `slug`: the value of `x-sigward-error`."""
-    headers = {"content-type": "text/plain; charset=utf-8", "x-sigward-error": slug}
+    """A plain-text answer. `slug`: the value of `x-sigward-error`; the message is the value of `x-sigward-reason` too."""
+    message = _core.redact_text(message)
+    headers = {"content-type": "text/plain; charset=utf-8", "x-sigward-error": slug, "x-sigward-reason": _core.header_text(message)}
     return http.Response.make(status, f"sigward: {message}\n", headers)
 
 

@@ -85,16 +85,21 @@ def told(report: _core.Report) -> dict[str, Any]:
     waited, rule = report.paced
     made: dict[str, Any] = {
         "action": report.action,
+        "route": report.route,
         "service": report.service,
         "operation": report.operation.partition(":")[2] if report.operation else None,
         "region": report.region,
         "identity": report.identity,
         "client": report.client,
+        "resource": report.resource,
         "upstream": report.upstream,
         "paced": waited,
         "pace_rule": rule,
         "attempts": [{"outcome": outcome, "took": took, "waited": before} for outcome, took, before in report.attempts],
         "error": report.error,
+        "reason": report.reason,
+        "ambiguous": report.ambiguous,
+        "would_refuse": [list(pair) for pair in report.would_refuse],
         "steps": None,
     }
     if report.steps:
@@ -111,16 +116,19 @@ def told(report: _core.Report) -> dict[str, Any]:
 def told_by_front(response: http.Response | None) -> dict[str, Any] | None:
     """The same of a request that was refused before the engine saw it; None: there is nothing to tell yet."""
     slug = response.headers.get("x-sigward-error") if response else None
-    return {"action": "refuse", "error": slug, "attempts": [], "steps": None} if slug else None
+    if response is None or slug is None:
+        return None
+    return {"action": "refuse", "error": slug, "reason": response.headers.get("x-sigward-reason"), "attempts": [], "steps": None}
 
 
 def comment(made: dict[str, Any]) -> str:
-    """`dynamodb GetItem eu-west-1 default 200 (2 attempts)`"""
+    """`dynamodb GetItem eu-west-1 default 200 (2 attempts)`; of a denied call with its route: `… default denied by no-deletes`."""
     attempts = made["attempts"]
     words = [made.get(name) for name in ("service", "operation", "region", "identity")]
     outcome = made["error"] or (attempts[-1]["outcome"] if attempts else None)
     repeated = f"({len(attempts)} attempts)" if len(attempts) > 1 else None
-    return " ".join(word for word in (*words, outcome, repeated) if word)
+    rule = f"by {made['route']}" if made["action"] == "deny" and made.get("route") else None
+    return " ".join(word for word in (*words, outcome, rule, repeated) if word)
 
 
 def mark(made: dict[str, Any]) -> str:

@@ -28,7 +28,12 @@ pub(crate) fn answered(log: &LineLog, mut line: Line, record: &Record, status: S
     line.raw(b",\"status\":");
     line.number(status.as_u16().into());
     line.text("action", record.disposition.as_str());
+    line.decided(record);
     line.found(record);
+    // The audit log has every call's.
+    if record.error.is_some() {
+        line.resource(record);
+    }
     line.answer(record, headers);
     waits(&mut line, record);
     end(log, line, took);
@@ -36,6 +41,7 @@ pub(crate) fn answered(log: &LineLog, mut line: Line, record: &Record, status: S
 
 /// Ends the line of one whose client has gone before.
 pub(crate) fn gone(log: &LineLog, mut line: Line, record: &Record, took: Duration) {
+    line.decided(record);
     line.found(record);
     line.text("error", "client-gone");
     waits(&mut line, record);
@@ -87,7 +93,7 @@ mod tests {
 
     use super::*;
     use crate::lines::Trouble;
-    use crate::lines::tests::{Told, head, log_to, next};
+    use crate::lines::tests::{Told, denied, head, log_to, next};
 
     #[test]
     fn a_line_has_all_that_there_is_to_tell() {
@@ -133,5 +139,42 @@ mod tests {
         gone(&log, begin(&log, &head("/")).unwrap(), &Record::default(), Duration::ZERO);
         let line = serde_json::from_slice::<Value>(&next(&told)).unwrap();
         assert_eq!((&line["error"], line.get("status")), (&json!("client-gone"), None));
+    }
+
+    #[test]
+    fn a_denied_call_is_described_as_fully_as_a_signed_one() {
+        let (sender, told) = channel();
+        let log = log_to(Told(sender), Trouble::Lose);
+        answered(&log, begin(&log, &head("/")).unwrap(), &denied(), StatusCode::FORBIDDEN, &HeaderMap::new(), Duration::ZERO);
+        let mut line = serde_json::from_slice::<Value>(&next(&told)).unwrap();
+        for varies in ["time", "client", "method", "host", "path", "request_bytes", "ms"] {
+            line.as_object_mut().unwrap().remove(varies);
+        }
+        let expected = json!({
+            "status": 403, "action": "deny", "route": "no-\"deletes", "service": "dynamodb", "operation": "DeleteTable", "region": "us-east-1",
+            "identity": "default", "issued_client": "batch", "resource": "TableName=orders", "error": "denied",
+            "reason": "route no-\"deletes denies it. Ask.", "request_id": "sigward-1",
+        });
+        assert_eq!(line, expected);
+    }
+
+    #[test]
+    fn what_a_rule_would_have_refused_is_told_of_what_is_let_pass() {
+        let (sender, told) = channel();
+        let log = log_to(Told(sender), Trouble::Lose);
+        let record = Record {
+            disposition: Disposition::Sign,
+            would_refuse: vec![("a\"b".into(), "operation"), ("#2".into(), "bucket")],
+            resource: Some("TableName=orders".into()),
+            ..Record::default()
+        };
+        answered(&log, begin(&log, &head("/")).unwrap(), &record, StatusCode::OK, &HeaderMap::new(), Duration::ZERO);
+        let line = serde_json::from_slice::<Value>(&next(&told)).unwrap();
+        let rules = json!([{"rule": "a\"b", "unknown": "operation"}, {"rule": "#2", "unknown": "bucket"}]);
+        assert_eq!((&line["would_refuse"], line.get("resource"), line.get("reason")), (&rules, None, None));
+        let record = Record { ambiguous: Some("target"), error: Some("ambiguous-call"), ..Record::default() };
+        gone(&log, begin(&log, &head("/")).unwrap(), &record, Duration::ZERO);
+        let line = serde_json::from_slice::<Value>(&next(&told)).unwrap();
+        assert_eq!((&line["ambiguous"], line.get("would_refuse")), (&json!("target"), None));
     }
 }

@@ -75,16 +75,12 @@ impl Call {
     fn found(&mut self, record: &Record, identities: &Identities) {
         let line = &mut self.line;
         line.text("decision", record.disposition.as_str());
-        if let Some(route) = &record.route {
-            line.text("route", route);
-        }
+        line.decided(record);
         line.found(record);
         if let Some(identity) = record.identity.as_ref().filter(|_| record.signatures > 0).and_then(|name| identities.get(name)) {
             line.text("provider", &identity.provider);
         }
-        if let Some(resource) = &record.resource {
-            line.text("resource", resource);
-        }
+        line.resource(record);
     }
 
     fn end(self, log: &LineLog, record: &Record) {
@@ -92,5 +88,60 @@ impl Call {
         line.raw(b",\"attempts\":");
         line.number(record.attempts.len() as u64);
         log.push(line, accepted);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use serde_json::{Value, json};
+    use sigward_gateway::Disposition;
+
+    use super::*;
+    use crate::lines::tests::{Told, denied, head, log_to, next};
+
+    fn line(record: &Record, status: StatusCode) -> Value {
+        let (sender, told) = channel();
+        let log = log_to(Told(sender), Trouble::Keep);
+        begin(&log, &head("/")).unwrap().answered(&log, record, &Identities::default(), status, &HeaderMap::new());
+        serde_json::from_slice(&next(&told)).unwrap()
+    }
+
+    #[test]
+    fn a_denied_call_is_described_as_fully_as_a_signed_one() {
+        let mut line = line(&denied(), StatusCode::FORBIDDEN);
+        for varies in ["time", "client", "method", "host", "path"] {
+            line.as_object_mut().unwrap().remove(varies);
+        }
+        let expected = json!({
+            "decision": "deny", "route": "no-\"deletes", "service": "dynamodb", "operation": "DeleteTable", "region": "us-east-1",
+            "identity": "default", "issued_client": "batch", "resource": "TableName=orders", "status": 403, "error": "denied",
+            "reason": "route no-\"deletes denies it. Ask.", "request_id": "sigward-1", "attempts": 0,
+        });
+        assert_eq!(line, expected);
+    }
+
+    #[test]
+    fn every_disposition_has_what_is_known_of_the_call() {
+        for disposition in [Disposition::Sign, Disposition::Pass, Disposition::Deny, Disposition::Refuse] {
+            let line = line(
+                &Record { disposition, ambiguous: Some("query"), would_refuse: vec![("#1".into(), "bucket")], ..denied() },
+                StatusCode::OK,
+            );
+            assert_eq!(line["decision"], disposition.as_str());
+            for known in ["route", "service", "operation", "region", "identity", "issued_client", "resource", "reason"] {
+                assert!(line[known].is_string(), "{known} of {}", disposition.as_str());
+            }
+            assert_eq!((&line["ambiguous"], &line["would_refuse"]), (&json!("query"), &json!([{"rule": "#1", "unknown": "bucket"}])));
+        }
+    }
+
+    #[test]
+    fn a_resource_shows_no_secret() {
+        let resource = "https://me:abc@sqs.us-east-1.amazonaws.com/1/q?X-Amz-Signature=abc&X-Amz-Security-Token=abc";
+        let line = line(&Record { resource: Some(resource.into()), ..denied() }, StatusCode::FORBIDDEN);
+        assert!(!line.to_string().contains("abc"), "{line}");
+        assert!(line["resource"].as_str().unwrap().starts_with("https://redacted@sqs.us-east-1.amazonaws.com/1/q?"));
     }
 }

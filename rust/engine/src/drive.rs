@@ -13,8 +13,8 @@ use hyper::client::conn::http2::SendRequest;
 use sigward_gateway::judge::CODE_PREFIX;
 use sigward_gateway::settings::Http2;
 use sigward_gateway::{
-    BodyPlan, BodySize, Disposition, Event, Exchange, Failure, Identities, Keep, Moment, Outgoing, Record, Refusal, RequestHead, Step,
-    Upstream, Wrap,
+    BodyPlan, BodySize, Disposition, Event, Exchange, Failure, Identities, Keep, Moment, Outgoing, Record, Refusal, RequestHead, Shape,
+    Step, Upstream, Wrap,
 };
 
 use crate::body::{BodyError, Inbound, Next, Outbound, Progress, Read, SharedInbound, Spool, Spooling, next_piece, read_up_to};
@@ -434,9 +434,8 @@ impl Driver<'_> {
 
     fn deliver(&mut self) -> Answer {
         let Some(answer) = self.answer.take() else {
-            let mut response = Response::new(AnswerBody::whole(Bytes::from_static(b"sigward: no answer to deliver\n")));
-            *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-            response.headers_mut().insert("x-sigward-error", http::HeaderValue::from_static("internal"));
+            let refusal = Refusal::sigward(500, "internal", "there is no answer to deliver.", "This is a bug in sigward: see its log.");
+            let response = refusal.response(Shape::Plain, false, None).map(AnswerBody::whole);
             return Answer { response, record: self.exchange.take_record(), upgrade: None };
         };
         let (mut head, mut body) = answer.into_parts();

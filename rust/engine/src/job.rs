@@ -220,6 +220,7 @@ impl UnderWay {
         if let Some(advice) = &record.advice {
             tracing::warn!(request_id = request_id(record, headers), trace_id, "{advice}");
         }
+        warn_of_rules(record, request_id(record, headers), trace_id.as_deref());
         if let Some(line) = self.line.take() {
             access::answered(&self.shared.access, line.traced(trace_id.as_deref()), record, status, headers, took);
         }
@@ -229,6 +230,15 @@ impl UnderWay {
         if let (Some(trace), Some(telemetry)) = (self.trace.take(), &self.shared.otlp) {
             telemetry.end(trace, record, None, headers, took);
         }
+    }
+}
+
+/// What `rules.unknown = "closed"` would have refused: whoever tightens the rules has to know before.
+fn warn_of_rules(record: &Record, request_id: Option<&str>, trace_id: Option<&str>) {
+    let service = record.service.as_deref().unwrap_or("an unknown service");
+    let call = record.operation.as_ref().map_or_else(|| service.to_owned(), ToString::to_string);
+    for (rule, unknown) in &record.would_refuse {
+        tracing::warn!(request_id, trace_id, "rule {rule} would refuse a call to {call}; unknown is {unknown} (rules.unknown)");
     }
 }
 
@@ -246,6 +256,7 @@ impl Drop for UnderWay {
             let record = self.left.take().unwrap_or_default();
             self.shared.metrics.count(&record, Some("client-gone"), took);
             let trace_id = self.trace.as_ref().map(|trace| trace.id());
+            warn_of_rules(&record, None, trace_id.as_deref());
             if let Some(line) = self.line.take() {
                 access::gone(&self.shared.access, line.traced(trace_id.as_deref()), &record, took);
             }
@@ -381,5 +392,43 @@ async fn tunnel(job: u64, shared: &Arc<Shared>, queue: &Arc<Mutex<Queue>>, credi
     let result = tokio::select! { result = up => result, result = down => result };
     if let Err(error) = result {
         shared.outbox.push(OutboxEvent::Failed { job, message: error.to_string() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus::{IntCounterVec, Opts};
+    use sigward_gateway::settings::LogLevel;
+
+    use super::*;
+    use crate::lines::tests::denied;
+    use crate::logs::Logs;
+    use crate::outbox::Outbox;
+
+    #[test]
+    fn the_log_names_each_rule_and_what_cannot_be_told() {
+        let outbox = Arc::new(Outbox::new().unwrap());
+        let dropped = IntCounterVec::new(Opts::new("dropped", "help"), &["reason"]).unwrap();
+        let logs = Logs::new(Arc::clone(&outbox), LogLevel::Warning, dropped);
+        let would_refuse = vec![("no-deletes".into(), "operation"), ("#2".into(), "bucket")];
+        tracing::dispatcher::with_default(&logs.dispatch(), || {
+            warn_of_rules(&Record { would_refuse: would_refuse.clone(), ..denied() }, Some("an-id"), None);
+            warn_of_rules(&Record { would_refuse: vec![("a".into(), "service")], ..Record::default() }, None, None);
+            warn_of_rules(&denied(), None, None);
+            for _ in 0..100 {
+                warn_of_rules(&Record { would_refuse: would_refuse.clone(), ..denied() }, None, None);
+            }
+        });
+        let told: Vec<_> = outbox.take().into_iter().collect();
+        let said = |at: usize| match told.get(at) {
+            Some(OutboxEvent::Log { said, .. }) => (said.message.clone(), said.fields.clone()),
+            other => panic!("{other:?}"),
+        };
+        let end = "(rules.unknown)";
+        let id = ("request_id", "an-id".to_owned());
+        assert_eq!(said(0), (format!("rule no-deletes would refuse a call to dynamodb:DeleteTable; unknown is operation {end}"), vec![id]));
+        assert_eq!(said(1).0, format!("rule #2 would refuse a call to dynamodb:DeleteTable; unknown is bucket {end}"));
+        assert_eq!(said(2), (format!("rule a would refuse a call to an unknown service; unknown is service {end}"), vec![]));
+        assert!(told.len() < 100, "a flood is cut short");
     }
 }

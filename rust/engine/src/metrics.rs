@@ -26,6 +26,8 @@ const MOST_ENDPOINTS: usize = 100;
 pub(crate) struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
+    ambiguous: IntCounterVec,
+    would_refuse: IntCounterVec,
     duration: HistogramVec,
     signatures: IntCounterVec,
     attempts: IntCounterVec,
@@ -145,6 +147,16 @@ impl Metrics {
                 "Requests answered, by what the client got.",
                 &["service", "operation", "region", "identity", "action", "code"],
             ),
+            ambiguous: counter(
+                "sigward_ambiguous_calls_total",
+                "Requests refused because they name their call twice, and differently.",
+                &["kind"],
+            ),
+            would_refuse: counter(
+                "sigward_would_refuse_total",
+                "Requests that a rule would have refused for what is unknown of them, if `rules.unknown` were `closed`.",
+                &["rule"],
+            ),
             duration: histogram("sigward_request_duration_seconds", "From a request's head to its answer's head.", &["service"]),
             signatures: counter("sigward_signatures_total", "Signatures made.", &["service", "region", "identity"]),
             attempts: counter("sigward_attempts_total", "Attempts sent upstream.", &["service"]),
@@ -221,6 +233,8 @@ impl Metrics {
     fn collectors(&self) -> Vec<Box<dyn Collector>> {
         vec![
             Box::new(self.requests.clone()),
+            Box::new(self.ambiguous.clone()),
+            Box::new(self.would_refuse.clone()),
             Box::new(self.duration.clone()),
             Box::new(self.signatures.clone()),
             Box::new(self.attempts.clone()),
@@ -282,6 +296,12 @@ impl Metrics {
         }
         if record.attempts.len() > 1 || record.pace_rule.is_some() || record.quota_empty {
             self.count_trouble(record);
+        }
+        if let Some(kind) = record.ambiguous {
+            self.ambiguous.with_label_values(&[kind]).inc();
+        }
+        for (rule, _) in &record.would_refuse {
+            self.would_refuse.with_label_values(&[&**rule]).inc();
         }
         series.broken.clone()
     }
@@ -426,6 +446,34 @@ mod tests {
     use prometheus::TextEncoder;
 
     use super::*;
+    use crate::lines::tests::denied;
+
+    #[test]
+    fn a_denied_call_is_counted_with_all_that_is_known_of_it() {
+        let metrics = Metrics::new();
+        metrics.count(&denied(), None, Duration::ZERO);
+        let text = TextEncoder::new().encode_to_string(&metrics.gather(&Live::default(), Duration::ZERO)).unwrap();
+        let labels = r#"action="deny",code="403",identity="default",operation="DeleteTable",region="us-east-1",service="dynamodb""#;
+        assert!(text.contains(&format!("sigward_requests_total{{{labels}}} 1\n")), "{text}");
+    }
+
+    #[test]
+    fn ambiguous_calls_and_what_a_rule_would_refuse_are_counted() {
+        let metrics = Metrics::new();
+        let would_refuse = vec![("no-deletes".into(), "operation"), ("#2".into(), "bucket")];
+        metrics.count(&Record { ambiguous: Some("target"), ..Record::default() }, None, Duration::ZERO);
+        metrics.count(&Record { would_refuse: would_refuse.clone(), ..Record::default() }, None, Duration::ZERO);
+        // Whoever does not wait for the answer is counted too.
+        metrics.count(&Record { would_refuse, ..Record::default() }, Some("client-gone"), Duration::ZERO);
+        let text = TextEncoder::new().encode_to_string(&metrics.gather(&Live::default(), Duration::ZERO)).unwrap();
+        for expected in [
+            r#"sigward_ambiguous_calls_total{kind="target"} 1"#,
+            r#"sigward_would_refuse_total{rule="no-deletes"} 2"#,
+            r##"sigward_would_refuse_total{rule="#2"} 2"##,
+        ] {
+            assert!(text.contains(&format!("{expected}\n")), "{text}");
+        }
+    }
 
     #[test]
     fn what_a_client_makes_up_does_not_grow_the_labels_for_ever() {

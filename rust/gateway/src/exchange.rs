@@ -39,7 +39,7 @@ use crate::pace::{Asked as PaceAsked, Paced, Paces, Patience, Subject, Ticket};
 use crate::quota;
 use crate::recognise::{self, Ambiguity, Body, Call, Hint, Recognised, Source, Variant, recognise, style_of};
 use crate::record::{Attempt, Disposition, Reason, Record, Steps, Wait, redacted};
-use crate::refuse::{Refusal, Shape};
+use crate::refuse::{Reader, Refusal, Shape};
 use crate::resource;
 use crate::route::{Calls, Choice, Route, RouteQuery, Router, Undecided, Upstream, is_forbidden, over_tls};
 use crate::settings::{Action, CustomerEndpoints, EngineSettings, LogTo, PayloadMode, Repeat, RetryMode, SignatureVariant};
@@ -699,7 +699,7 @@ impl Exchange {
         match action {
             Action::Deny => {
                 self.record.disposition = Disposition::Deny;
-                return Err(Some(self.denied(target, choice)));
+                return Err(Some(Refusal::denied(&self.record, &target.host, choice)));
             }
             Action::Pass => self.passes(),
             // A presigned request brings its own signature, also where a route says how to sign the others.
@@ -753,21 +753,6 @@ impl Exchange {
     fn passes(&mut self) {
         self.record.disposition = Disposition::Pass;
         (self.record.service, self.record.region, self.record.identity) = (None, None, None);
-    }
-
-    /// A rule refuses it: in words.
-    fn denied(&self, target: &Target, choice: &Choice<'_>) -> Refusal {
-        let name = choice.route.map_or("", |route| &*route.name);
-        let what = self.record.operation.as_ref().map_or_else(|| format!("{:?}", admit::shown(&target.host)), ToString::to_string);
-        let resource = self.record.resource.as_deref().map(|resource| format!(" on {:?}", admit::shown(resource))).unwrap_or_default();
-        let mut why = format!("route {name} denies {what}{resource}.");
-        if let Some(unknown) = choice.unknown {
-            why = format!("route {name} denies what it cannot rule out for {what}{resource}; unknown is {unknown}.");
-        }
-        for (skipped, unknown) in &choice.skipped {
-            why = format!("{why} Route {skipped} does not apply, for what is unknown: {unknown}.");
-        }
-        Refusal::client(403, "denied", why, "Ask the operator of this sigward to change the route.")
     }
 
     /// With whose keys, for what scope and how.
@@ -904,10 +889,9 @@ impl Exchange {
         let asked = RouteQuery { knowledge: &config.knowledge, host, is_aws: true, client: client.as_deref(), unknown };
         match config.router.find(&asked, &mut Fixed(call)) {
             Ok(choice) if choice.route.is_some_and(|route| route.action == Action::Deny) => {
-                let target = Target { scheme: Scheme::Https, host: Arc::clone(host), port: 443 };
                 self.record.route = choice.route.map(|route| Arc::clone(&route.name));
                 self.record.disposition = Disposition::Deny;
-                Err(self.denied(&target, &choice))
+                Err(Refusal::denied(&self.record, host, &choice))
             }
             Ok(_) | Err(Undecided::OnlyBodyTells) => Ok(()),
             Err(Undecided::Ambiguous(ambiguity)) => Err(self.two_readings(ambiguity)),
@@ -1643,12 +1627,14 @@ impl Exchange {
         self.state = State::Done;
         self.record.status = refusal.status;
         self.record.error = Some(refusal.slug);
+        self.record.reason = Some(refusal.reason().into());
         if self.record.attempts.is_empty() && self.record.disposition != Disposition::Deny {
             self.record.disposition = Disposition::Refuse;
         }
         let head_only = self.head.as_ref().is_some_and(|head| head.method == Method::HEAD);
         let id = self.own_id();
-        let response = refusal.response(self.shape, head_only, Some(&id));
+        let reader = Reader::new(self.shape, self.record.service.as_deref(), self.head.as_ref().map(|head| &head.headers));
+        let response = refusal.response(reader, head_only, Some(&id));
         self.record.request_id = Some(id);
         Step::Reply(Box::new(response))
     }

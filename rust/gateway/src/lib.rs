@@ -35,5 +35,5 @@ pub use exchange::{BodyPlan, Config, Event, Exchange, Failure, Keep, Moment, Out
 pub use identity::{Identities, Identity};
 pub use live::Live;
 pub use record::{Attempt, Disposition, Record};
-pub use refuse::{Fault, Refusal, Shape};
+pub use refuse::{Fault, Reader, Refusal, Shape};
 pub use route::{Upstream, is_forbidden};

@@ -1,6 +1,7 @@
 //! record: what we tell the operator of one exchange: for metrics, the access log and the flow. Never a secret.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -160,6 +161,11 @@ pub struct Record {
 }
 
 impl Record {
+    /// What the call is for, as it may be shown.
+    pub fn shown_resource(&self) -> Option<Cow<'_, str>> {
+        self.resource.as_deref().map(redact_resource)
+    }
+
     /// `sign dynamodb PutItem us-east-1 default: 503, 503, 200`
     pub fn summary(&self) -> String {
         let mut words: Vec<&str> = vec![self.disposition.as_str()];
@@ -221,6 +227,97 @@ pub fn redact_query(query: &str) -> String {
     query.split('&').map(shown).collect::<Vec<_>>().join("&")
 }
 
+/// A text that may quote what a client sent, as it may be shown: without the values of secret parameters and headers, the tokens of
+/// `Authorization`, and a URL's user and password.
+pub fn redact_text(text: &str) -> Cow<'_, str> {
+    let lower = text.to_ascii_lowercase();
+    let mut secrets = Vec::new();
+    for header in SECRET_HEADERS {
+        find_values(&lower, header, &["=", "%3d", ": ", ":"], &mut secrets);
+    }
+    for scheme in ["bearer", "basic"] {
+        find_values(&lower, scheme, &[" "], &mut secrets);
+    }
+    find_parameters(&lower, &mut secrets);
+    find_passwords(&lower, &mut secrets);
+    without(text, secrets)
+}
+
+/// The name of a resource as it may be shown: a part of a path or a body that the client wrote.
+fn redact_resource(resource: &str) -> Cow<'_, str> {
+    let lower = resource.to_ascii_lowercase();
+    let mut secrets = Vec::new();
+    find_parameters(&lower, &mut secrets);
+    without(resource, secrets)
+}
+
+/// Where parameters' values and URLs' users are. `lower`: in small letters.
+fn find_parameters(lower: &str, secrets: &mut Vec<Range<usize>>) {
+    for parameter in SECRET_PARAMETERS {
+        find_values(lower, parameter, &["=", "%3d"], secrets);
+    }
+    for (at, mark) in lower.match_indices("://") {
+        let begins = at + mark.len();
+        let authority = lower.get(begins..).and_then(|rest| rest.split(['/', '?', '#', ' ', '"']).next()).unwrap_or_default();
+        secrets.extend(authority.rfind('@').map(|end| begins..begins + end));
+    }
+}
+
+/// Where a user and a password stand before a host that is not a URL's: `"me:secret@host"`.
+fn find_passwords(lower: &str, secrets: &mut Vec<Range<usize>>) {
+    let mut from = 0;
+    for (at, _) in lower.match_indices('@') {
+        let word = lower.get(from..at).and_then(|before| before.rsplit([' ', '"', '\'', '/', '(', '=', ',']).next()).unwrap_or_default();
+        if word.contains(':') {
+            secrets.push(at - word.len()..at);
+        }
+        from = at + 1;
+    }
+}
+
+/// Where what follows a name and one of the separators is. The name is a word of its own: a path may have `/signature=1/`.
+fn find_values(lower: &str, name: &str, separators: &[&str], secrets: &mut Vec<Range<usize>>) {
+    const ENDS: &[char] = &['&', ' ', '"', '\'', ',', ';', ')', '<', '>', '\\', '\r', '\n'];
+    let mut done = 0;
+    for (at, _) in lower.match_indices(name) {
+        let (before, after) = lower.split_at_checked(at).unwrap_or_default();
+        let after = after.get(name.len()..).unwrap_or_default();
+        // An encoded `&` or `?` ends with a digit or a letter.
+        let escaped = before
+            .as_bytes()
+            .last_chunk::<3>()
+            .is_some_and(|[mark, high, low]| *mark == b'%' && high.is_ascii_hexdigit() && low.is_ascii_hexdigit());
+        if at < done || (!escaped && before.ends_with(|letter: char| letter == '-' || letter == '/' || letter.is_alphanumeric())) {
+            continue;
+        }
+        let Some(separator) = separators.iter().find(|separator| after.starts_with(**separator)) else { continue };
+        let begins = at + name.len() + separator.len();
+        let value = lower.get(begins..).unwrap_or_default();
+        done = begins + value.find(ENDS).unwrap_or(value.len());
+        if done > begins {
+            secrets.push(begins..done);
+        }
+    }
+}
+
+/// Small letters and ASCII's capitals are as long as each other: places in one are places in the other.
+fn without(text: &str, mut secrets: Vec<Range<usize>>) -> Cow<'_, str> {
+    if secrets.is_empty() {
+        return Cow::Borrowed(text);
+    }
+    secrets.sort_by_key(|secret| secret.start);
+    let (mut shown, mut from) = (String::with_capacity(text.len()), 0);
+    for secret in secrets {
+        if secret.start >= from {
+            shown.push_str(text.get(from..secret.start).unwrap_or_default());
+            shown.push_str("redacted");
+        }
+        from = from.max(secret.end);
+    }
+    shown.push_str(text.get(from..).unwrap_or_default());
+    Cow::Owned(shown)
+}
+
 /// A canonical request as it may be shown: its third line is the query, and headers follow until an empty line.
 fn redact_canonical(request: &str) -> String {
     let mut lines: Vec<String> = request.split('\n').map(ToOwned::to_owned).collect();
@@ -273,6 +370,44 @@ mod tests {
             "a=b&X-Amz-Signature=redacted&x-amz-security-token=redacted&Signature=redacted&Signature2=x&flag"
         );
         assert_eq!(redact_query(""), "");
+    }
+
+    #[test]
+    fn secrets_in_words_are_not_shown() {
+        for (text, shown) in [
+            ("the target \"A.B?X-Amz-Signature=abc&x=1\"", "the target \"A.B?X-Amz-Signature=redacted&x=1\""),
+            ("x-amz-security-token=abc%3D, and so on", "x-amz-security-token=redacted, and so on"),
+            ("X-Amz-Security-Token%3Dabc", "X-Amz-Security-Token%3Dredacted"),
+            ("/k%3FX-Amz-Signature%3Dabc", "/k%3FX-Amz-Signature%3Dredacted"),
+            ("header name \"Authorization Bearer abc\" is", "header name \"Authorization Bearer redacted\" is"),
+            ("header name \"X-Amz-Security-Token: abc\"", "header name \"X-Amz-Security-Token: redacted\""),
+            ("AWS4-HMAC-SHA256 SignedHeaders=host, Signature=abc", "AWS4-HMAC-SHA256 SignedHeaders=host, Signature=redacted"),
+            ("https://me:abc@queue/1 or HTTP://me:abc@", "https://redacted@queue/1 or HTTP://redacted@"),
+            ("\"me:abc@h\" port 1, and me@h", "\"redacted@h\" port 1, and me@h"),
+            ("Signature=abc", "Signature=redacted"),
+            ("é&signature=abcé&é", "é&signature=redacted&é"),
+            // What only looks like it.
+            ("client \"ci\": the signature: it is wrong", "client \"ci\": the signature: it is wrong"),
+            ("signature= and no more", "signature= and no more"),
+            ("a basically plain text at http://h/@", "a basically plain text at http://h/@"),
+        ] {
+            assert_eq!(redact_text(text), shown);
+        }
+        let long = "signature=".repeat(10_000);
+        assert_eq!(redact_text(&long), "signature=redacted");
+    }
+
+    #[test]
+    fn a_resource_is_shown_as_it_is_but_for_secrets() {
+        for (resource, shown) in [
+            ("arn:aws:s3:::b/signature=1/cookie:x/basic plan", "arn:aws:s3:::b/signature=1/cookie:x/basic plan"),
+            ("arn:aws:s3:::b/k?X-Amz-Signature=abc&y", "arn:aws:s3:::b/k?X-Amz-Signature=redacted&y"),
+            ("https://me:abc@sqs.us-east-1.amazonaws.com/1/q", "https://redacted@sqs.us-east-1.amazonaws.com/1/q"),
+        ] {
+            let record = Record { resource: Some(resource.to_owned()), ..Record::default() };
+            assert_eq!(record.shown_resource().as_deref(), Some(shown));
+        }
+        assert_eq!(Record::default().shown_resource(), None);
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! What sigward answers itself: an error in the shape of the protocol that the client speaks, so that its SDK can read it.
 //!
-//! Every refusal names a slug (`x-sigward-error`), the side at fault, the cause and the mend.
+//! Every refusal names a slug (`x-sigward-error`), the side at fault, the cause and the mend; `x-sigward-reason` has the last two, for
+//! HEAD, which has no body. A call that a rule of the operator's denies gets the code that AWS has for it, which programs catch.
 //! Shapes: "Smithy protocols" (awsJson, restJson1, restXml, awsQuery, ec2Query, rpcv2Cbor), error serialization.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,7 +12,10 @@ use http::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use http::{HeaderValue, Method, Response, StatusCode};
 use sigward_sigv4::Style;
 
+use crate::admit::shown;
 use crate::recognise::style_of;
+use crate::record::{Record, redact_text};
+use crate::route::Choice;
 use crate::slugs::is_known;
 
 /// Who has to mend it.
@@ -23,6 +28,23 @@ pub enum Fault {
     /// The service, or the way to it.
     Upstream,
 }
+
+/// Slugs of calls that a rule of the operator's does not allow. Not `forbidden-address` and `not-aws`: their host is not AWS's, and
+/// "access denied" would send people to their IAM policies. Not `ambiguous-call` either: programs take a validation error for what the
+/// service says of a resource (`CloudFormation`: there is no such stack), and no SDK sends such a call.
+const DENIALS: &[&str] = &["customer-endpoint", "denied"];
+
+/// Services that do not use their protocol's code for a call that is not allowed: signing name, protocol, code. Only what both a service's
+/// model and reports of its answers say: SWF's model has `OperationNotPermittedFault`, and its answer is `AccessDeniedException`
+/// (Netflix/asgard, issue 722).
+///
+/// - SNS: botocore's model, `AuthorizationErrorException` (403); nccgroup/Scout2, issue 261.
+/// - Data of `IoT`: botocore's model, `ForbiddenException` (403); boto/boto3, issue 1447.
+const DENIED_OTHERWISE: &[(&str, Shape, &str)] =
+    &[("sns", Shape::Query, "AuthorizationError"), ("iotdata", Shape::RestJson, "ForbiddenException")];
+
+/// `x-sigward-reason` has so many bytes at most: clients and proxies bound the size of a head.
+const LONGEST_REASON: usize = 1024;
 
 /// One error that sigward answers with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +81,31 @@ impl Refusal {
 
     fn of(fault: Fault, status: u16, slug: &'static str, message: String, hint: String) -> Self {
         debug_assert!(is_known(slug, status, fault), "{slug} ({status}, {fault:?}) is missing in slugs.rs");
+        // It may quote what the client sent, and it goes into logs.
+        let message = match redact_text(&message) {
+            Cow::Owned(redacted) => redacted,
+            Cow::Borrowed(_) => message,
+        };
         Self { status, slug, fault, message, hint, retry_after: None }
+    }
+
+    /// A route denies the call. `record`: what is known of it; `host`: what it is bound for.
+    pub fn denied(record: &Record, host: &str, choice: &Choice<'_>) -> Self {
+        let route = record.route.as_deref().unwrap_or_default();
+        let operation = record.operation.as_ref().map(ToString::to_string);
+        let call = operation.or_else(|| record.service.as_ref().map(|service| format!("a call to {}", shown(service))));
+        let resource = record.shown_resource().map(|resource| format!("on {}", shown(&resource)));
+        let what = [Some(format!("route {} denies", shown(route))), call, resource, Some(format!("at {:?}", shown(host)))];
+        let details = [("region", &record.region), ("client", &record.client), ("identity", &record.identity)];
+        let details = details.into_iter().filter_map(|(name, value)| Some(format!(", {name} {}", shown(value.as_ref()?))));
+        let mut message = format!("{}{}.", what.into_iter().flatten().collect::<Vec<_>>().join(" "), details.collect::<String>());
+        if let Some(unknown) = choice.unknown {
+            message.push_str(&format!(" It applies because this is unknown: {unknown}."));
+        }
+        for (skipped, unknown) in &choice.skipped {
+            message.push_str(&format!(" Route {} does not apply because this is unknown: {unknown}.", shown(skipped)));
+        }
+        Self::client(403, "denied", message, "Ask the operator of this sigward to change the route.")
     }
 
     /// The request names its call twice, and differently. `kind`: where, for the metrics; `one`, `other`: the two readings.
@@ -78,27 +124,37 @@ impl Refusal {
         Self { retry_after: Some(after), ..self }
     }
 
-    /// `no-credentials` → `NoCredentials`, where protocols want an error code.
-    fn code(&self) -> String {
-        self.slug
-            .split('-')
-            .flat_map(|word| {
-                let mut letters = word.chars();
-                letters.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(letters)
-            })
-            .collect()
+    /// A denied call's is AWS's own; else `no-credentials` → `NoCredentials`.
+    fn code(&self, shape: Shape, service: Option<&str>) -> Cow<'static, str> {
+        if DENIALS.contains(&self.slug) {
+            return shape.denied(service).into();
+        }
+        let word = |word: &str| {
+            let mut letters = word.chars();
+            letters.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(letters).collect::<String>()
+        };
+        self.slug.split('-').map(word).collect()
     }
 
-    /// The answer, in `shape`. `head_only`: the request was HEAD, so there is no body. `id`: what the logs call the request.
-    pub fn response(&self, shape: Shape, head_only: bool, id: Option<&str>) -> Response<Bytes> {
+    /// The cause and the mend, as a header can hold them: visible ASCII, what is not is escaped, at most 1 KiB.
+    pub fn reason(&self) -> String {
+        header_text(&format!("{} {}", self.message, self.hint))
+    }
+
+    /// The answer. `head_only`: the request was HEAD, so there is no body. `id`: what the logs call the request.
+    pub fn response<'a>(&self, reader: impl Into<Reader<'a>>, head_only: bool, id: Option<&str>) -> Response<Bytes> {
+        let Reader { shape, service, query_mode } = reader.into();
         let text = format!("sigward: {} {}", self.message, self.hint);
-        let code = self.code();
+        let code = self.code(shape, service);
         let (content_type, body) = shape.body(&code, &text, self.fault, id.unwrap_or("sigward"));
         let mut response = Response::new(if head_only { Bytes::new() } else { Bytes::from(body) });
         *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         headers.insert("x-sigward-error", HeaderValue::from_static(self.slug));
+        if let Ok(reason) = HeaderValue::try_from(self.reason()) {
+            headers.insert("x-sigward-reason", reason);
+        }
         if let Some(id) = id.and_then(|id| HeaderValue::from_str(id).ok()) {
             // Where SDKs look for it.
             headers.insert(if shape == Shape::S3 { "x-amz-request-id" } else { "x-amzn-requestid" }, id);
@@ -116,7 +172,45 @@ impl Refusal {
         if shape == Shape::Cbor {
             headers.insert("smithy-protocol", HeaderValue::from_static("rpc-v2-cbor"));
         }
+        if query_mode && matches!(shape, Shape::Json10 | Shape::Json11 | Shape::Cbor) {
+            let code = self.code(Shape::Query, service);
+            if let Ok(error) = HeaderValue::try_from(format!("{code};{}", self.fault.query_type())) {
+                headers.insert("x-amzn-query-error", error);
+            }
+        }
         response
+    }
+}
+
+impl Fault {
+    /// As the query protocol says it.
+    fn query_type(self) -> &'static str {
+        if self == Self::Client { "Sender" } else { "Receiver" }
+    }
+}
+
+/// Who reads an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reader<'a> {
+    /// Of its protocol.
+    pub shape: Shape,
+    /// The signing name of the service that it calls, as far as it is known.
+    pub service: Option<&'a str>,
+    /// Its service spoke the query protocol once, and it expects that protocol's codes in `x-amzn-query-error` ("AWS query compatible", Smithy).
+    pub query_mode: bool,
+}
+
+impl<'a> Reader<'a> {
+    /// `headers`: the request's.
+    pub fn new(shape: Shape, service: Option<&'a str>, headers: Option<&HeaderMap>) -> Self {
+        let query_mode = headers.and_then(|headers| headers.get("x-amzn-query-mode")).is_some_and(|mode| mode.as_bytes() == b"true");
+        Self { shape, service, query_mode }
+    }
+}
+
+impl From<Shape> for Reader<'_> {
+    fn from(shape: Shape) -> Self {
+        Self { shape, service: None, query_mode: false }
     }
 }
 
@@ -182,6 +276,17 @@ impl Shape {
         })
     }
 
+    /// AWS's code for a call that is not allowed.
+    fn denied(self, service: Option<&str>) -> &'static str {
+        let otherwise = DENIED_OTHERWISE.iter().find(|(name, shape, _)| Some(*name) == service && *shape == self);
+        match (otherwise, self) {
+            (Some((_, _, code)), _) => code,
+            (None, Self::Json10 | Self::Json11 | Self::RestJson | Self::Cbor) => "AccessDeniedException",
+            (None, Self::Ec2) => "UnauthorizedOperation",
+            (None, Self::Query | Self::S3 | Self::Plain) => "AccessDenied",
+        }
+    }
+
     fn body(self, code: &str, text: &str, fault: Fault, id: &str) -> (&'static str, Vec<u8>) {
         let xml = escape_xml(text);
         match self {
@@ -191,7 +296,7 @@ impl Shape {
             }
             Self::RestJson => ("application/json", serde_json::json!({"code": code, "message": text}).to_string().into_bytes()),
             Self::Query => {
-                let kind = if fault == Fault::Client { "Sender" } else { "Receiver" };
+                let kind = fault.query_type();
                 let body = format!(
                     "<ErrorResponse><Error><Type>{kind}</Type><Code>{code}</Code><Message>{xml}</Message></Error><RequestId>{id}</RequestId></ErrorResponse>"
                 );
@@ -218,6 +323,25 @@ impl Shape {
 /// True if the body is a form's, as the query protocols send it.
 pub(crate) fn is_form(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/x-www-form-urlencoded"))
+}
+
+/// A text as a header's value: visible ASCII and single blanks, the rest escaped as Rust writes it (`\u{e9}`), cut to 1 KiB.
+pub fn header_text(text: &str) -> String {
+    const CUT: &str = "...";
+    let mut out = String::with_capacity(text.len().min(LONGEST_REASON));
+    for letter in text.trim().chars() {
+        let before = out.len();
+        match letter {
+            ' '..='~' => out.push(letter),
+            other => out.extend(other.escape_default()),
+        }
+        if out.len() > LONGEST_REASON - CUT.len() {
+            out.truncate(before);
+            out.push_str(CUT);
+            break;
+        }
+    }
+    out
 }
 
 fn escape_xml(text: &str) -> String {
@@ -283,11 +407,102 @@ mod tests {
     }
 
     #[test]
-    fn the_slug_is_always_there_and_head_has_no_body() {
-        let response = refusal().response(Shape::S3, true, None);
-        assert_eq!(response.headers()["x-sigward-error"], "no-credentials");
-        assert!(response.body().is_empty());
-        assert_eq!(response.status(), 503);
+    fn slug_and_reason_are_always_there_and_head_has_no_body() {
+        for shape in [Shape::Json10, Shape::Json11, Shape::RestJson, Shape::Query, Shape::Ec2, Shape::S3, Shape::Cbor, Shape::Plain] {
+            let response = refusal().response(shape, true, None);
+            assert_eq!(response.headers()["x-sigward-error"], "no-credentials");
+            assert_eq!(response.headers()["x-sigward-reason"], "env: <none> & nothing Set them.");
+            assert!(response.body().is_empty());
+            assert_eq!(response.status(), 503);
+        }
+    }
+
+    #[test]
+    fn a_reason_is_a_header_whatever_it_says() {
+        for (text, expected) in [
+            ("plain.", "plain."),
+            (" caf\u{e9}\r\nx-evil: 1\t\0\u{202e}\u{7f} ", "caf\\u{e9}\\r\\nx-evil: 1\\t\\u{0}\\u{202e}\\u{7f}"),
+            ("", ""),
+            (" \t", ""),
+        ] {
+            assert_eq!(header_text(text), expected);
+        }
+        for long in ["x", "\u{1f512}", "ab\u{e9}"] {
+            let long = header_text(&long.repeat(5000));
+            assert!((LONGEST_REASON - 12..=LONGEST_REASON).contains(&long.len()), "{}", long.len());
+            assert!(long.ends_with("...") && long.bytes().all(|byte| matches!(byte, b' '..=b'~')), "{long}");
+            assert!(!long.contains('{') || long.ends_with("}...") || long.ends_with("b..."), "no half of an escape: {long}");
+        }
+        assert_eq!(header_text(&"x".repeat(LONGEST_REASON - 3)).len(), LONGEST_REASON - 3);
+    }
+
+    #[test]
+    fn a_denied_call_has_awss_own_code() {
+        let denied = Refusal::denied(&Record::default(), "h", &Choice::default());
+        let code = |shape, service: Option<&str>| denied.code(shape, service).into_owned();
+        for (shape, expected) in [
+            (Shape::Json10, "AccessDeniedException"),
+            (Shape::Json11, "AccessDeniedException"),
+            (Shape::RestJson, "AccessDeniedException"),
+            (Shape::Cbor, "AccessDeniedException"),
+            (Shape::Query, "AccessDenied"),
+            (Shape::S3, "AccessDenied"),
+            (Shape::Ec2, "UnauthorizedOperation"),
+        ] {
+            assert_eq!(code(shape, None), expected);
+            assert_eq!(code(shape, Some("iam")), expected);
+        }
+        assert_eq!(code(Shape::Query, Some("sns")), "AuthorizationError");
+        assert_eq!(code(Shape::RestJson, Some("iotdata")), "ForbiddenException");
+        let response = denied.response(Reader { shape: Shape::Query, service: Some("sns"), query_mode: false }, false, None);
+        assert!(String::from_utf8_lossy(response.body()).contains("<Type>Sender</Type><Code>AuthorizationError</Code>"));
+        assert_eq!(response.headers()["x-sigward-error"], "denied");
+        // What is no denial keeps its own.
+        assert_eq!(Refusal::ambiguous("target", "A", "B").code(Shape::Json10, None), "AmbiguousCall");
+        for slug in DENIALS {
+            assert!(is_known(slug, 403, Fault::Client), "{slug}");
+        }
+    }
+
+    #[test]
+    fn a_client_that_expects_the_query_protocols_code_gets_it_too() {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-amzn-query-mode", HeaderValue::from_static("true"));
+        let denied = Refusal::denied(&Record::default(), "h", &Choice::default());
+        for shape in [Shape::Json10, Shape::Cbor] {
+            let reader = Reader::new(shape, Some("sqs"), Some(&headers));
+            assert_eq!(denied.response(reader, false, None).headers()["x-amzn-query-error"], "AccessDenied;Sender");
+            assert_eq!(refusal().response(reader, false, None).headers()["x-amzn-query-error"], "NoCredentials;Receiver");
+        }
+        for reader in [Reader::new(Shape::Json10, Some("sqs"), None), Reader::new(Shape::S3, None, Some(&headers))] {
+            assert_eq!(denied.response(reader, false, None).headers().get("x-amzn-query-error"), None);
+        }
+    }
+
+    #[test]
+    fn a_denied_call_is_described_as_far_as_it_is_known() {
+        let mut record = Record { route: Some("no-deletes".into()), ..Record::default() };
+        assert_eq!(Refusal::denied(&record, "h", &Choice::default()).message, "route no-deletes denies at \"h\".");
+        record.service = Some("sqs".into());
+        record.resource = Some("https://me:abc@queue/1?X-Amz-Signature=abc".into());
+        record.region = Some("us-east-1".into());
+        record.client = Some("ci".into());
+        record.identity = Some("default".into());
+        assert_eq!(
+            Refusal::denied(&record, "h", &Choice::default()).message,
+            "route no-deletes denies a call to sqs on https://redacted@queue/1?X-Amz-Signature=redacted at \"h\", region us-east-1, client ci, \
+             identity default."
+        );
+    }
+
+    #[test]
+    fn no_refusal_says_a_secret() {
+        let refusal = Refusal::client(400, "bad-request", "header name \"Authorization Bearer abc\" is not a token.", "Send another.");
+        assert!(!refusal.reason().contains("abc"));
+        let response = refusal.response(Shape::Json10, false, None);
+        assert!(!format!("{response:?}").contains("abc"));
+        let ambiguous = Refusal::ambiguous("query", "X-Amz-Signature=abc", "\"x?X-Amz-Security-Token=abc\"");
+        assert!(!ambiguous.reason().contains("abc"), "{}", ambiguous.message);
     }
 
     #[test]

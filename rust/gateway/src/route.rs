@@ -79,7 +79,7 @@ impl Match {
 pub type Untold = (Arc<str>, &'static str);
 
 /// Which rule applies.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Choice<'r> {
     /// `None`: none does.
     pub route: Option<&'r Route>,
@@ -178,7 +178,7 @@ impl Router {
     /// The first rule for this request.
     pub fn find(&self, asked: &RouteQuery<'_>, calls: &mut dyn Calls) -> Result<Choice<'_>, Undecided> {
         let buckets = if self.index.buckets.is_empty() { Some(SmallVec::new()) } else { buckets_of(calls.usual()?) };
-        let mut choice = Choice { route: None, unknown: None, skipped: Vec::new(), would_refuse: Vec::new() };
+        let mut choice = Choice::default();
         for route in self.candidates(asked.host, buckets.as_deref()) {
             let matched = route.matches(asked, calls)?;
             let untold = |why| (Arc::clone(&route.name), why);

@@ -100,6 +100,38 @@ fn refused(step: Step) -> (u16, String) {
 }
 
 #[test]
+fn the_record_has_the_reason_that_the_client_gets() {
+    for (host, slug) in [("a.denied.test", "denied"), ("nobody.test", "not-aws")] {
+        let mut drive = Drive::new(r#"{"routes": [{"name": "n\u00f6", "host": "*.denied.test", "action": "deny"}]}"#);
+        let Step::Reply(response) = drive.tell(Event::Head(head(host, BodySize::Known(0)))) else { panic!() };
+        let reason = response.headers()["x-sigward-reason"].to_str().unwrap();
+        let record = drive.exchange.record();
+        assert_eq!((record.error, record.reason.as_deref()), (Some(slug), Some(reason)));
+        assert!(slug != "denied" || reason.starts_with("route n\\u{f6} denies "), "{reason}");
+    }
+    // What is let pass has none.
+    let mut drive = Drive::new("{}");
+    sent(drive.tell(Event::Head(get())));
+    assert!(matches!(drive.respond(403), Step::Deliver));
+    assert_eq!(drive.exchange.record().reason, None);
+}
+
+#[test]
+fn a_client_in_query_mode_gets_the_query_protocols_code() {
+    let mut drive = Drive::new(r#"{"routes": [{"host": "*", "action": "deny"}]}"#);
+    let mut asked = head(HOST, BodySize::Known(0));
+    for (name, value) in
+        [("x-amz-target", "AmazonSQS.ListQueues"), ("content-type", "application/x-amz-json-1.0"), ("x-amzn-query-mode", "true")]
+    {
+        asked.headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+    let Step::Reply(response) = drive.tell(Event::Head(asked)) else { panic!() };
+    assert_eq!(response.headers()["x-amzn-query-error"], "AccessDenied;Sender");
+    assert_eq!(response.headers()["x-amzn-errortype"], "AccessDeniedException");
+    assert!(response.body().starts_with(br#"{"__type":"sigward#AccessDeniedException","#));
+}
+
+#[test]
 fn a_request_without_a_body_is_sent_at_once_and_signed_for_its_host() {
     let mut drive = Drive::new("{}");
     let outgoing = sent(drive.tell(Event::Head(head(HOST, BodySize::Known(0)))));

@@ -1,5 +1,6 @@
 //! `Engine`, `Job` and `Report`. Nothing here waits: what takes time happens on the engine's threads, which never take the GIL.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::os::fd::RawFd;
 use std::time::Duration;
@@ -342,6 +343,31 @@ impl Report {
     #[getter]
     fn error(&self) -> Option<&str> {
         self.record.error
+    }
+
+    #[getter]
+    fn reason(&self) -> Option<&str> {
+        self.record.reason.as_deref()
+    }
+
+    #[getter]
+    fn route(&self) -> Option<&str> {
+        self.record.route.as_deref()
+    }
+
+    #[getter]
+    fn resource(&self) -> Option<Cow<'_, str>> {
+        self.record.shown_resource()
+    }
+
+    #[getter]
+    fn ambiguous(&self) -> Option<&str> {
+        self.record.ambiguous
+    }
+
+    #[getter]
+    fn would_refuse(&self) -> Vec<(&str, &str)> {
+        self.record.would_refuse.iter().map(|(rule, unknown)| (&**rule, *unknown)).collect()
     }
 
     #[getter]

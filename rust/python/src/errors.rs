@@ -1,5 +1,7 @@
 //! Rust's errors as Python's exceptions, each with `slug`, `fault` and `hint`.
 
+use std::borrow::Cow;
+
 use pyo3::create_exception;
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
@@ -21,6 +23,8 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("SettingsError", python.get_type::<SettingsError>())?;
     module.add("SigningError", python.get_type::<SigningError>())?;
     module.add("VerificationError", python.get_type::<VerificationError>())?;
+    module.add_function(wrap_pyfunction!(header_text, module)?)?;
+    module.add_function(wrap_pyfunction!(redact_text, module)?)?;
     module.add_function(wrap_pyfunction!(refusals, module)?)
 }
 
@@ -32,6 +36,18 @@ fn refusals() -> Vec<(&'static str, &'static str, Vec<u16>, &'static str, &'stat
         Fault::Upstream => "upstream",
     };
     ALL.iter().map(|known| (known.slug, side(known.fault), known.statuses.to_vec(), known.meaning, known.mend)).collect()
+}
+
+#[pyfunction]
+#[pyo3(signature = (text, /))]
+fn header_text(text: &str) -> String {
+    sigward_gateway::refuse::header_text(text)
+}
+
+#[pyfunction]
+#[pyo3(signature = (text, /))]
+fn redact_text(text: &str) -> Cow<'_, str> {
+    sigward_gateway::record::redact_text(text)
 }
 
 fn with(python: Python<'_>, error: PyErr, slug: &str, fault: &str, hint: &str) -> PyErr {

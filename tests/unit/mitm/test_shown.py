@@ -1,5 +1,6 @@
 """Copies of flows: what they show, and what they do not."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -103,7 +104,12 @@ REPEATED = [{"outcome": "503 throttled", "took": 0.012, "waited": 0.0}, {"outcom
         ({"operation": None, "identity": None}, "s3 eu-west-1 200", ""),
         ({"attempts": REPEATED}, "s3 GetObject eu-west-1 default 200 (2 attempts)", RETRIED),
         ({"action": "deny", "attempts": [], "error": "denied"}, "s3 GetObject eu-west-1 default denied", REFUSED),
-        ({"error": "connect-failed"}, "s3 GetObject eu-west-1 default connect-failed", GAVE_UP),
+        (
+            {"action": "deny", "attempts": [], "error": "denied", "route": "no-reads"},
+            "s3 GetObject eu-west-1 default denied by no-reads",
+            REFUSED,
+        ),
+        ({"error": "connect-failed", "route": "all"}, "s3 GetObject eu-west-1 default connect-failed", GAVE_UP),
     ],
 )
 def test_comments_and_marks(more: dict[str, Any], said: str, marked: str) -> None:
@@ -143,8 +149,42 @@ def test_the_view_of_what_is_undecided_or_refused() -> None:
     assert view(action="refuse", attempts=[], error="not-aws").startswith("decision: refused\n")
     told = module.told_by_front(refusal(400, "bad-host", "no."))
     assert told is not None
-    assert comment(told) == "bad-host"
+    assert (comment(told), told["reason"]) == ("bad-host", "no.")
     assert module.told_by_front(None) is None
+
+
+def test_the_view_of_a_denied_call() -> None:
+    text = view(
+        action="deny",
+        attempts=[],
+        error="denied",
+        route="no-reads",
+        resource="arn:aws:s3:::b/k",
+        client="ci",
+        reason="route no-reads denies it.",
+    )
+    assert text == (
+        "decision: denied by a [[route]]\nroute: no-reads\nservice: s3\noperation: GetObject\nresource: arn:aws:s3:::b/k\n"
+        "region: eu-west-1\nidentity: default\nclient: ci\nerror: denied\nreason: route no-reads denies it."
+    )
+
+
+def test_the_view_of_what_a_rule_would_refuse() -> None:
+    text = view(would_refuse=[["no-reads", "bucket"], ["#2", "operation"]], ambiguous="target")
+    assert (
+        "\nambiguous: target\nwould be refused by rule no-reads: its bucket cannot be told\n"
+        "would be refused by rule #2: its operation cannot be told\n"
+    ) in text
+
+
+@pytest.mark.parametrize("odd", ["nö\r\nx-evil: 1", f"X-Amz-Security-Token={SECRET}", "x" * 5000, f"me:{SECRET}@h"])
+def test_a_refusal_s_reason_is_a_header(odd: str) -> None:
+    answer = refusal(400, "bad-host", f"{odd!r} {odd} is no host.")
+    (reason,) = answer.headers.get_all("x-sigward-reason")
+    assert re.fullmatch(r"[ -~]{1,1024}", reason)
+    assert SECRET not in f"{answer.headers} {answer.text}"
+    assert answer.text is not None
+    assert answer.text.startswith("sigward: ")
 
 
 def test_the_view_is_never_chosen_by_itself() -> None:

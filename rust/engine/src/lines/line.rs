@@ -45,10 +45,43 @@ impl Line {
         }
     }
 
+    /// What the rules made of it.
+    pub(crate) fn decided(&mut self, record: &Record) {
+        if let Some(route) = &record.route {
+            self.text("route", route);
+        }
+        if let Some(kind) = record.ambiguous {
+            self.text("ambiguous", kind);
+        }
+        let mut before: &[u8] = b",\"would_refuse\":[";
+        for (rule, unknown) in &record.would_refuse {
+            self.raw(before);
+            self.raw(b"{\"rule\":\"");
+            self.escaped(rule);
+            self.raw(b"\",\"unknown\":\"");
+            self.escaped(unknown);
+            self.raw(b"\"}");
+            before = b",";
+        }
+        if !record.would_refuse.is_empty() {
+            self.raw(b"]");
+        }
+    }
+
+    /// What the call is for, as far as it is known.
+    pub(crate) fn resource(&mut self, record: &Record) {
+        if let Some(resource) = record.shown_resource() {
+            self.text("resource", &resource);
+        }
+    }
+
     /// What sigward's own error is, and what the request is called: by AWS, or by sigward where that has answered.
     pub(crate) fn answer(&mut self, record: &Record, headers: &HeaderMap) {
         if let Some(error) = record.error {
             self.text("error", error);
+        }
+        if let Some(reason) = &record.reason {
+            self.text("reason", reason);
         }
         if let Some(id) = request_id(record, headers) {
             self.text("request_id", id);

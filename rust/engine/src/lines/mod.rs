@@ -484,7 +484,8 @@ pub(crate) mod tests {
 
     use http::{HeaderMap, Method};
     use serde_json::Value;
-    use sigward_gateway::{BodySize, Entry, RequestHead, Target};
+    use sigward_gateway::knowledge::Knowledge;
+    use sigward_gateway::{BodySize, Disposition, Entry, Record, RequestHead, Target};
 
     use super::*;
 
@@ -516,6 +517,27 @@ pub(crate) mod tests {
             body: BodySize::Known(3),
             client: "127.0.0.1".into(),
             malformed: None,
+        }
+    }
+
+    /// The record of a call that a route denies.
+    pub(crate) fn denied() -> Record {
+        let known = Knowledge::shipped().unwrap();
+        let operation = known.operations().find(|(_, operation)| operation.to_string() == "dynamodb:DeleteTable").unwrap().1;
+        Record {
+            disposition: Disposition::Deny,
+            service: Some("dynamodb".into()),
+            operation: Some(Arc::clone(operation)),
+            region: Some("us-east-1".into()),
+            identity: Some("default".into()),
+            client: Some("batch".into()),
+            route: Some("no-\"deletes".into()),
+            resource: Some("TableName=orders".into()),
+            status: 403,
+            error: Some("denied"),
+            reason: Some("route no-\"deletes denies it. Ask.".into()),
+            request_id: Some("sigward-1".into()),
+            ..Record::default()
         }
     }
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderMap;
-use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue};
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{Span, Status};
@@ -36,6 +36,11 @@ pub(super) struct Finished {
     identity: Option<Arc<str>>,
     client: Option<Arc<str>>,
     route: Option<Arc<str>>,
+    ambiguous: Option<&'static str>,
+    would_refuse: Vec<(Arc<str>, &'static str)>,
+    /// Of a call that sigward did not let pass, or answered itself.
+    resource: Option<Box<str>>,
+    reason: Option<Box<str>>,
     rule: Option<Arc<str>>,
     request_id: Option<Box<str>>,
     upstream: Option<Arc<Upstream>>,
@@ -58,6 +63,10 @@ impl Finished {
             identity: record.identity.clone(),
             client: record.client.clone(),
             route: record.route.clone(),
+            ambiguous: record.ambiguous,
+            would_refuse: record.would_refuse.clone(),
+            resource: record.shown_resource().filter(|_| record.error.is_some()).map(|resource| (*resource).into()),
+            reason: record.reason.clone(),
             rule: record.pace_rule.clone(),
             request_id: request_id(record, headers).map(Into::into),
             upstream: record.upstream.clone(),
@@ -123,9 +132,17 @@ impl Finished {
             ("sigward.identity", self.identity.as_deref()),
             ("sigward.client", self.client.as_deref()),
             ("sigward.route", self.route.as_deref()),
+            ("sigward.resource", self.resource.as_deref()),
+            ("sigward.reason", self.reason.as_deref()),
+            ("sigward.ambiguous", self.ambiguous),
             ("error.type", kind.as_deref()),
         ] {
             attributes.extend(value.map(|value| text(key, value)));
+        }
+        if !self.would_refuse.is_empty() {
+            let rules = self.would_refuse.iter().map(|(rule, unknown)| format!("{rule}: {unknown}"));
+            let values = rules.map(|rule| AnyValue { value: Some(Value::StringValue(rule)) }).collect();
+            attributes.push(attribute("sigward.would_refuse", Value::ArrayValue(ArrayValue { values })));
         }
         // What a client did wrong is no error of the server's.
         let error = self.status == 0 || self.status >= 500;
@@ -189,4 +206,51 @@ fn status_of(error: bool) -> Option<Status> {
 
 fn number(key: &str, value: i64) -> KeyValue {
     attribute(key, Value::IntValue(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::super::context::Context;
+    use super::super::{Asked, Trace};
+    use super::*;
+    use crate::lines::tests::denied;
+
+    fn attributes(record: &Record) -> Vec<KeyValue> {
+        let context = Context { trace: [1; 16], parent: None, sampled: true, state: String::new() };
+        let trace = Trace { context, span: [2; 8], began: (SystemTime::UNIX_EPOCH, Duration::ZERO), asked: Asked::default() };
+        let finished = Finished::new(Box::new(trace), record, None, &HeaderMap::new(), Duration::ZERO);
+        finished.spans(|| [3; 8]).remove(0).attributes
+    }
+
+    #[test]
+    fn a_denied_call_is_described_as_fully_as_a_signed_one() {
+        let told = attributes(&denied());
+        for expected in [
+            text("sigward.action", "deny"),
+            text("sigward.route", "no-\"deletes"),
+            text("rpc.service", "dynamodb"),
+            text("rpc.method", "DeleteTable"),
+            text("cloud.region", "us-east-1"),
+            text("sigward.identity", "default"),
+            text("sigward.client", "batch"),
+            text("sigward.resource", "TableName=orders"),
+            text("sigward.reason", "route no-\"deletes denies it. Ask."),
+            text("error.type", "denied"),
+            number("http.response.status_code", 403),
+        ] {
+            assert!(told.contains(&expected), "{expected:?} in {told:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_unknown_of_a_call_is_told() {
+        let would_refuse = vec![("#1".into(), "bucket"), ("a".into(), "operation")];
+        let told = attributes(&Record { would_refuse, ambiguous: Some("target"), error: None, ..denied() });
+        let values = ["#1: bucket", "a: operation"].map(|rule| AnyValue { value: Some(Value::StringValue(rule.to_owned())) });
+        let rules = attribute("sigward.would_refuse", Value::ArrayValue(ArrayValue { values: values.to_vec() }));
+        assert!(told.contains(&rules) && told.contains(&text("sigward.ambiguous", "target")), "{told:?}");
+        assert!(told.iter().all(|one| one.key != "sigward.resource"), "of what is not refused, the audit log has it");
+    }
 }
