@@ -441,6 +441,8 @@ class Engine:
     def __new__(cls, settings: str) -> Engine: ...
     def configure(self, settings: str, /) -> None:
         """Swaps routes, limits and time-outs in; requests under way keep what they began with. Raises `SettingsError`."""
+    def warnings(self) -> list[str]:
+        """What looks wrong with the routes and pace rules of the settings that count now: rules that may match nothing."""
     def reopen_logs(self) -> None:
         """Opens the files of the access log and the audit log anew, after they were renamed. Raises `SettingsError`: the old file is
         used on."""

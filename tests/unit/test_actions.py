@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from sigward import _core
-from sigward.knowledge.actions import EXCEPTIONS, PREFIXES, actions
+from sigward.knowledge.actions import EXCEPTIONS, FURTHER, PREFIXES, actions, reverse
 from sigward.knowledge.models import services
+from tests.conftest import ROOT
 from tests.shell import Shell
 
 
@@ -25,7 +26,7 @@ def granted() -> frozenset[str]:
     return found
 
 
-@pytest.mark.parametrize("action", sorted({action for names in EXCEPTIONS.values() for action in names}))
+@pytest.mark.parametrize("action", sorted({action for names in EXCEPTIONS.values() for action in names} | FURTHER.keys()))
 def test_each_exception_is_an_action_of_awss(action: str) -> None:
     assert action.lower() in granted()
 
@@ -38,6 +39,14 @@ def test_an_invented_action_would_be_noticed() -> None:
 def test_each_exception_is_an_operation_of_botocores() -> None:
     known = {f"{service.name}:{operation.name}" for service in services() for operation in service.operations}
     assert set(EXCEPTIONS) <= known
+    assert {operation for needing in FURTHER.values() for operation in needing} <= known
+    assert not known & FURTHER.keys(), "these are operations"
+
+
+def test_the_engine_has_the_same_table() -> None:
+    held = json.loads((ROOT / "rust" / "gateway" / "data" / "actions.json").read_text())
+    assert held == reverse(), "make it with `python -m sigward.knowledge`"
+    assert held["operations"]["s3:ListBucket"] == ["s3:HeadBucket", "s3:ListObjects", "s3:ListObjectsV2"]
 
 
 def test_the_prefixes_are_those_of_policies() -> None:

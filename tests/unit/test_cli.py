@@ -72,6 +72,53 @@ def test_settings_that_do_not_hold_end_with_64(sigward: Shell, command: str) -> 
     assert ran == Ran(64, "", "error: sigward.toml:2: timeouts.conect: there is no such setting.\nhint: Did you mean connect?\n")
 
 
+MISTYPED = '[[route]]\nname = "deletes"\noperation = "s3:DeleteObjet"\naction = "deny"\n'
+
+
+@pytest.mark.parametrize("command", [("serve", "--admin", "off"), ("web",), ("run", "--", "true"), ("check",)], ids=lambda words: words[0])
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (MISTYPED, 'route deletes: operation: "s3:DeleteObjet" is no operation of s3; did you mean s3:DeleteObject?'),
+        ('[[pace]]\noperation = "ec2:RunInstance"\nrate = 1\n', "pace #1: operation: "),
+        ('[[route]]\noperation = "s3:ListBucket"\n', "is an IAM action, not an operation; the operations that need it are s3:HeadBucket, "),
+    ],
+    ids=["route", "pace", "action"],
+)
+def test_a_rule_that_names_no_operation_ends_with_64(sigward: Shell, command: tuple[str, ...], settings: str, said: str) -> None:
+    (sigward.home / "sigward.toml").write_text(f'listen = "127.0.0.1:0"\n{settings}')
+    ran = sigward.keys()(*command)
+    assert (ran.status, ran.out) == (64, "")
+    assert said in " ".join(ran.err.split()), ran.err
+
+
+def test_a_rule_that_is_unchecked_is_accepted(sigward: Shell) -> None:
+    (sigward.home / "sigward.toml").write_text(f"{MISTYPED}unchecked = true\n")
+    ran = sigward.keys()("check")
+    assert ran.status == 0, ran.err
+    assert "warning" not in ran.out
+
+
+def test_rules_that_look_wrong_are_told(sigward: Shell) -> None:
+    (sigward.home / "sigward.toml").write_text(
+        '[[route]]\noperation = "dynamdb:PutItem"\naction = "deny"\n\n[[route]]\nbucket = "s3://team/logs"\naction = "deny"\n'
+    )
+    told = (
+        "route #1: operation: the table (botocore",
+        "did you mean dynamodb:PutItem?",
+        'route #2: bucket: "s3://team/logs" is a URL, and no bucket has such a name; write "team/logs"',
+    )
+    checked = sigward.keys()("check")
+    assert checked.status == 0, checked.err
+    assert checked.out.count("warning      ") == 2
+    ran = sigward("run", "--", "true")
+    assert ran.status == 0, ran.err
+    assert ran.err.count(" WARNING ") == 2
+    for text in told:
+        assert text in checked.out
+        assert text in ran.err
+
+
 def test_no_colour_in_a_pipe_and_with_no_color(sigward: Shell) -> None:
     assert "\x1b" not in sigward("serv").err
     sigward.environment |= {"FORCE_COLOR": "1"}
@@ -373,6 +420,15 @@ def test_sighup_takes_changed_settings_and_leaves_wrong_ones(sigward: Shell, fro
         for route, said in (
             ('[[route]]\nhost = "sqs.*"\naction = "deny"\n', "settings and credentials are read anew"),
             ('[[route]]\nhost = "sqs.*"\naction = "sing"\n', "the settings are left as they were"),
+            (
+                '[[route]]\noperation = "sqs:ListQueue"\naction = "deny"\n',
+                'the settings are left as they were: route #1: operation: "sqs:ListQueue" is no operation of sqs; '
+                "did you mean sqs:ListQueues?",
+            ),
+            (
+                '[[route]]\nhost = "sqs.*"\naction = "deny"\n[[route]]\nhost = "sqs.us-east-1.amazonaws.com"\n',
+                "route #2: route #1 comes first",
+            ),
         ):
             file.write_text(route)
             process.send_signal(signal.SIGHUP)

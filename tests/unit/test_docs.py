@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from sigward.cli import COMMANDS as SUMMARIES
 from sigward.cli.commands import COMMANDS, read, split_program
 from sigward.settings import Settings
 from tests.conftest import ROOT
+from tests.shell import Shell
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
@@ -57,12 +59,60 @@ def blocks(*languages: str) -> list[Block]:
     return found
 
 
-@pytest.mark.parametrize("block", blocks("toml"), ids=str)
-def test_settings_in_pages_hold(block: Block) -> None:
-    data = tomllib.loads(block.text)
-    told = json.loads(Settings(**data).engine_json("us-east-1"))
+def samples() -> list[Block]:
+    """Settings in pages and in deploy/: fenced, indented, as files of their own, and in the chart's values."""
+    found = blocks("toml")
+    for page in PAGES:
+        text = page.read_text()
+        for match in re.finditer(r"(?:^\n)(?:^    \[.*\n)(?:^(?:    .*)?\n)*", text, re.MULTILINE):
+            found.append(Block(page, text.count("\n", 0, match.start()) + 2, "toml", textwrap.dedent(match[0])))
+    for file in sorted((ROOT / "deploy").rglob("*.toml")):
+        found.append(Block(file, 1, "toml", file.read_text()))
+    for file in sorted((ROOT / "deploy").rglob("*values.yaml")):
+        if config := yaml.safe_load(file.read_text()).get("config"):
+            found.append(Block(file, 1, "toml", config))
+    return found
+
+
+def test_samples_are_found_wherever_they_stand() -> None:
+    places = {sample.page.relative_to(ROOT).parts[0] for sample in samples()}
+    assert places == {"README.md", "docs", "deploy"}
+    with_rules = [sample for sample in samples() if re.search(r"^\[\[(route|pace)\]\]", sample.text, re.MULTILINE)]
+    # Each rule that stands anywhere in them stands in a sample: none is left out by its layout.
+    texts = "\n".join(page.read_text() for page in PAGES)
+    written = len(re.findall(r"^ *\[\[(?:route|pace)\]\]", texts, re.MULTILINE))
+    in_scripts = sum(len(re.findall(r"^\[\[(?:route|pace)\]\]", block.text, re.MULTILINE)) for block in blocks("sh"))
+    assert in_scripts
+    assert sum(len(re.findall(r"^\[\[(?:route|pace)\]\]", sample.text, re.MULTILINE)) for sample in with_rules) == written - in_scripts
+
+
+@pytest.mark.parametrize("sample", samples(), ids=str)
+def test_samples_of_settings_hold_without_a_warning(sample: Block) -> None:
+    told = json.loads(Settings(**tomllib.loads(sample.text)).engine_json("us-east-1"))
     # Files that a page names are not here.
-    _core.Engine(json.dumps({key: value for key, value in told.items() if key not in ("access_log", "clients", "tls")})).close()
+    engine = _core.Engine(json.dumps({key: value for key, value in told.items() if key not in ("access_log", "clients", "tls")}))
+    try:
+        assert engine.warnings() == []
+    finally:
+        engine.close()
+
+
+@pytest.mark.parametrize("text", [block.text for block in blocks("sh") if "<<'TOML'" in block.text])
+def test_settings_that_a_script_writes_hold_without_a_warning(text: str) -> None:
+    for written in re.findall(r"<<'TOML'\n(.*?)^TOML$", text, re.MULTILINE | re.DOTALL):
+        engine = _core.Engine(Settings(**tomllib.loads(written)).engine_json("us-east-1"))
+        assert engine.warnings() == []
+        engine.close()
+
+
+def test_check_says_nothing_of_the_samples_in_deploy(sigward: Shell) -> None:
+    in_deploy = [sample for sample in samples() if sample.page.is_relative_to(ROOT / "deploy")]
+    assert len(in_deploy) > 1
+    for sample in in_deploy:
+        (sigward.home / "sample.toml").write_text(sample.text)
+        ran = sigward.keys()("check", "--config", "sample.toml")
+        assert ran.status == 0, ran.err
+        assert "warning" not in ran.out
 
 
 @pytest.mark.parametrize("block", blocks("yaml", "json"), ids=str)

@@ -321,6 +321,8 @@ class Check(Command):
             asked = ((None, route.operation), ("bucket", route.bucket), ("client", route.client))
             more = "".join(f" {name} {value}" if name else f" {value}" for name, value in asked if value)
             say(f"route {number:<6} {route.host or 'AWS'}{route.path or ''}{more}: {route.action}\n")
+        for warning in engine.warnings():
+            say(f"warning      {warning}\n")
         try:
             say(f"ca           {self.ca_state(engine)}\n")
         finally:

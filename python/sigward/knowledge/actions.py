@@ -1,4 +1,4 @@
-"""Operation → the IAM actions that it needs.
+"""Operation → the IAM actions that it needs; and back, for rules that name an action where an operation is expected.
 
 Most operations need the action of the same name: "likely", as botocore's models do not say. What is known to differ stands
 here, reviewed by hand against the Service Authorization Reference
@@ -88,6 +88,25 @@ EXCEPTIONS: dict[str, tuple[str, ...]] = {
 """`service:Operation` of botocore's → actions. Several: all are needed, but for DynamoDB's: there the body says which. An empty
 one: no right is needed."""
 
+FURTHER: dict[str, tuple[str, ...]] = {
+    "apigateway:DELETE": (),
+    "apigateway:GET": (),
+    "apigateway:PATCH": (),
+    "apigateway:POST": (),
+    "apigateway:PUT": (),
+    "execute-api:Invoke": (),
+    "iam:PassRole": (),
+    "s3:DeleteObjectVersion": ("s3:DeleteObject", "s3:DeleteObjects"),
+    "s3:DeleteObjectVersionTagging": ("s3:DeleteObjectTagging",),
+    "s3:GetObjectVersion": ("s3:GetObject", "s3:HeadObject"),
+    "s3:GetObjectVersionAcl": ("s3:GetObjectAcl",),
+    "s3:GetObjectVersionTagging": ("s3:GetObjectTagging",),
+    "s3:PutObjectVersionAcl": ("s3:PutObjectAcl",),
+    "s3:PutObjectVersionTagging": ("s3:PutObjectTagging",),
+}
+"""Actions that are checked besides an operation's own, or in its place, and the operations that need them. An empty one: no
+operation in the table does."""
+
 
 @dataclass(frozen=True)
 class Actions:
@@ -107,3 +126,19 @@ def actions(signing_name: str, service: str, operation: str, method: str, *, uns
     if signing_name == "apigateway":
         return Actions((f"apigateway:{method.upper()}",), SOURCE)
     return Actions((f"{PREFIXES.get(signing_name, signing_name)}:{operation}",), None)
+
+
+def reverse() -> dict[str, dict[str, list[str]]]:
+    """What rust/gateway/data/actions.json holds: `operations` by action, and signing names by the `prefixes` that IAM has for them."""
+    operations: dict[str, set[str]] = {action: set(needing) for action, needing in FURTHER.items()}
+    for operation, needed in EXCEPTIONS.items():
+        for action in needed:
+            operations.setdefault(action, set()).add(operation)
+    prefixes: dict[str, set[str]] = {}
+    for signing_name, prefix in PREFIXES.items():
+        if signing_name != prefix:
+            prefixes.setdefault(prefix, set()).add(signing_name)
+    return {
+        "operations": {action: sorted(needing) for action, needing in sorted(operations.items())},
+        "prefixes": {prefix: sorted(names) for prefix, names in sorted(prefixes.items())},
+    }

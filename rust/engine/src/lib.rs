@@ -194,6 +194,11 @@ impl Engine {
         Ok(())
     }
 
+    /// What looks wrong with the rules of the settings that count now.
+    pub fn warnings(&self) -> Vec<String> {
+        self.shared.config.load().warnings.clone()
+    }
+
     /// Opens the files of the access log and the audit log anew, after they were renamed. The error names the setting; the old file is used on.
     pub fn reopen_logs(&self) -> Result<(), String> {
         let (access, audit) = (self.shared.access.reopen(), self.shared.audit.reopen());

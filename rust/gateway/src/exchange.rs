@@ -42,6 +42,7 @@ use crate::record::{Attempt, Disposition, Reason, Record, Steps, Wait, redacted}
 use crate::refuse::{Reader, Refusal, Shape};
 use crate::resource;
 use crate::route::{Calls, Choice, Route, RouteQuery, Router, Undecided, Upstream, is_forbidden, over_tls};
+use crate::rules;
 use crate::settings::{Action, CustomerEndpoints, EngineSettings, LogTo, PayloadMode, Repeat, RetryMode, SignatureVariant};
 use crate::sign::{self, BodyHash, Made, Terms};
 use crate::token::{self, Token};
@@ -63,6 +64,8 @@ pub struct Config {
     pub live: Arc<Live>,
     /// `settings.default_identity`.
     pub default_identity: Arc<str>,
+    /// What looks wrong with the rules, for the log.
+    pub warnings: Vec<String>,
 }
 
 impl Config {
@@ -71,8 +74,9 @@ impl Config {
     pub fn new(settings: EngineSettings, knowledge: Arc<Knowledge>, clients: Clients, live: Arc<Live>) -> Result<Self, String> {
         let router = Router::new(&settings.routes)?;
         let paces = Paces::new(&settings.pace, settings.retry.mode == RetryMode::Adaptive)?;
+        let warnings = rules::check(&settings, &knowledge)?;
         let default_identity = settings.default_identity.as_str().into();
-        Ok(Self { settings, router, knowledge, clients, paces, live, default_identity })
+        Ok(Self { settings, router, knowledge, clients, paces, live, default_identity, warnings })
     }
 
     /// True if TLS to this host is to be intercepted.

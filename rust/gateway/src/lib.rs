@@ -22,6 +22,7 @@ pub mod record;
 pub mod refuse;
 mod resource;
 pub mod route;
+pub mod rules;
 pub mod settings;
 pub mod sign;
 pub mod slugs;

@@ -57,6 +57,10 @@ impl Engine {
         python.detach(|| self.engine.configure(settings)).map_err(|message| crate::errors::settings(python, message))
     }
 
+    fn warnings(&self) -> Vec<String> {
+        self.engine.warnings()
+    }
+
     fn reopen_logs(&self, python: Python<'_>) -> PyResult<()> {
         python.detach(|| self.engine.reopen_logs()).map_err(|message| crate::errors::settings(python, message))
     }

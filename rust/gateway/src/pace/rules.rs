@@ -350,6 +350,16 @@ mod tests {
     }
 
     #[test]
+    fn the_documented_limits_are_of_operations_that_there_are() {
+        let rules: Vec<_> = DOCUMENTED.iter().map(|known| serde_json::json!({"operation": known.operations, "rate": 1})).collect();
+        let settings = serde_json::json!({"pace": {"rules": rules}}).to_string();
+        let settings = crate::settings::EngineSettings::from_json(&settings).unwrap();
+        let told = crate::rules::check(&settings, &crate::knowledge::Knowledge::shipped().unwrap()).unwrap();
+        // S3's reads and writes differ by their methods alone.
+        assert!(matches!(told.as_slice(), [only] if only.contains("pace #10 comes first")), "{told:?}");
+    }
+
+    #[test]
     fn an_operators_rule_comes_first() {
         let (paces, pacer) = (
             paces(r#"{"rules": [{"operation": "*:Describe*", "rate": 3, "when_full": "refuse"}, {"bucket": "logs", "rate": 7, "per": ["bucket", "client"]}]}"#, true)

@@ -49,6 +49,11 @@ impl Hosts {
         Self { rows, slots }
     }
 
+    /// All rows.
+    pub(crate) fn rows(&self) -> &[HostRow] {
+        &self.rows
+    }
+
     /// The row of this pattern.
     pub(crate) fn find(&self, key: Key<'_>) -> Option<&HostRow> {
         let (hash, mask) = (key.hash(), self.slots.len() - 1);
