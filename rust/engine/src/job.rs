@@ -220,6 +220,9 @@ impl UnderWay {
         if let Some(advice) = &record.advice {
             tracing::warn!(request_id = request_id(record, headers), trace_id, "{advice}");
         }
+        if let Some(wrong) = &record.wrong_clock {
+            tracing::warn!(request_id = request_id(record, headers), trace_id, "{wrong}");
+        }
         if let Some(line) = self.line.take() {
             access::answered(&self.shared.access, line.traced(trace_id.as_deref()), record, status, headers, took);
         }

@@ -49,6 +49,8 @@ pub enum Wrap {
         signer: Box<EventSigner>,
         /// Those that signed the request.
         credentials: Arc<Credentials>,
+        /// Seconds that the clock of the request's signature is ahead of the system's.
+        skew: i64,
     },
 }
 

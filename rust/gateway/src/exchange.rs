@@ -15,7 +15,6 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -37,7 +36,7 @@ use crate::live::{Endpoint, Live, UnderWay};
 use crate::pace::{Asked as PaceAsked, Paced, Paces, Patience, Subject, Ticket};
 use crate::quota;
 use crate::recognise::{self, Hint, Recognised, Variant, recognise};
-use crate::record::{Attempt, Disposition, Reason, Record, Steps, Wait, redacted};
+use crate::record::{Attempt, Disposition, Reason, Record, Steps, Wait, WrongClock, redacted};
 use crate::refuse::{Refusal, Shape, is_form};
 use crate::resource;
 use crate::route::{self, OnlyBodyTells, Router, Upstream, is_forbidden, over_tls};
@@ -951,13 +950,18 @@ impl Exchange {
         }
         if let Some(signing) = self.signing.as_ref().filter(|_| !unsigned) {
             let identity = at.identities.get(&*signing.identity);
-            let Some(credentials) = identity.and_then(|identity| identity.usable(at.unix_seconds)) else {
+            // The endpoint judges the signature, its time and the credentials' expiry by its own clock.
+            let skew = self.endpoint.as_ref().map_or(0, |endpoint| endpoint.skew());
+            let unix_seconds = at.unix_seconds.saturating_add_signed(skew);
+            let Some(credentials) = identity.and_then(|identity| identity.usable(unix_seconds)) else {
                 let known_to_fail = identity.is_some_and(|identity| !identity.failures.is_empty());
                 if may_refresh && !known_to_fail {
+                    // Those that have expired by the endpoint's clock alone look usable to everyone else.
+                    let after = identity.filter(|identity| identity.usable(at.unix_seconds).is_some()).map(|identity| identity.version);
                     let identity = Arc::clone(&signing.identity);
                     self.waits_from = at.since_start;
                     self.state = State::AwaitingCredentials;
-                    return Step::Refresh { identity, after: None };
+                    return Step::Refresh { identity, after };
                 }
                 let refusal = no_credentials(&signing.identity, identity);
                 return self.refuse(&refusal);
@@ -969,10 +973,10 @@ impl Exchange {
                 credentials,
                 scope: Scope { region: &signing.region, signing_name: &signing.service, style: signing.style },
                 options: Options { content_sha256, ..signing.options },
-                unix_seconds: at.unix_seconds.saturating_add_signed(self.config.live.skew.load(Ordering::Relaxed)),
+                unix_seconds,
                 shown: self.shows_head && self.config.settings.inspect,
             };
-            match self.signed(head, &terms, signing.in_query, credentials, &mut headers) {
+            match self.signed(head, &terms, signing.in_query, credentials, skew, &mut headers) {
                 Ok(signature) => {
                     path = signature.path.unwrap_or(path);
                     wrap = signature.wrap;
@@ -1017,6 +1021,7 @@ impl Exchange {
         terms: &Terms<'_>,
         in_query: bool,
         credentials: &Arc<Credentials>,
+        skew: i64,
         headers: &mut HeaderMap,
     ) -> Result<Signature, SignError> {
         let (method, variant) = (head.method.as_str(), terms.options.variant);
@@ -1052,7 +1057,7 @@ impl Exchange {
                 sign::frame(headers, head, BodySize::Unknown);
                 let Made { signed, steps } = sign::sign(terms, method, &head.path, hash, headers)?;
                 let signer = Box::new(EventSigner::new(&terms.scope, signed.signature())?);
-                let wrap = Wrap::Events { signer, credentials: Arc::clone(credentials) };
+                let wrap = Wrap::Events { signer, credentials: Arc::clone(credentials), skew };
                 return Ok(Signature { path: None, wrap: Some(wrap), steps });
             }
             _ => {}
@@ -1072,7 +1077,8 @@ impl Exchange {
         let date = headers.get(DATE).and_then(|value| httpdate::parse_http_date(value.to_str().ok()?).ok());
         let theirs = date.and_then(|date| date.duration_since(UNIX_EPOCH).ok()).map(|since| since.as_secs());
         self.ahead = theirs.map(|theirs| theirs.cast_signed().saturating_sub(at.unix_seconds.cast_signed()));
-        self.asked_for = judge::asked_for(headers, at.unix_seconds);
+        self.asked_for =
+            judge::asked_for(headers, self.endpoint.as_ref().map_or(at.unix_seconds, |endpoint| endpoint.clock(at.unix_seconds)));
         let mut verdict = judge::judge_head(&self.answer(status, headers));
         // Where no other attempt can follow, the status tells enough to learn from.
         let last = !(self.may_repeat(true, at) || self.may_mend(at)) && self.config.settings.retry.mode != RetryMode::Adaptive;
@@ -1102,7 +1108,7 @@ impl Exchange {
     /// An answer that another attempt may better: at once with other credentials, another time or region, else after a wait.
     fn repeat(&mut self, class: RetryClass, status: u16, region: Option<&str>, at: &Moment<'_>) -> Step {
         self.learn(Some(class), status, at);
-        let skew = self.config.live.skew.load(Ordering::Relaxed);
+        let skew = self.endpoint.as_ref().map_or(0, |endpoint| endpoint.skew());
         let ahead = self.ahead.filter(|ahead| class == RetryClass::Skew || ahead.abs_diff(skew) > judge::SKEW_LIMIT);
         match (class, &self.signing) {
             (RetryClass::Transient | RetryClass::Throttling, _) if self.may_repeat(class == RetryClass::Throttling, at) => {
@@ -1117,13 +1123,12 @@ impl Exchange {
                 Step::Refresh { identity, after: Some(self.signed_with) }
             }
             (RetryClass::Skew | RetryClass::Signature, Some(_)) if self.may_mend(at) && !self.corrected => match ahead {
-                Some(ahead) => {
-                    self.config.live.skew.store(ahead, Ordering::Relaxed);
+                Some(ahead) if self.follows_clock(ahead) => {
                     self.corrected = true;
                     self.tell(format!("{status} clock").into(), at.since_start);
                     self.attempt(at, true)
                 }
-                None => self.hand_over(status, at),
+                _ => self.hand_over(status, at),
             },
             (RetryClass::Region, Some(signing)) if self.may_mend(at) && !self.redirected => match region {
                 Some(region) if *signing.region != *region => {
@@ -1144,6 +1149,16 @@ impl Exchange {
             },
             _ => self.hand_over(status, at),
         }
+    }
+
+    /// Notes the endpoint's clock. `false`: it is too wrong to be followed.
+    fn follows_clock(&mut self, ahead: i64) -> bool {
+        let Some(endpoint) = &self.endpoint else { return false };
+        let follows = endpoint.learn_skew(ahead);
+        if !follows && endpoint.reports_clock() {
+            self.record.wrong_clock = Some(WrongClock { endpoint: endpoint.name.clone(), ahead });
+        }
+        follows
     }
 
     /// What an answer says of its endpoint, and of the rate that calls may have.

@@ -11,7 +11,7 @@ use sigward_gateway::knowledge::Knowledge;
 use sigward_gateway::settings::EngineSettings;
 use sigward_gateway::{
     BodyPlan, BodySize, Clients, Config, Entry, Event, Exchange, Failure, Identities, Identity, Keep, Moment, Outgoing, RequestHead,
-    Scheme, Step, Target,
+    Scheme, Step, Target, Wrap,
 };
 use sigward_sigv4::chunked::{ChunkSigner, Encoder};
 use sigward_sigv4::{Credentials, Options, Payload, Request, Scope, Style, Variant, sign};
@@ -615,4 +615,68 @@ fn chunks_that_a_client_signs_are_checked() {
     assert_eq!(reads(&body), Ok(()));
     let changed = String::from_utf8(body.clone()).unwrap().replace("hello", "HELLO");
     assert!(reads(changed.as_bytes()).is_err());
+}
+
+const BUCKET: &str = "b.s3.us-east-1.amazonaws.com";
+const LATER: &str = "Sun, 30 Aug 2015 13:36:00 GMT";
+
+impl Drive {
+    /// Another request, of the same settings and with all that was learnt.
+    fn next(&mut self) {
+        self.exchange = Exchange::new(Arc::clone(self.exchange.config()), 8);
+    }
+}
+
+#[test]
+fn a_clock_belongs_to_the_endpoint_that_has_it() {
+    let mut drive = Drive::new("{}");
+    sent(drive.tell(Event::Head(head(HOST, BodySize::Known(0)))));
+    sent(drive.tell(Event::Response { status: 403, headers: &error("RequestTimeTooSkewed", Some(LATER)) }));
+    for (host, date) in [(BUCKET, "20150830T123600Z"), (HOST, "20150830T133600Z")] {
+        drive.next();
+        assert_eq!(sent(drive.tell(Event::Head(head(host, BodySize::Known(0))))).headers["x-amz-date"], date, "{host}");
+    }
+}
+
+#[test]
+fn a_clock_that_is_off_by_more_than_a_day_is_reported_once_and_not_followed() {
+    let mut drive = Drive::new("{}");
+    for (date, reported) in [("Mon, 31 Aug 2015 12:36:01 GMT", true), ("Sat, 30 Aug 2025 12:36:00 GMT", false)] {
+        drive.next();
+        sent(drive.tell(Event::Head(head(HOST, BodySize::Known(0)))));
+        let step = drive.tell(Event::Response { status: 403, headers: &error("RequestTimeTooSkewed", Some(date)) });
+        assert!(matches!(step, Step::Deliver), "{date}: {step:?}");
+        assert_eq!(drive.exchange.record().wrong_clock.as_ref().map(|wrong| wrong.ahead), reported.then_some(86_401));
+    }
+    drive.next();
+    assert_eq!(sent(drive.tell(Event::Head(head(HOST, BodySize::Known(0))))).headers["x-amz-date"], "20150830T123600Z");
+}
+
+#[test]
+fn credentials_expire_by_the_endpoints_clock() {
+    let mut drive = Drive::new("{}");
+    sent(drive.tell(Event::Head(head(HOST, BodySize::Known(0)))));
+    sent(drive.tell(Event::Response { status: 403, headers: &error("RequestTimeTooSkewed", Some(LATER)) }));
+    let identity = drive.identities.get_mut("default").unwrap();
+    (identity.expires_at, identity.version) = (Some(NOW as f64 + 1800.0), 3);
+    drive.next();
+    sent(drive.tell(Event::Head(head(BUCKET, BodySize::Known(0)))));
+    drive.next();
+    let step = drive.tell(Event::Head(head(HOST, BodySize::Known(0))));
+    assert!(matches!(step, Step::Refresh { after: Some(3), .. }), "{step:?}");
+    drive.identities.get_mut("default").unwrap().expires_at = Some(NOW as f64 + 7200.0);
+    sent(drive.tell(Event::Refreshed));
+}
+
+#[test]
+fn an_event_stream_goes_by_the_clock_of_its_request() {
+    let mut drive = Drive::new(&format!(r#"{{"routes": [{{"host": "{HOST}", "service": "transcribe"}}]}}"#));
+    sent(drive.tell(Event::Head(head(HOST, BodySize::Known(0)))));
+    sent(drive.tell(Event::Response { status: 403, headers: &error("RequestTimeTooSkewed", Some(LATER)) }));
+    drive.next();
+    let mut stream = head(HOST, BodySize::Unknown);
+    stream.headers.insert("content-type", HeaderValue::from_static("application/vnd.amazon.eventstream"));
+    let outgoing = sent(drive.tell(Event::Head(stream)));
+    assert_eq!(outgoing.headers["x-amz-date"], "20150830T133600Z");
+    assert!(matches!(outgoing.wrap, Some(Wrap::Events { skew: 3600, .. })));
 }
