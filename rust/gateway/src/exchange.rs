@@ -98,7 +98,12 @@ pub struct Moment<'a> {
 #[allow(clippy::large_enum_variant, reason = "the head is moved in once and at once")]
 pub enum Event<'a> {
     /// A request arrived.
-    Head(RequestHead),
+    Head {
+        /// Its head.
+        head: RequestHead,
+        /// What there is room for.
+        load: Load,
+    },
     /// `bytes` are new since the last event. `last`: the body is complete.
     Body {
         /// New bytes.
@@ -110,6 +115,8 @@ pub enum Event<'a> {
     },
     /// From here on the body is what was in the chunks.
     Unwrapped,
+    /// The body is not read: `limits.held_bytes` are held already.
+    NoRoom,
     /// The wait is over.
     Elapsed,
     /// The ticket was granted, or not in time.
@@ -133,6 +140,22 @@ pub enum Event<'a> {
     },
     /// The attempt failed before an answer's head.
     Failed(Failure),
+}
+
+impl Event<'_> {
+    /// A request arrived, and there is room for it.
+    pub fn arrived(head: RequestHead) -> Self {
+        Self::Head { head, load: Load::default() }
+    }
+}
+
+/// What there is room for when a request arrives. A request that finds none is refused before it costs a token or a signature.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// `limits.in_flight` is exceeded.
+    pub overloaded: bool,
+    /// The audit log cannot take the line of another call, and must.
+    pub audit_blocked: bool,
 }
 
 /// How an attempt failed.
@@ -292,6 +315,7 @@ pub struct Exchange {
     started: Duration,
     attempt_began: Duration,
     waited: Duration,
+    load: Load,
     head: Option<RequestHead>,
     upgrade: Option<HeaderValue>,
     /// Whose issued key signed it, and what checks the chunks that go with it.
@@ -365,6 +389,7 @@ impl Exchange {
             started: Duration::ZERO,
             attempt_began: Duration::ZERO,
             waited: Duration::ZERO,
+            load: Load::default(),
             head: None,
             upgrade: None,
             claimed: None,
@@ -455,7 +480,10 @@ impl Exchange {
     /// One event, one step.
     pub fn on(&mut self, event: Event<'_>, at: &Moment<'_>) -> Step {
         match (self.state, event) {
-            (State::New, Event::Head(head)) => self.begin(head, at),
+            (State::New, Event::Head { head, load }) => {
+                self.load = load;
+                self.begin(head, at)
+            }
             (State::Unwrapping, Event::Unwrapped) => self.read_or_send(at),
             (State::Reading(keep), Event::Body { bytes, last, trailers }) => {
                 if let Some(trailers) = trailers.filter(|_| self.unwrapped) {
@@ -467,6 +495,7 @@ impl Exchange {
                 Ok(()) => self.body(Keep::Memory, bytes, last, at),
                 Err(refusal) => self.refuse(&refusal),
             },
+            (State::Deciding | State::Reading(_), Event::NoRoom) => self.overloaded("limits.held_bytes of bodies are held in memory"),
             (State::AwaitingCredentials, Event::Refreshed) => {
                 self.waited_for(Reason::Credentials, at.since_start);
                 self.attempt(at, false)
@@ -547,6 +576,7 @@ impl Exchange {
         }
         match self.route(&config, &target, found, None) {
             Ok(()) => self.plan_body(at),
+            Err(None) if self.load.overloaded => self.overloaded(IN_FLIGHT),
             Err(None) => {
                 self.body = BodyPlan::Kept;
                 self.state = State::Deciding;
@@ -728,6 +758,13 @@ impl Exchange {
 
     /// What goes out, and whether what comes in is taken out of its chunks first.
     fn plan_body(&mut self, at: &Moment<'_>) -> Step {
+        if self.load.overloaded {
+            return self.overloaded(IN_FLIGHT);
+        }
+        // Of a form, only its body may tell that it takes no signature.
+        if self.audit_forbids() && !self.head.as_ref().is_some_and(|head| is_form(&head.headers)) {
+            return self.audit_blocked();
+        }
         let (Some(head), Some(signing)) = (self.head.as_mut(), self.signing.as_ref()) else { return self.read_or_send(at) };
         let plan = body::plan(&Facts {
             headers: &head.headers,
@@ -934,6 +971,9 @@ impl Exchange {
             return self.refuse(&refusal);
         }
         self.body_checked = true;
+        if self.audit_forbids() {
+            return self.audit_blocked();
+        }
         if !self.admitted {
             if let Some(step) = self.may_go(at) {
                 return step;
@@ -1437,6 +1477,32 @@ impl Exchange {
         Step::Deliver
     }
 
+    fn overloaded(&mut self, why: &str) -> Step {
+        let refusal = Refusal::sigward(
+            503,
+            "overloaded",
+            format!("{why}: sigward serves no more at once."),
+            "Try again; raise limits.in_flight or limits.held_bytes if memory allows it, or run more of it.",
+        );
+        self.refuse(&refusal.after(Duration::from_secs(1)))
+    }
+
+    /// It would be signed, and the audit log could not tell that.
+    fn audit_forbids(&self) -> bool {
+        let unsigned = || self.record.operation.as_ref().is_some_and(|operation| operation.unsigned());
+        self.load.audit_blocked && self.record.disposition == Disposition::Sign && !unsigned()
+    }
+
+    fn audit_blocked(&mut self) -> Step {
+        let refusal = Refusal::sigward(
+            503,
+            "audit-log-unavailable",
+            "the audit log cannot be written, and nothing is signed that it does not tell of.",
+            "Make room where audit_log lies, see sigward's log; or set audit_when_full = \"drop\".",
+        );
+        self.refuse(&refusal.after(Duration::from_secs(1)))
+    }
+
     fn too_large(&mut self, max: u64) -> Step {
         self.refuse(&Refusal::client(
             413,
@@ -1447,7 +1513,7 @@ impl Exchange {
     }
 
     /// Answers instead of the upstream.
-    pub fn refuse(&mut self, refusal: &Refusal) -> Step {
+    fn refuse(&mut self, refusal: &Refusal) -> Step {
         self.state = State::Done;
         self.record.status = refusal.status;
         self.record.error = Some(refusal.slug);
@@ -1535,6 +1601,8 @@ fn circuit_open(name: &str, after: Duration) -> Refusal {
     )
     .after(after)
 }
+
+const IN_FLIGHT: &str = "limits.in_flight requests are under way";
 
 /// Of a form's body so much is looked through for its `Action`.
 const FORM_PREFIX: usize = 16 << 10;
