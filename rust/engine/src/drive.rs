@@ -335,7 +335,7 @@ impl Driver<'_> {
                 let first = if let Kept::Memory(bytes) = &self.kept { bytes.clone() } else { Bytes::new() };
                 let length = if let BodySize::Known(length) = self.size { Some(length) } else { None };
                 match self.share_inbound() {
-                    Some(rest) => Outbound::stream(first, rest, length),
+                    Some(rest) => Outbound::stream(first, rest, length).trailed(outgoing.trailers),
                     None => Outbound::held(first),
                 }
             }

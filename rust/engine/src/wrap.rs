@@ -239,7 +239,11 @@ impl Wrapper {
                 flush(&mut encoder, pieces, filled, hash, &mut self.ready)?;
                 let mut told: Vec<(&[u8], &[u8])> = Vec::new();
                 for name in announced.iter() {
-                    let value = trailers.and_then(|trailers| trailers.get(name));
+                    let mut values = trailers.into_iter().flat_map(|trailers| trailers.get_all(name));
+                    let value = values.next();
+                    if values.next().is_some() {
+                        return Err(BodyError::Client(format!("the trailer {name} came twice")));
+                    }
                     let value = value.ok_or_else(|| BodyError::Client(format!("the trailer {name} was announced, but did not come")))?;
                     told.push((name.as_str().as_bytes(), value.as_bytes()));
                 }

@@ -214,6 +214,8 @@ pub struct Outgoing {
     pub edited: Option<Bytes>,
     /// What the body is wrapped in on its way out.
     pub wrap: Option<Wrap>,
+    /// The trailers of a body that streams as it came: only these go on.
+    pub trailers: Vec<HeaderName>,
     /// The protocol the client wants to change to, for `Upgrade`.
     pub upgrade: Option<HeaderValue>,
 }
@@ -486,8 +488,10 @@ impl Exchange {
             }
             (State::Unwrapping, Event::Unwrapped) => self.read_or_send(at),
             (State::Reading(keep), Event::Body { bytes, last, trailers }) => {
-                if let Some(trailers) = trailers.filter(|_| self.unwrapped) {
-                    self.trailers = trailers.clone();
+                if let Some(trailers) = trailers.filter(|_| self.unwrapped)
+                    && let Err(refusal) = self.take_trailers(trailers)
+                {
+                    return self.refuse(&refusal);
                 }
                 self.body(keep, bytes, last, at)
             }
@@ -897,6 +901,20 @@ impl Exchange {
         self.attempt(at, true)
     }
 
+    /// Of what follows a body that was in chunks, the checksums that were announced count.
+    fn take_trailers(&mut self, trailers: &HeaderMap) -> Result<(), Refusal> {
+        for name in &self.announced {
+            let mut values = trailers.get_all(name).iter();
+            if let Some(value) = values.next() {
+                self.trailers.insert(name.clone(), value.clone());
+            }
+            if values.next().is_some() {
+                return Err(Refusal::client(400, "body-failed", format!("the trailer {name} came twice."), "Send each trailer once."));
+            }
+        }
+        Ok(())
+    }
+
     /// A form names its action in the body.
     fn name_operation(&mut self, bytes: &[u8]) {
         if self.record.operation.is_none()
@@ -957,7 +975,17 @@ impl Exchange {
                 size: head.body,
                 hold,
             };
-            self.form = body::plan(&facts).form;
+            let plan = body::plan(&facts);
+            // What was read is in its chunks still, and none of their signatures is checked.
+            if plan.unwrap {
+                return Err(Refusal::client(
+                    400,
+                    "body-failed",
+                    "the body is a form, which names the operation, but it comes in chunks (aws-chunked).",
+                    "Send the form as it is.",
+                ));
+            }
+            self.form = plan.form;
         }
         Ok(())
     }
@@ -982,6 +1010,11 @@ impl Exchange {
         }
         let (Some(head), Some(upstream)) = (self.head.as_ref(), self.upstream.as_ref()) else { return Step::Deliver };
         let mut headers = head.headers.clone();
+        // Nothing is behind a client's signature that it does not cover.
+        let as_it_came = self.body == BodyPlan::Stream && !self.unwrapped && self.claimed.is_none();
+        let trailers =
+            if as_it_came && !matches!(self.form, Form::Chunks(_) | Form::Events) { body::trailing(&headers) } else { Vec::new() };
+        body::announce(&mut headers, &trailers);
         let (mut path, mut wrap) = (head.path.clone(), None);
         let unsigned = self.record.operation.as_ref().is_some_and(|operation| operation.unsigned());
         if unsigned {
@@ -1047,6 +1080,7 @@ impl Exchange {
             body: self.body,
             edited: self.edited.clone(),
             wrap,
+            trailers,
             upgrade: self.upgrade.clone(),
         };
         self.attempt_began = at.since_start;
@@ -1102,8 +1136,10 @@ impl Exchange {
             }
             _ => {}
         }
-        // A checksum that came as a trailer is a header now.
-        headers.extend(self.trailers.iter().map(|(name, value)| (name.clone(), value.clone())));
+        // A checksum that came as a trailer is a header now; one that the head has already stays.
+        for (name, value) in &self.trailers {
+            headers.entry(name).or_insert_with(|| value.clone());
+        }
         sign::frame(headers, head, head.body);
         if in_query {
             let Made { signed, steps } = sign::presign(terms, method, &head.path, hash, headers)?;

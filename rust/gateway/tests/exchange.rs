@@ -747,3 +747,42 @@ fn what_is_not_signed_goes_out_whatever_becomes_of_the_audit_log() {
     let outgoing = sent(unsigned.tell(Event::Body { bytes: body, last: true, trailers: None }));
     assert!(!outgoing.headers.contains_key("authorization"));
 }
+
+#[test]
+fn a_trailer_never_becomes_a_header_but_for_an_announced_checksum() {
+    for (announced, kept) in [("", None), ("x-amz-target", None), ("x-amz-target, x-amz-checksum-crc32", Some("AAAAAA=="))] {
+        let mut drive = Drive::new("{}");
+        let mut asked = head(HOST, BodySize::Known(50));
+        for (name, value) in [
+            ("x-amz-target", "AmazonSQS.ListQueues"),
+            ("x-amz-content-sha256", "STREAMING-UNSIGNED-PAYLOAD-TRAILER"),
+            ("x-amz-decoded-content-length", "2"),
+            ("x-amz-trailer", announced),
+        ] {
+            asked.headers.insert(name, HeaderValue::from_str(value).unwrap());
+        }
+        assert!(matches!(drive.tell(Event::arrived(asked)), Step::Unwrap { length: Some(2), .. }));
+        assert!(matches!(drive.tell(Event::Unwrapped), Step::Read { .. }));
+        let mut trailers = HeaderMap::new();
+        for (name, value) in [("x-amz-target", "AmazonSQS.DeleteQueue"), ("x-amz-checksum-crc32", "AAAAAA=="), ("host", "evil.test")] {
+            trailers.insert(name, HeaderValue::from_static(value));
+        }
+        let outgoing = sent(drive.tell(Event::Body { bytes: b"{}", last: true, trailers: Some(&trailers) }));
+        let all: Vec<&HeaderValue> = outgoing.headers.get_all("x-amz-target").iter().collect();
+        assert_eq!(all, ["AmazonSQS.ListQueues"], "{announced}");
+        assert_eq!(outgoing.headers["host"], HOST);
+        assert_eq!(outgoing.headers.get("x-amz-checksum-crc32").map(|value| value.to_str().unwrap()), kept);
+    }
+}
+
+#[test]
+fn only_announced_trailers_that_say_nothing_of_the_call_go_on_behind_a_body_that_streams() {
+    let mut drive = Drive::new(r#"{"body": {"hold": 4}}"#);
+    let mut asked = head(BUCKET, BodySize::Unknown);
+    for (name, value) in [("x-amz-content-sha256", "UNSIGNED-PAYLOAD"), ("trailer", "x-sum, x-amz-copy-source, Host, authorization")] {
+        asked.headers.insert(name, HeaderValue::from_static(value));
+    }
+    assert!(matches!(drive.tell(Event::arrived(asked)), Step::Read { .. }));
+    let outgoing = sent(drive.tell(Event::Body { bytes: b"hello", last: false, trailers: None }));
+    assert_eq!((outgoing.trailers, outgoing.headers["trailer"].as_bytes()), (vec![HeaderName::from_static("x-sum")], &b"x-sum"[..]));
+}
