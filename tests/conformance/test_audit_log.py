@@ -14,6 +14,7 @@ from sigward import _core
 from tests.conformance.conftest import HOST, Proxy, Start
 from tests.conformance.test_access_log import grown
 from tests.conformance.test_half_open import reset
+from tests.conformance.test_limits import FIVE, all_five, receive
 from tests.conformance.test_requests import BUCKET_HOST, request
 from tests.conformance.test_retries import LIST, S500, answer
 from tests.support import Received, Upstream, assert_no_secret, connected, counted
@@ -183,6 +184,54 @@ async def test_nothing_is_signed_while_it_cannot_be_told(start: Start, upstream:
     assert await audited(proxy) == 200
     (line,) = await read_lines(log, 1)
     assert line["decision"] == "sign"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")
+async def test_what_is_refused_for_it_spends_nothing(start: Start, upstream: Upstream, log: Path) -> None:
+    proxy = await start(upstream, audit_log="/dev/full", **FIVE)
+    await until_failing(proxy)
+    before = counted(proxy.engine.metrics(), "sigward_signatures_total")
+    refused_before = counted(proxy.engine.metrics(), "sigward_audit_log_refused_total")
+    for _ in range(10):
+        assert await receive(proxy) == "503 audit-log-unavailable"
+    form = "Content-Type: application/x-www-form-urlencoded"
+    refused = await proxy.ask(request("POST", "/", form, body=b"Action=ReceiveMessage&Version=2012-11-05"))
+    assert refused.get("x-sigward-error") == "audit-log-unavailable"
+    # Operations that take no signature are served.
+    unsigned = b"Action=AssumeRoleWithWebIdentity&Version=2011-06-15&RoleArn=r&RoleSessionName=s&WebIdentityToken=t"
+    assert (await proxy.ask(request("POST", "/", form, host="sts.us-east-1.amazonaws.com", body=unsigned))).status == 200
+    metrics = proxy.engine.metrics()
+    assert counted(metrics, "sigward_signatures_total") == before
+    assert counted(metrics, "sigward_audit_log_refused_total") == refused_before + 11
+    proxy.point_to(upstream.port, audit_log=str(log))
+    await all_five(proxy)
+
+
+async def test_a_call_that_waits_while_it_fails_is_kept(start: Start, upstream: Upstream, log: Path) -> None:
+    """It was accepted when it came; what is signed later is told."""
+    os.mkfifo(log)
+    proxy = await start(upstream, audit_log=str(log), grace=0.0, retry={"base": 0.01})
+    blocked = asyncio.Event()
+
+    async def later(_: Received, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await blocked.wait()
+        writer.write(S500)
+
+    upstream.answers = [later]
+    waiting = asyncio.create_task(proxy.ask(request("GET", "/?Action=ListQueues")))
+    await upstream.wait_for(1)
+    path = "/" + "long" * 3500
+    async with asyncio.timeout(60):
+        served = 0
+        while (await proxy.ask(request("GET", path, host=BUCKET_HOST))).status == 200:
+            served += 1
+        blocked.set()
+        assert (await waiting).status == 200
+        with log.open("rb") as reading:
+            # That of the call which was refused, too.
+            told = [json.loads(await asyncio.to_thread(reading.readline)) for _ in range(served + 2)]
+    assert [line.get("operation") for line in told if line.get("attempts") == 2] == ["ListQueues"]
+    assert counted(proxy.engine.metrics(), "sigward_audit_log_dropped_total") == 0
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")

@@ -136,7 +136,73 @@ async def test_requests_at_once(start: Start, upstream: Upstream) -> None:
     assert len(upstream.received) == 4
 
 
+RECEIVE = ("X-Amz-Target: AmazonSQS.ReceiveMessage", "Content-Type: application/x-amz-json-1.0")
+FIVE = {"pace": {"max_wait": 0.0, "rules": [{"operation": "sqs:ReceiveMessage", "rate": 0.001, "burst": 5.0}]}}
+"""Five calls, and no other for a quarter of an hour."""
+
+
+async def receive(proxy: Proxy, size: int = 0) -> str:
+    """The status of a call that FIVE counts, and sigward's word for what is wrong."""
+    response = await proxy.ask(request("POST", "/", *RECEIVE, body=b"x" * size))
+    return f"{response.status} {response.get('x-sigward-error') or ''}".strip()
+
+
+async def all_five(proxy: Proxy) -> None:
+    """None of them was spent."""
+    assert [await receive(proxy) for _ in range(6)] == ["200"] * 5 + ["503 slow-down"]
+
+
+async def test_what_is_refused_for_load_spends_nothing(start: Start, upstream: Upstream) -> None:
+    held = Held()
+    proxy = await start(upstream, limits={"in_flight": 1}, **FIVE)
+    upstream.answers = [held]
+    served = asyncio.create_task(proxy.ask(request("GET", "/", host=BUCKET_HOST)))
+    await upstream.wait_for(1)
+    before = metric(proxy, "sigward_signatures_total")
+    # A form too: what it is says only its body, which is not read.
+    form = request("POST", "/", "Content-Type: application/x-www-form-urlencoded", body=b"Action=ReceiveMessage")
+    for _ in range(10):
+        assert await receive(proxy) == "503 overloaded"
+    assert (await proxy.ask(form)).get("x-sigward-error") == "overloaded"
+    assert metric(proxy, "sigward_overloaded_total") == 11
+    assert metric(proxy, "sigward_signatures_total") == before
+    held.released.set()
+    assert (await served).status == 200
+    await idle(proxy)
+    await all_five(proxy)
+
+
+async def test_what_is_denied_is_denied_under_load_too(start: Start, upstream: Upstream) -> None:
+    held = Held()
+    routes = [{"host": HOST, "path": "/no", "action": "deny"}, {"host": "*.amazonaws.com", "connect": f"127.0.0.1:{upstream.port}"}]
+    proxy = await start(upstream, limits={"in_flight": 1}, routes=routes)
+    upstream.answers = [held]
+    served = asyncio.create_task(proxy.ask(request()))
+    await upstream.wait_for(1)
+    denied, refused = await proxy.ask(request("GET", "/no")), await proxy.ask(request("GET", "/yes"))
+    assert (denied.get("x-sigward-error"), refused.get("x-sigward-error")) == ("denied", "overloaded")
+    assert metric(proxy, "sigward_overloaded_total") == 1
+    held.released.set()
+    assert (await served).status == 200
+
+
 # ---------------------------------------------------------------- memory
+
+
+async def test_what_is_refused_for_memory_spends_nothing(start: Start, upstream: Upstream) -> None:
+    held = Held()
+    proxy = await start(upstream, limits={"held_bytes": 100_000}, **FIVE)
+    upstream.answers = [held]
+    first = asyncio.create_task(proxy.ask(request("POST", "/first", host=BUCKET_HOST, body=b"x" * 60_000)))
+    await upstream.wait_for(1)
+    before = metric(proxy, "sigward_signatures_total")
+    for _ in range(10):
+        assert await receive(proxy, 60_000) == "503 overloaded"
+    assert (metric(proxy, "sigward_overloaded_total"), metric(proxy, "sigward_signatures_total")) == (10, before)
+    held.released.set()
+    assert (await first).status == 200
+    await idle(proxy)
+    await all_five(proxy)
 
 
 async def test_bodies_in_memory_at_once(start: Start, upstream: Upstream) -> None:

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use http::{HeaderMap, StatusCode};
 use sigward_gateway::settings::{AuditFull, EngineSettings};
-use sigward_gateway::{Identities, Record, Refusal, RequestHead};
+use sigward_gateway::{Identities, Record, RequestHead};
 
 use crate::lines::{Line, LineLog, Terms, Trouble};
 
@@ -15,8 +15,8 @@ use crate::lines::{Line, LineLog, Terms, Trouble};
 #[derive(Debug)]
 pub(crate) struct Call {
     line: Line,
-    /// It went out because the log took it on.
-    accepted: bool,
+    /// It went out because the log had room when it came: the log takes it, whatever there is by now.
+    pub(crate) accepted: bool,
 }
 
 /// Where it goes by the settings, and what becomes of lines that cannot be written.
@@ -28,30 +28,17 @@ pub(crate) fn terms(settings: &EngineSettings) -> Terms {
     Terms { to: settings.audit_log.clone(), trouble }
 }
 
+/// True if calls are signed whether the log tells of them or not.
+pub(crate) fn may_lose(settings: &EngineSettings) -> bool {
+    settings.audit_when_full == AuditFull::Drop
+}
+
 /// Begins a call's line, if the log is on.
 pub(crate) fn begin(log: &LineLog, head: &RequestHead) -> Option<Call> {
     log.is_on().then(|| Call { line: Line::begin(head, SystemTime::now()), accepted: false })
 }
 
 impl Call {
-    /// Before it is signed for and sent. The error: it may not be, for nobody would be told of it.
-    pub(crate) fn accept(&mut self, log: &LineLog, settings: &EngineSettings) -> Result<(), Refusal> {
-        if self.accepted || settings.audit_when_full == AuditFull::Drop {
-            return Ok(());
-        }
-        if !log.accepts() {
-            return Err(Refusal::sigward(
-                503,
-                "audit-log-unavailable",
-                "the audit log cannot be written, and nothing is signed that it does not tell of.",
-                "Make room where audit_log lies, see sigward's log; or set audit_when_full = \"drop\".",
-            )
-            .after(std::time::Duration::from_secs(1)));
-        }
-        self.accepted = true;
-        Ok(())
-    }
-
     pub(crate) fn traced(self, id: Option<&str>) -> Self {
         Self { line: self.line.traced(id), ..self }
     }

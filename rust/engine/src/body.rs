@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -247,6 +247,8 @@ pub(crate) struct Outbound {
     wrapper: Option<Box<Wrapper>>,
     /// What followed a kept body.
     trailers: Option<Box<HeaderMap>>,
+    /// Of the trailers of a body that is not wrapped, those that go on.
+    named: Vec<HeaderName>,
     /// For whoever waits beside it.
     progress: Option<Arc<Progress>>,
 }
@@ -271,7 +273,12 @@ impl Outbound {
     }
 
     fn of(source: Source) -> Self {
-        Self { source, wrapper: None, trailers: None, progress: None }
+        Self { source, wrapper: None, trailers: None, named: Vec::new(), progress: None }
+    }
+
+    /// Lets these trailers go on, and no others.
+    pub(crate) fn trailed(self, named: Vec<HeaderName>) -> Self {
+        Self { named, ..self }
     }
 
     /// Notes on the way when a byte moves.
@@ -294,6 +301,21 @@ impl Outbound {
     /// The same in its wrapping; `trailers`: what followed it, if it was read whole.
     pub(crate) fn wrapped(self, wrap: Wrap, trailers: Option<HeaderMap>) -> Self {
         Self { wrapper: Some(Box::new(Wrapper::new(wrap))), trailers: trailers.map(Box::new), ..self }
+    }
+
+    /// The next frame as it came.
+    fn poll_plain(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = match self.source.poll_frame(context) {
+            Poll::Ready(Some(Ok(frame))) => frame,
+            other => return other,
+        };
+        let frame = frame.into_data().map(Frame::data).or_else(|frame| {
+            let all = frame.into_trailers().unwrap_or_default();
+            let values = |name: &HeaderName| all.get_all(name).iter().map(|value| (name.clone(), value.clone())).collect::<Vec<_>>();
+            let kept: HeaderMap = self.named.iter().flat_map(values).collect();
+            if kept.is_empty() { Err(()) } else { Ok(Frame::trailers(kept)) }
+        });
+        Poll::Ready(frame.ok().map(Ok))
     }
 
     /// The next frame of the wrapping.
@@ -369,7 +391,7 @@ impl Body for Outbound {
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        let polled = if this.wrapper.is_some() { this.poll_wrapped(context) } else { this.source.poll_frame(context) };
+        let polled = if this.wrapper.is_some() { this.poll_wrapped(context) } else { this.poll_plain(context) };
         let frame = match polled {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(frame) => frame,

@@ -13,7 +13,7 @@ use hyper::client::conn::http2::SendRequest;
 use sigward_gateway::judge::CODE_PREFIX;
 use sigward_gateway::settings::Http2;
 use sigward_gateway::{
-    BodyPlan, BodySize, Disposition, Event, Exchange, Failure, Identities, Keep, Moment, Outgoing, Record, Refusal, RequestHead, Shape,
+    BodyPlan, BodySize, Disposition, Event, Exchange, Failure, Identities, Keep, Load, Moment, Outgoing, Record, Refusal, RequestHead, Shape,
     Step, Upstream, Wrap,
 };
 
@@ -136,10 +136,8 @@ pub(crate) async fn drive<'a>(
         answered: false,
         clock: shared.clock(),
     };
-    let mut step = driver.tell_then(Event::Head(head));
-    if driver.is_overloaded() {
-        step = driver.overloaded("limits.in_flight requests are under way");
-    }
+    let load = driver.load();
+    let mut step = driver.tell_then(Event::Head { head, load });
     loop {
         step = match step {
             Step::Reply(response) => {
@@ -213,10 +211,8 @@ impl Driver<'_> {
                 self.tell(Event::Refreshed)
             }
             Step::Send(outgoing) => {
-                if self.exchange.record().disposition == Disposition::Sign
-                    && let Err(refusal) = self.under_way.accept(&self.exchange.config().settings)
-                {
-                    return self.exchange.refuse(&refusal);
+                if self.exchange.record().disposition == Disposition::Sign {
+                    self.under_way.must_be_told(&self.exchange.config().settings);
                 }
                 // What is left of the last answer goes first: its connection is not worth waiting for.
                 self.answer = None;
@@ -238,20 +234,11 @@ impl Driver<'_> {
         }
     }
 
-    fn is_overloaded(&self) -> bool {
-        let most = self.exchange.config().settings.limits.in_flight;
-        usize::try_from(self.shared.metrics.in_flight.get()).unwrap_or_default() > most
-    }
-
-    fn overloaded(&mut self, why: &str) -> Step {
-        self.shared.metrics.overloaded.inc();
-        let refusal = Refusal::sigward(
-            503,
-            "overloaded",
-            format!("{why}: sigward serves no more at once."),
-            "Try again; raise limits.in_flight or limits.held_bytes if memory allows it, or run more of it.",
-        );
-        self.exchange.refuse(&refusal.after(Duration::from_secs(1)))
+    /// Itself included.
+    fn load(&self) -> Load {
+        let settings = &self.exchange.config().settings;
+        let in_flight = usize::try_from(self.shared.metrics.in_flight.get()).unwrap_or_default();
+        Load { overloaded: in_flight > settings.limits.in_flight, audit_blocked: !self.under_way.can_be_told(settings) }
     }
 
     async fn hold(&mut self, limit: u64) -> Step {
@@ -259,7 +246,7 @@ impl Driver<'_> {
         let (idle, most) = (settings.timeouts.idle, settings.limits.held_bytes);
         let expected = if let BodySize::Known(length) = self.size { length } else { LIKELY };
         let Some(mut held) = Held::reserve(self.shared, expected.min(limit), most) else {
-            return self.overloaded("limits.held_bytes of bodies are held in memory");
+            return self.tell(Event::NoRoom);
         };
         let Some(mut body) = self.take_inbound() else { return self.tell(Event::Body { bytes: b"", last: true, trailers: None }) };
         let at_once = matches!(body, Inbound::Whole(_));
@@ -348,7 +335,7 @@ impl Driver<'_> {
                 let first = if let Kept::Memory(bytes) = &self.kept { bytes.clone() } else { Bytes::new() };
                 let length = if let BodySize::Known(length) = self.size { Some(length) } else { None };
                 match self.share_inbound() {
-                    Some(rest) => Outbound::stream(first, rest, length),
+                    Some(rest) => Outbound::stream(first, rest, length).trailed(outgoing.trailers),
                     None => Outbound::held(first),
                 }
             }

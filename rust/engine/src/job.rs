@@ -13,7 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use sigward_gateway::exchange::Onward;
 use sigward_gateway::settings::EngineSettings;
-use sigward_gateway::{Record, Refusal, RequestHead};
+use sigward_gateway::{Record, RequestHead};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 
@@ -197,10 +197,16 @@ impl UnderWay {
         self.trace.as_ref()?.onward()
     }
 
-    /// Before the request is signed for and sent. The error: it may not be.
-    pub(crate) fn accept(&mut self, settings: &EngineSettings) -> Result<(), Refusal> {
-        let Some(call) = &mut self.audit else { return Ok(()) };
-        call.accept(&self.shared.audit, settings).inspect_err(|_| self.shared.metrics.audit_refused.inc())
+    /// True if the audit log will tell that the request was signed, or need not.
+    pub(crate) fn can_be_told(&self, settings: &EngineSettings) -> bool {
+        self.audit.is_none() || audit::may_lose(settings) || self.shared.audit.accepts()
+    }
+
+    /// It is signed and sent: its line in the audit log is kept.
+    pub(crate) fn must_be_told(&mut self, settings: &EngineSettings) {
+        if let Some(call) = &mut self.audit {
+            call.accepted = !audit::may_lose(settings);
+        }
     }
 
     /// Nobody waits for the answer any more.
@@ -221,6 +227,9 @@ impl UnderWay {
             tracing::warn!(request_id = request_id(record, headers), trace_id, "{advice}");
         }
         warn_of_rules(record, request_id(record, headers), trace_id.as_deref());
+        if let Some(wrong) = &record.wrong_clock {
+            tracing::warn!(request_id = request_id(record, headers), trace_id, "{wrong}");
+        }
         if let Some(line) = self.line.take() {
             access::answered(&self.shared.access, line.traced(trace_id.as_deref()), record, status, headers, took);
         }

@@ -294,7 +294,7 @@ impl Metrics {
         if !record.attempts.is_empty() {
             series.attempts.inc_by(record.attempts.len() as u64);
         }
-        if record.attempts.len() > 1 || record.pace_rule.is_some() || record.quota_empty {
+        if record.attempts.len() > 1 || record.pace_rule.is_some() || record.quota_empty || record.error.is_some() {
             self.count_trouble(record);
         }
         if let Some(kind) = record.ambiguous {
@@ -308,6 +308,11 @@ impl Metrics {
 
     /// What most requests do not have.
     fn count_trouble(&self, record: &Record) {
+        match record.error {
+            Some("overloaded") => self.overloaded.inc(),
+            Some("audit-log-unavailable") => self.audit_refused.inc(),
+            _ => {}
+        }
         let service = self.bounded(record.service.as_deref().unwrap_or_default());
         let backoff: Duration = record.attempts.iter().map(|attempt| attempt.waited).sum();
         if !backoff.is_zero() {

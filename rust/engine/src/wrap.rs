@@ -172,6 +172,7 @@ enum Kind {
     Events {
         signer: EventSigner,
         credentials: Arc<Credentials>,
+        skew: i64,
         message: BytesMut,
     },
 }
@@ -182,7 +183,7 @@ impl Wrapper {
             Wrap::Chunks { encoder, trailers } => {
                 Kind::Chunks { encoder: Some(*encoder), announced: trailers, pieces: Vec::new(), filled: 0, hash: Sha256::new() }
             }
-            Wrap::Events { signer, credentials } => Kind::Events { signer: *signer, credentials, message: BytesMut::new() },
+            Wrap::Events { signer, credentials, skew } => Kind::Events { signer: *signer, credentials, skew, message: BytesMut::new() },
         };
         Self { kind, ready: VecDeque::new(), ended: false }
     }
@@ -217,10 +218,10 @@ impl Wrapper {
                 }
                 Ok(())
             }
-            Kind::Events { signer, credentials, message } => {
+            Kind::Events { signer, credentials, skew, message } => {
                 message.extend_from_slice(&data);
                 while let Some(whole) = next_message(message)? {
-                    self.ready.push_back(sign_event(signer, credentials, &whole)?);
+                    self.ready.push_back(sign_event(signer, credentials, &whole, *skew)?);
                 }
                 Ok(())
             }
@@ -238,7 +239,11 @@ impl Wrapper {
                 flush(&mut encoder, pieces, filled, hash, &mut self.ready)?;
                 let mut told: Vec<(&[u8], &[u8])> = Vec::new();
                 for name in announced.iter() {
-                    let value = trailers.and_then(|trailers| trailers.get(name));
+                    let mut values = trailers.into_iter().flat_map(|trailers| trailers.get_all(name));
+                    let value = values.next();
+                    if values.next().is_some() {
+                        return Err(BodyError::Client(format!("the trailer {name} came twice")));
+                    }
                     let value = value.ok_or_else(|| BodyError::Client(format!("the trailer {name} was announced, but did not come")))?;
                     told.push((name.as_str().as_bytes(), value.as_bytes()));
                 }
@@ -247,11 +252,11 @@ impl Wrapper {
                 self.ready.push_back(last.into());
                 Ok(())
             }
-            Kind::Events { signer, credentials, message } => {
+            Kind::Events { signer, credentials, skew, message } => {
                 if !message.is_empty() {
                     return Err(BodyError::Client("its last event-stream message is not whole".into()));
                 }
-                self.ready.push_back(sign_event(signer, credentials, b"")?);
+                self.ready.push_back(sign_event(signer, credentials, b"", *skew)?);
                 Ok(())
             }
         }
@@ -291,8 +296,9 @@ fn next_message(buffer: &mut BytesMut) -> Result<Option<Bytes>, BodyError> {
     Ok((buffer.len() >= length).then(|| buffer.split_to(length).freeze()))
 }
 
-fn sign_event(signer: &mut EventSigner, credentials: &Credentials, message: &[u8]) -> Result<Bytes, BodyError> {
-    signer.sign(credentials, message, unix_seconds()).map(Bytes::from).map_err(|error| unsignable(&error))
+/// By the clock of the request's own signature.
+fn sign_event(signer: &mut EventSigner, credentials: &Credentials, message: &[u8], skew: i64) -> Result<Bytes, BodyError> {
+    signer.sign(credentials, message, unix_seconds().saturating_add_signed(skew)).map(Bytes::from).map_err(|error| unsignable(&error))
 }
 
 #[cfg(test)]

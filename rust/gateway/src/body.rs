@@ -5,13 +5,13 @@
 
 use std::sync::Arc;
 
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, TRAILER};
 use http::{HeaderName, HeaderValue};
 use sigward_sigv4::chunked::{Encoder, Framing};
 use sigward_sigv4::event::EventSigner;
 use sigward_sigv4::{ChecksumAlgorithm, Credentials, Style, Variant};
 
-use crate::admit::BodySize;
+use crate::admit::{BodySize, is_hop_by_hop, tokens};
 use crate::settings::PayloadMode;
 use crate::sign::CONTENT_SHA256;
 
@@ -49,6 +49,8 @@ pub enum Wrap {
         signer: Box<EventSigner>,
         /// Those that signed the request.
         credentials: Arc<Credentials>,
+        /// Seconds that the clock of the request's signature is ahead of the system's.
+        skew: i64,
     },
 }
 
@@ -103,9 +105,9 @@ pub(crate) fn plan(facts: &Facts<'_>) -> Plan {
             _ if facts.style != Style::S3 || facts.in_query => unwrapped(Form::Hash),
             PayloadMode::Hash => unwrapped(Form::Hash),
             PayloadMode::Chunked => unwrapped(own_chunks),
-            // As it is: nothing in it is signed but by TLS.
+            // In chunks as it came, but of our own making: who has seen the head has seen all that is said of the call.
             PayloadMode::Auto | PayloadMode::Unsigned if framing == Framing::UnsignedTrailer => {
-                Plan { form: keyword(Framing::UnsignedTrailer.keyword(Variant::V4)), unwrap: false }
+                unwrapped(Form::Chunks(Framing::UnsignedTrailer))
             }
             PayloadMode::Auto if !facts.over_tls => unwrapped(own_chunks),
             PayloadMode::Auto | PayloadMode::Unsigned if trailers => unwrapped(Form::Chunks(Framing::UnsignedTrailer)),
@@ -151,10 +153,60 @@ pub(crate) fn decoded_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(DECODED_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// The trailers that the client announces, lower-case.
+/// The trailers behind a body in chunks that go on: checksums that the client announces, each once. S3 takes no others, and what else a
+/// trailer can name is for the head alone to say.
 pub(crate) fn announced(headers: &HeaderMap) -> Vec<HeaderName> {
-    let values = headers.get_all(AMZ_TRAILER).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok()).collect()
+    named(headers, &AMZ_TRAILER, |name| ChecksumAlgorithm::of_header(name.as_str().as_bytes()).is_some())
+}
+
+/// The trailers of HTTP that go on behind a body that streams: those that the client announces, and that say nothing of the call.
+pub(crate) fn trailing(headers: &HeaderMap) -> Vec<HeaderName> {
+    named(headers, &TRAILER, |name| !headers.contains_key(name) && may_trail(name))
+}
+
+/// Says which trailers will follow.
+pub(crate) fn announce(headers: &mut HeaderMap, names: &[HeaderName]) {
+    headers.remove(TRAILER);
+    let names: Vec<&str> = names.iter().map(HeaderName::as_str).collect();
+    if let Some(names) = HeaderValue::from_str(&names.join(", ")).ok().filter(|names| !names.is_empty()) {
+        headers.insert(TRAILER, names);
+    }
+}
+
+fn named(headers: &HeaderMap, by: &HeaderName, may: impl Fn(&HeaderName) -> bool) -> Vec<HeaderName> {
+    let mut found: Vec<HeaderName> = Vec::new();
+    for name in tokens(headers, by).filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok()) {
+        if !found.contains(&name) && may(&name) {
+            found.push(name);
+        }
+    }
+    found
+}
+
+/// Of what frames, routes, authenticates, changes or describes a request, nothing may stand behind it (RFC 9110, section 6.5.1).
+fn may_trail(name: &HeaderName) -> bool {
+    // What names a call of AWS's, and what is signed.
+    const PREFIXES: &[&str] =
+        &["x-amz", "amz-", "smithy-", "x-sigward-", "content-", "if-", "accept", "x-forwarded-", "x-http-method", "sec-"];
+    const NAMES: &[&str] = &[
+        "authorization",
+        "cache-control",
+        "cookie",
+        "date",
+        "forwarded",
+        "host",
+        "max-forwards",
+        "origin",
+        "pragma",
+        "range",
+        "traceparent",
+        "tracestate",
+        "user-agent",
+        "via",
+        "x-method-override",
+    ];
+    let text = name.as_str();
+    !(is_hop_by_hop(name) || NAMES.contains(&text) || PREFIXES.iter().any(|prefix| text.starts_with(prefix)))
 }
 
 /// Takes out what says that the body is in chunks.
@@ -218,7 +270,6 @@ mod tests {
         let given = |value: &'static str| Form::Given(HeaderValue::from_static(value));
         let (signed, signed_trailer) = (Form::Chunks(Framing::Signed), Form::Chunks(Framing::SignedTrailer));
         let unsigned_trailer = Form::Chunks(Framing::UnsignedTrailer);
-        let keyword = "STREAMING-UNSIGNED-PAYLOAD-TRAILER";
         let plain: Pairs<'_> = &[];
         let hashed: Pairs<'_> = &[("x-amz-content-sha256", hex)];
         let unsigned: Pairs<'_> = &[("x-amz-content-sha256", UNSIGNED)];
@@ -247,8 +298,9 @@ mod tests {
             (unsigned, Auto, s3, true, 10, given(UNSIGNED), false),
             (unsigned, Hash, s3, true, 10, Form::Hash, false),
             (nonsense, Auto, generic, true, 10, Form::Hash, false),
-            (boto3, Auto, s3, true, 10, given(keyword), false),
-            (boto3, Unsigned, s3, true, 10, given(keyword), false),
+            (boto3, Auto, s3, true, 10, unsigned_trailer.clone(), true),
+            (boto3, Auto, s3, false, 10, unsigned_trailer.clone(), true),
+            (boto3, Unsigned, s3, true, 10, unsigned_trailer.clone(), true),
             (boto3, Hash, s3, true, 10, Form::Hash, true),
             (boto3, Chunked, s3, true, 10, signed_trailer.clone(), true),
             // Only S3 knows what that is; to others it is an encoding like any other.
@@ -276,17 +328,32 @@ mod tests {
     }
 
     #[test]
+    fn trailers_of_http_say_nothing_of_the_call() {
+        let mut map =
+            headers(&[("trailer", "X-Sum, x-sum, x-amz-target,host, x-there,content-length,Te,grpc-status, x y"), ("x-there", "1")]);
+        assert_eq!(trailing(&map), ["x-sum", "grpc-status"]);
+        let names = trailing(&map);
+        announce(&mut map, &names);
+        assert_eq!(map["trailer"], "x-sum, grpc-status");
+        announce(&mut map, &[]);
+        assert_eq!(map, headers(&[("x-there", "1")]));
+    }
+
+    #[test]
     fn what_says_that_it_is_in_chunks() {
         let mut map = headers(&[
             ("content-encoding", "aws-chunked, gzip"),
             ("x-amz-decoded-content-length", "12"),
-            ("x-amz-trailer", "x-amz-checksum-crc32, x-other"),
+            (
+                "x-amz-trailer",
+                "X-Amz-Checksum-Crc32, x-other,x-amz-copy-source , x-amz-checksum-crc32,x-amz-checksum-sha256,x-amz-checksum-mode",
+            ),
             ("x-amz-content-sha256", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER"),
         ]);
         assert_eq!(decoded_length(&map), Some(12));
         let names = announced(&map);
-        assert_eq!(names, ["x-amz-checksum-crc32", "x-other"]);
-        assert_eq!(names.iter().map(expected_length).collect::<Vec<_>>(), [Some(8), None]);
+        assert_eq!(names, ["x-amz-checksum-crc32", "x-amz-checksum-sha256"]);
+        assert_eq!(names.iter().map(expected_length).collect::<Vec<_>>(), [Some(8), Some(44)]);
         unframed(&mut map);
         assert_eq!(map, headers(&[("content-encoding", "gzip")]));
         let trailers = [(HeaderName::from_static("x-amz-checksum-crc32"), Some(8))];

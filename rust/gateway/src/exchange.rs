@@ -15,7 +15,6 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -38,7 +37,7 @@ use crate::live::{Endpoint, Live, UnderWay};
 use crate::pace::{Asked as PaceAsked, Paced, Paces, Patience, Subject, Ticket};
 use crate::quota;
 use crate::recognise::{self, Ambiguity, Body, Call, Hint, Recognised, Source, Variant, recognise, style_of};
-use crate::record::{Attempt, Disposition, Reason, Record, Steps, Wait, redacted};
+use crate::record::{Attempt, Disposition, Reason, Record, Steps, Wait, WrongClock, redacted};
 use crate::refuse::{Reader, Refusal, Shape};
 use crate::resource;
 use crate::route::{Calls, Choice, Route, RouteQuery, Router, Undecided, Upstream, is_forbidden, over_tls};
@@ -104,7 +103,12 @@ pub struct Moment<'a> {
 #[allow(clippy::large_enum_variant, reason = "the head is moved in once and at once")]
 pub enum Event<'a> {
     /// A request arrived.
-    Head(RequestHead),
+    Head {
+        /// Its head.
+        head: RequestHead,
+        /// What there is room for.
+        load: Load,
+    },
     /// `bytes` are new since the last event. `last`: the body is complete.
     Body {
         /// New bytes.
@@ -116,6 +120,8 @@ pub enum Event<'a> {
     },
     /// From here on the body is what was in the chunks.
     Unwrapped,
+    /// The body is not read: `limits.held_bytes` are held already.
+    NoRoom,
     /// The wait is over.
     Elapsed,
     /// The ticket was granted, or not in time.
@@ -139,6 +145,22 @@ pub enum Event<'a> {
     },
     /// The attempt failed before an answer's head.
     Failed(Failure),
+}
+
+impl Event<'_> {
+    /// A request arrived, and there is room for it.
+    pub fn arrived(head: RequestHead) -> Self {
+        Self::Head { head, load: Load::default() }
+    }
+}
+
+/// What there is room for when a request arrives. A request that finds none is refused before it costs a token or a signature.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// `limits.in_flight` is exceeded.
+    pub overloaded: bool,
+    /// The audit log cannot take the line of another call, and must.
+    pub audit_blocked: bool,
 }
 
 /// How an attempt failed.
@@ -197,6 +219,8 @@ pub struct Outgoing {
     pub edited: Option<Bytes>,
     /// What the body is wrapped in on its way out.
     pub wrap: Option<Wrap>,
+    /// The trailers of a body that streams as it came: only these go on.
+    pub trailers: Vec<HeaderName>,
     /// The protocol the client wants to change to, for `Upgrade`.
     pub upgrade: Option<HeaderValue>,
 }
@@ -298,6 +322,7 @@ pub struct Exchange {
     started: Duration,
     attempt_began: Duration,
     waited: Duration,
+    load: Load,
     head: Option<RequestHead>,
     upgrade: Option<HeaderValue>,
     /// Whose issued key signed it, and what checks the chunks that go with it.
@@ -375,6 +400,7 @@ impl Exchange {
             started: Duration::ZERO,
             attempt_began: Duration::ZERO,
             waited: Duration::ZERO,
+            load: Load::default(),
             head: None,
             upgrade: None,
             claimed: None,
@@ -467,11 +493,16 @@ impl Exchange {
     /// One event, one step.
     pub fn on(&mut self, event: Event<'_>, at: &Moment<'_>) -> Step {
         match (self.state, event) {
-            (State::New, Event::Head(head)) => self.begin(head, at),
+            (State::New, Event::Head { head, load }) => {
+                self.load = load;
+                self.begin(head, at)
+            }
             (State::Unwrapping, Event::Unwrapped) => self.read_or_send(at),
             (State::Reading(keep), Event::Body { bytes, last, trailers }) => {
-                if let Some(trailers) = trailers.filter(|_| self.unwrapped) {
-                    self.trailers = trailers.clone();
+                if let Some(trailers) = trailers.filter(|_| self.unwrapped)
+                    && let Err(refusal) = self.take_trailers(trailers)
+                {
+                    return self.refuse(&refusal);
                 }
                 self.body(keep, bytes, last, at)
             }
@@ -479,6 +510,7 @@ impl Exchange {
                 Ok(()) => self.body(Keep::Memory, bytes, last, at),
                 Err(refusal) => self.refuse(&refusal),
             },
+            (State::Deciding | State::Reading(_), Event::NoRoom) => self.overloaded("limits.held_bytes of bodies are held in memory"),
             (State::AwaitingCredentials, Event::Refreshed) => {
                 self.waited_for(Reason::Credentials, at.since_start);
                 self.attempt(at, false)
@@ -560,6 +592,7 @@ impl Exchange {
         let body = unread_body(head);
         match self.route(&config, &target, found, body) {
             Ok(()) => self.plan_body(at),
+            Err(None) if self.load.overloaded => self.overloaded(IN_FLIGHT),
             Err(None) => {
                 self.body = BodyPlan::Kept;
                 self.state = State::Deciding;
@@ -904,6 +937,13 @@ impl Exchange {
 
     /// What goes out, and whether what comes in is taken out of its chunks first.
     fn plan_body(&mut self, at: &Moment<'_>) -> Step {
+        if self.load.overloaded {
+            return self.overloaded(IN_FLIGHT);
+        }
+        // Of a form, only its body may tell that it takes no signature.
+        if self.audit_forbids() && !self.call.as_ref().is_some_and(|call| call.body_tells) {
+            return self.audit_blocked();
+        }
         let (Some(head), Some(signing)) = (self.head.as_mut(), self.signing.as_ref()) else { return self.read_or_send(at) };
         let plan = body::plan(&Facts {
             headers: &head.headers,
@@ -1035,6 +1075,20 @@ impl Exchange {
         self.attempt(at, true)
     }
 
+    /// Of what follows a body that was in chunks, the checksums that were announced count.
+    fn take_trailers(&mut self, trailers: &HeaderMap) -> Result<(), Refusal> {
+        for name in &self.announced {
+            let mut values = trailers.get_all(name).iter();
+            if let Some(value) = values.next() {
+                self.trailers.insert(name.clone(), value.clone());
+            }
+            if values.next().is_some() {
+                return Err(Refusal::client(400, "body-failed", format!("the trailer {name} came twice."), "Send each trailer once."));
+            }
+        }
+        Ok(())
+    }
+
     /// For the audit log: what the body says that the call is for.
     fn find_resource(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
         if self.config.settings.audit_log == LogTo::Off || self.record.resource.is_some() {
@@ -1115,7 +1169,17 @@ impl Exchange {
                 size: head.body,
                 hold,
             };
-            self.form = body::plan(&facts).form;
+            let plan = body::plan(&facts);
+            // What was read is in its chunks still, and none of their signatures is checked.
+            if plan.unwrap {
+                return Err(Refusal::client(
+                    400,
+                    "body-failed",
+                    "the body is a form, which names the operation, but it comes in chunks (aws-chunked).",
+                    "Send the form as it is.",
+                ));
+            }
+            self.form = plan.form;
         }
         Ok(())
     }
@@ -1129,6 +1193,9 @@ impl Exchange {
             return self.refuse(&refusal);
         }
         self.body_checked = true;
+        if self.audit_forbids() {
+            return self.audit_blocked();
+        }
         if !self.admitted {
             if let Some(step) = self.may_go(at) {
                 return step;
@@ -1137,6 +1204,11 @@ impl Exchange {
         }
         let (Some(head), Some(upstream)) = (self.head.as_ref(), self.upstream.as_ref()) else { return Step::Deliver };
         let mut headers = head.headers.clone();
+        // Nothing is behind a client's signature that it does not cover.
+        let as_it_came = self.body == BodyPlan::Stream && !self.unwrapped && self.claimed.is_none();
+        let trailers =
+            if as_it_came && !matches!(self.form, Form::Chunks(_) | Form::Events) { body::trailing(&headers) } else { Vec::new() };
+        body::announce(&mut headers, &trailers);
         let (mut path, mut wrap) = (head.path.clone(), None);
         let unsigned = self.record.operation.as_ref().is_some_and(|operation| operation.unsigned());
         if unsigned {
@@ -1145,13 +1217,18 @@ impl Exchange {
         }
         if let Some(signing) = self.signing.as_ref().filter(|_| !unsigned) {
             let identity = at.identities.get(&*signing.identity);
-            let Some(credentials) = identity.and_then(|identity| identity.usable(at.unix_seconds)) else {
+            // The endpoint judges the signature, its time and the credentials' expiry by its own clock.
+            let skew = self.endpoint.as_ref().map_or(0, |endpoint| endpoint.skew());
+            let unix_seconds = at.unix_seconds.saturating_add_signed(skew);
+            let Some(credentials) = identity.and_then(|identity| identity.usable(unix_seconds)) else {
                 let known_to_fail = identity.is_some_and(|identity| !identity.failures.is_empty());
                 if may_refresh && !known_to_fail {
+                    // Those that have expired by the endpoint's clock alone look usable to everyone else.
+                    let after = identity.filter(|identity| identity.usable(at.unix_seconds).is_some()).map(|identity| identity.version);
                     let identity = Arc::clone(&signing.identity);
                     self.waits_from = at.since_start;
                     self.state = State::AwaitingCredentials;
-                    return Step::Refresh { identity, after: None };
+                    return Step::Refresh { identity, after };
                 }
                 let refusal = no_credentials(&signing.identity, identity);
                 return self.refuse(&refusal);
@@ -1163,10 +1240,10 @@ impl Exchange {
                 credentials,
                 scope: Scope { region: &signing.region, signing_name: &signing.service, style: signing.style },
                 options: Options { content_sha256, ..signing.options },
-                unix_seconds: at.unix_seconds.saturating_add_signed(self.config.live.skew.load(Ordering::Relaxed)),
+                unix_seconds,
                 shown: self.shows_head && self.config.settings.inspect,
             };
-            match self.signed(head, &terms, signing.in_query, credentials, &mut headers) {
+            match self.signed(head, &terms, signing.in_query, credentials, skew, &mut headers) {
                 Ok(signature) => {
                     path = signature.path.unwrap_or(path);
                     wrap = signature.wrap;
@@ -1197,6 +1274,7 @@ impl Exchange {
             body: self.body,
             edited: self.edited.clone(),
             wrap,
+            trailers,
             upgrade: self.upgrade.clone(),
         };
         self.attempt_began = at.since_start;
@@ -1211,6 +1289,7 @@ impl Exchange {
         terms: &Terms<'_>,
         in_query: bool,
         credentials: &Arc<Credentials>,
+        skew: i64,
         headers: &mut HeaderMap,
     ) -> Result<Signature, SignError> {
         let (method, variant) = (head.method.as_str(), terms.options.variant);
@@ -1246,13 +1325,15 @@ impl Exchange {
                 sign::frame(headers, head, BodySize::Unknown);
                 let Made { signed, steps } = sign::sign(terms, method, &head.path, hash, headers)?;
                 let signer = Box::new(EventSigner::new(&terms.scope, signed.signature())?);
-                let wrap = Wrap::Events { signer, credentials: Arc::clone(credentials) };
+                let wrap = Wrap::Events { signer, credentials: Arc::clone(credentials), skew };
                 return Ok(Signature { path: None, wrap: Some(wrap), steps });
             }
             _ => {}
         }
-        // A checksum that came as a trailer is a header now.
-        headers.extend(self.trailers.iter().map(|(name, value)| (name.clone(), value.clone())));
+        // A checksum that came as a trailer is a header now; one that the head has already stays.
+        for (name, value) in &self.trailers {
+            headers.entry(name).or_insert_with(|| value.clone());
+        }
         sign::frame(headers, head, head.body);
         if in_query {
             let Made { signed, steps } = sign::presign(terms, method, &head.path, hash, headers)?;
@@ -1266,7 +1347,8 @@ impl Exchange {
         let date = headers.get(DATE).and_then(|value| httpdate::parse_http_date(value.to_str().ok()?).ok());
         let theirs = date.and_then(|date| date.duration_since(UNIX_EPOCH).ok()).map(|since| since.as_secs());
         self.ahead = theirs.map(|theirs| theirs.cast_signed().saturating_sub(at.unix_seconds.cast_signed()));
-        self.asked_for = judge::asked_for(headers, at.unix_seconds);
+        self.asked_for =
+            judge::asked_for(headers, self.endpoint.as_ref().map_or(at.unix_seconds, |endpoint| endpoint.clock(at.unix_seconds)));
         let mut verdict = judge::judge_head(&self.answer(status, headers));
         // Where no other attempt can follow, the status tells enough to learn from.
         let last = !(self.may_repeat(true, at) || self.may_mend(at)) && self.config.settings.retry.mode != RetryMode::Adaptive;
@@ -1296,7 +1378,7 @@ impl Exchange {
     /// An answer that another attempt may better: at once with other credentials, another time or region, else after a wait.
     fn repeat(&mut self, class: RetryClass, status: u16, region: Option<&str>, at: &Moment<'_>) -> Step {
         self.learn(Some(class), status, at);
-        let skew = self.config.live.skew.load(Ordering::Relaxed);
+        let skew = self.endpoint.as_ref().map_or(0, |endpoint| endpoint.skew());
         let ahead = self.ahead.filter(|ahead| class == RetryClass::Skew || ahead.abs_diff(skew) > judge::SKEW_LIMIT);
         match (class, &self.signing) {
             (RetryClass::Transient | RetryClass::Throttling, _) if self.may_repeat(class == RetryClass::Throttling, at) => {
@@ -1311,13 +1393,12 @@ impl Exchange {
                 Step::Refresh { identity, after: Some(self.signed_with) }
             }
             (RetryClass::Skew | RetryClass::Signature, Some(_)) if self.may_mend(at) && !self.corrected => match ahead {
-                Some(ahead) => {
-                    self.config.live.skew.store(ahead, Ordering::Relaxed);
+                Some(ahead) if self.follows_clock(ahead) => {
                     self.corrected = true;
                     self.tell(format!("{status} clock").into(), at.since_start);
                     self.attempt(at, true)
                 }
-                None => self.hand_over(status, at),
+                _ => self.hand_over(status, at),
             },
             (RetryClass::Region, Some(signing)) if self.may_mend(at) && !self.redirected => match region {
                 Some(region) if *signing.region != *region => {
@@ -1340,6 +1421,16 @@ impl Exchange {
             },
             _ => self.hand_over(status, at),
         }
+    }
+
+    /// Notes the endpoint's clock. `false`: it is too wrong to be followed.
+    fn follows_clock(&mut self, ahead: i64) -> bool {
+        let Some(endpoint) = &self.endpoint else { return false };
+        let follows = endpoint.learn_skew(ahead);
+        if !follows && endpoint.reports_clock() {
+            self.record.wrong_clock = Some(WrongClock { endpoint: endpoint.name.clone(), ahead });
+        }
+        follows
     }
 
     /// What an answer says of its endpoint, and of the rate that calls may have.
@@ -1617,6 +1708,32 @@ impl Exchange {
         Step::Deliver
     }
 
+    fn overloaded(&mut self, why: &str) -> Step {
+        let refusal = Refusal::sigward(
+            503,
+            "overloaded",
+            format!("{why}: sigward serves no more at once."),
+            "Try again; raise limits.in_flight or limits.held_bytes if memory allows it, or run more of it.",
+        );
+        self.refuse(&refusal.after(Duration::from_secs(1)))
+    }
+
+    /// It would be signed, and the audit log could not tell that.
+    fn audit_forbids(&self) -> bool {
+        let unsigned = || self.record.operation.as_ref().is_some_and(|operation| operation.unsigned());
+        self.load.audit_blocked && self.record.disposition == Disposition::Sign && !unsigned()
+    }
+
+    fn audit_blocked(&mut self) -> Step {
+        let refusal = Refusal::sigward(
+            503,
+            "audit-log-unavailable",
+            "the audit log cannot be written, and nothing is signed that it does not tell of.",
+            "Make room where audit_log lies, see sigward's log; or set audit_when_full = \"drop\".",
+        );
+        self.refuse(&refusal.after(Duration::from_secs(1)))
+    }
+
     fn too_large(&mut self, max: u64) -> Step {
         self.refuse(&Refusal::client(
             413,
@@ -1627,7 +1744,7 @@ impl Exchange {
     }
 
     /// Answers instead of the upstream.
-    pub fn refuse(&mut self, refusal: &Refusal) -> Step {
+    fn refuse(&mut self, refusal: &Refusal) -> Step {
         self.state = State::Done;
         self.record.status = refusal.status;
         self.record.error = Some(refusal.slug);
@@ -1717,6 +1834,8 @@ fn circuit_open(name: &str, after: Duration) -> Refusal {
     )
     .after(after)
 }
+
+const IN_FLIGHT: &str = "limits.in_flight requests are under way";
 
 /// The protocol that an error of ours is to speak.
 fn shape_of(config: &Config, head: &RequestHead, service: Option<&str>) -> Shape {

@@ -32,7 +32,7 @@ mod token;
 pub use admit::{BodySize, Entry, RequestHead, Scheme, Target};
 pub use body::Wrap;
 pub use client::Clients;
-pub use exchange::{BodyPlan, Config, Event, Exchange, Failure, Keep, Moment, Outgoing, Step};
+pub use exchange::{BodyPlan, Config, Event, Exchange, Failure, Keep, Load, Moment, Outgoing, Step};
 pub use identity::{Identities, Identity};
 pub use live::Live;
 pub use record::{Attempt, Disposition, Record};

@@ -1,7 +1,7 @@
-//! What is learnt while requests go by, and outlives a change of settings: AWS's clock, endpoints' health, where buckets are.
+//! What is learnt while requests go by, and outlives a change of settings: endpoints' clocks and health, where buckets are.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::circuit::Circuit;
@@ -15,8 +15,6 @@ const MOST: usize = 4096;
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Live {
-    /// Seconds that AWS's clock is ahead of ours, as its answers taught. Signatures follow it, the system's clock does not.
-    pub skew: AtomicI64,
     /// Token buckets.
     pub pacer: Arc<Pacer>,
     /// What AWS throttles.
@@ -36,7 +34,40 @@ pub struct Endpoint {
     pub circuit: Circuit,
     /// Requests that it has not answered yet.
     pub in_flight: AtomicU32,
+    /// Seconds that its clock is ahead of ours, as its answers taught. One endpoint's answer never changes another's signatures.
+    skew: AtomicI64,
+    /// A clock that is not followed was reported.
+    clock_reported: AtomicBool,
 }
+
+impl Endpoint {
+    /// Seconds that its clock is ahead of ours.
+    pub fn skew(&self) -> i64 {
+        self.skew.load(Ordering::Relaxed)
+    }
+
+    /// Its clock, when ours shows this. Signatures follow it, the system's clock does not.
+    pub fn clock(&self, unix_seconds: u64) -> u64 {
+        unix_seconds.saturating_add_signed(self.skew())
+    }
+
+    /// Notes that its clock is so many seconds ahead. `false`: no clock is that wrong, and nothing is corrected.
+    pub fn learn_skew(&self, ahead: i64) -> bool {
+        let plausible = ahead.unsigned_abs() <= MOST_SKEW;
+        if plausible {
+            self.skew.store(ahead, Ordering::Relaxed);
+        }
+        plausible
+    }
+
+    /// True the first time.
+    pub fn reports_clock(&self) -> bool {
+        !self.clock_reported.swap(true, Ordering::Relaxed)
+    }
+}
+
+/// An endpoint's clock that differs by more is not followed, seconds: rather than ours, its `Date` is wrong, or forged.
+pub const MOST_SKEW: u64 = 86_400;
 
 /// A request that is under way to an endpoint.
 #[derive(Debug)]
@@ -114,6 +145,17 @@ mod tests {
         assert!(live.endpoints().len() <= MOST);
         assert!(Arc::ptr_eq(&live.endpoint("kept"), &kept));
         assert!(locked(&live.regions).len() <= MOST);
+    }
+
+    #[test]
+    fn a_clock_is_followed_up_to_a_day() {
+        let endpoint = Endpoint::default();
+        for (ahead, followed, clock) in
+            [(3600, true, 1_003_600), (-86_400, true, 913_600), (86_401, false, 913_600), (i64::MIN, false, 913_600)]
+        {
+            assert_eq!((endpoint.learn_skew(ahead), endpoint.clock(1_000_000)), (followed, clock), "{ahead}");
+        }
+        assert!(endpoint.reports_clock() && !endpoint.reports_clock());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! record: what we tell the operator of one exchange: for metrics, the access log and the flow. Never a secret.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -107,6 +108,27 @@ impl Steps {
 /// Digits of a signature that are shown: enough to tell one from another, and no more.
 const SIGNATURE_SHOWN: usize = 8;
 
+/// An endpoint whose clock differs from ours by more than a day, as its `Date` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WrongClock {
+    /// `host`, or `host:port`.
+    pub endpoint: Box<str>,
+    /// Seconds.
+    pub ahead: i64,
+}
+
+impl fmt::Display for WrongClock {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (hours, side) = (self.ahead.unsigned_abs() / 3600, if self.ahead < 0 { "behind" } else { "ahead of" });
+        let Self { endpoint, .. } = self;
+        write!(
+            to,
+            "{endpoint} rejected the time of a signature; its clock is {hours} h {side} this host's, which is too far to follow. Signatures \
+             keep this host's time: set its clock right, or find what answers for {endpoint}"
+        )
+    }
+}
+
 /// The record of one exchange.
 #[derive(Clone, Debug, Default)]
 pub struct Record {
@@ -140,6 +162,8 @@ pub struct Record {
     pub quota_empty: bool,
     /// What the operator should hear.
     pub advice: Option<Throttled>,
+    /// The endpoint's clock is too far from ours to be followed.
+    pub wrong_clock: Option<WrongClock>,
     /// How many signatures were made.
     pub signatures: u32,
     /// Status that the client got; 0: none.

@@ -10,8 +10,8 @@ use http::{HeaderValue, Method};
 use sigward_gateway::knowledge::Knowledge;
 use sigward_gateway::settings::EngineSettings;
 use sigward_gateway::{
-    BodyPlan, BodySize, Clients, Config, Entry, Event, Exchange, Failure, Identities, Identity, Keep, Moment, Outgoing, RequestHead,
-    Scheme, Step, Target,
+    BodyPlan, BodySize, Clients, Config, Entry, Event, Exchange, Failure, Identities, Identity, Keep, Load, Moment, Outgoing, RequestHead,
+    Scheme, Step, Target, Wrap,
 };
 use sigward_sigv4::chunked::{ChunkSigner, Encoder};
 use sigward_sigv4::{Credentials, Options, Payload, Request, Scope, Style, Variant, sign};
@@ -103,7 +103,7 @@ fn refused(step: Step) -> (u16, String) {
 fn the_record_has_the_reason_that_the_client_gets() {
     for (host, slug) in [("a.denied.test", "denied"), ("nobody.test", "not-aws")] {
         let mut drive = Drive::new(r#"{"routes": [{"name": "n\u00f6", "host": "*.denied.test", "action": "deny"}]}"#);
-        let Step::Reply(response) = drive.tell(Event::Head(head(host, BodySize::Known(0)))) else { panic!() };
+        let Step::Reply(response) = drive.begin(head(host, BodySize::Known(0))) else { panic!() };
         let reason = response.headers()["x-sigward-reason"].to_str().unwrap();
         let record = drive.exchange.record();
         assert_eq!((record.error, record.reason.as_deref()), (Some(slug), Some(reason)));
@@ -111,7 +111,7 @@ fn the_record_has_the_reason_that_the_client_gets() {
     }
     // What is let pass has none.
     let mut drive = Drive::new("{}");
-    sent(drive.tell(Event::Head(get())));
+    sent(drive.begin(get()));
     assert!(matches!(drive.respond(403), Step::Deliver));
     assert_eq!(drive.exchange.record().reason, None);
 }
@@ -125,7 +125,7 @@ fn a_client_in_query_mode_gets_the_query_protocols_code() {
     {
         asked.headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
-    let Step::Reply(response) = drive.tell(Event::Head(asked)) else { panic!() };
+    let Step::Reply(response) = drive.begin(asked) else { panic!() };
     assert_eq!(response.headers()["x-amzn-query-error"], "AccessDenied;Sender");
     assert_eq!(response.headers()["x-amzn-errortype"], "AccessDeniedException");
     assert!(response.body().starts_with(br#"{"__type":"sigward#AccessDeniedException","#));
@@ -134,7 +134,7 @@ fn a_client_in_query_mode_gets_the_query_protocols_code() {
 #[test]
 fn a_request_without_a_body_is_sent_at_once_and_signed_for_its_host() {
     let mut drive = Drive::new("{}");
-    let outgoing = sent(drive.tell(Event::Head(head(HOST, BodySize::Known(0)))));
+    let outgoing = sent(drive.tell(Event::arrived(head(HOST, BodySize::Known(0)))));
     assert_eq!(outgoing.body, BodyPlan::Empty);
     assert_eq!(outgoing.headers["host"], HOST);
     assert_eq!(outgoing.headers["x-amz-date"], "20150830T123600Z");
@@ -147,7 +147,7 @@ fn a_request_without_a_body_is_sent_at_once_and_signed_for_its_host() {
 #[test]
 fn a_held_body_is_read_hashed_and_sent_with_its_length() {
     let mut drive = Drive::new("{}");
-    let step = drive.tell(Event::Head(head(HOST, BodySize::Unknown)));
+    let step = drive.tell(Event::arrived(head(HOST, BodySize::Unknown)));
     assert!(matches!(step, Step::Read { limit: 1_048_576, keep: Keep::Memory }));
     let outgoing = sent(drive.tell(Event::Body { bytes: b"hello", last: true, trailers: None }));
     assert_eq!((outgoing.body, outgoing.headers["content-length"].to_str().unwrap()), (BodyPlan::Kept, "5"));
@@ -156,11 +156,11 @@ fn a_held_body_is_read_hashed_and_sent_with_its_length() {
 #[test]
 fn a_larger_body_is_spooled_piece_by_piece_and_has_the_same_signature() {
     let mut held = Drive::new("{}");
-    held.tell(Event::Head(head(HOST, BodySize::Unknown)));
+    held.tell(Event::arrived(head(HOST, BodySize::Unknown)));
     let whole = sent(held.tell(Event::Body { bytes: b"hello world", last: true, trailers: None }));
 
     let mut drive = Drive::new(r#"{"body": {"hold": 4}}"#);
-    drive.tell(Event::Head(head(HOST, BodySize::Unknown)));
+    drive.tell(Event::arrived(head(HOST, BodySize::Unknown)));
     assert!(matches!(drive.tell(Event::Body { bytes: b"hello", last: false, trailers: None }), Step::Read { keep: Keep::Spool, .. }));
     assert!(matches!(drive.tell(Event::Body { bytes: b" wor", last: false, trailers: None }), Step::Read { keep: Keep::Spool, .. }));
     let spooled = sent(drive.tell(Event::Body { bytes: b"ld", last: true, trailers: None }));
@@ -172,17 +172,17 @@ fn a_larger_body_is_spooled_piece_by_piece_and_has_the_same_signature() {
 #[test]
 fn bodies_beyond_their_limits_are_refused() {
     let mut drive = Drive::new(r#"{"body": {"hold": 4, "spool_max": 8}}"#);
-    drive.tell(Event::Head(head(HOST, BodySize::Unknown)));
+    drive.tell(Event::arrived(head(HOST, BodySize::Unknown)));
     drive.tell(Event::Body { bytes: b"hello", last: false, trailers: None });
     assert_eq!(refused(drive.tell(Event::Body { bytes: b"world", last: true, trailers: None })), (413, "body-too-large".into()));
     let mut drive = Drive::new(r#"{"body": {"max": 8}}"#);
-    assert_eq!(refused(drive.tell(Event::Head(head(HOST, BodySize::Known(9))))), (413, "body-too-large".into()));
+    assert_eq!(refused(drive.tell(Event::arrived(head(HOST, BodySize::Known(9))))), (413, "body-too-large".into()));
 }
 
 #[test]
 fn a_large_body_to_s3_streams_unsigned_over_tls_and_is_never_sent_twice() {
     let mut drive = Drive::new(r#"{"body": {"hold": 4}}"#);
-    let outgoing = sent(drive.tell(Event::Head(head("b.s3.us-east-1.amazonaws.com", BodySize::Known(100)))));
+    let outgoing = sent(drive.tell(Event::arrived(head("b.s3.us-east-1.amazonaws.com", BodySize::Known(100)))));
     assert_eq!(outgoing.body, BodyPlan::Stream);
     assert_eq!(outgoing.headers["x-amz-content-sha256"], "UNSIGNED-PAYLOAD");
     assert_eq!(outgoing.headers["content-length"], "100");
@@ -193,14 +193,14 @@ fn a_large_body_to_s3_streams_unsigned_over_tls_and_is_never_sent_twice() {
 fn a_large_body_to_s3_in_plain_text_is_hashed() {
     let route = r#"{"body": {"hold": 4}, "routes": [{"host": "b.s3.*", "upstream": "http://127.0.0.1:9000"}]}"#;
     let mut drive = Drive::new(route);
-    let step = drive.tell(Event::Head(head("b.s3.us-east-1.amazonaws.com", BodySize::Known(100))));
+    let step = drive.tell(Event::arrived(head("b.s3.us-east-1.amazonaws.com", BodySize::Known(100))));
     assert!(matches!(step, Step::Read { keep: Keep::Spool, .. }));
 }
 
 #[test]
 fn failures_are_tried_three_times_with_growing_jittered_waits() {
     let mut drive = Drive::new(r#"{"retry": {"base": 1.0, "cap": 20.0}}"#);
-    let first = sent(drive.tell(Event::Head(get())));
+    let first = sent(drive.tell(Event::arrived(get())));
     let wait = drive.respond(500);
     let again = drive.wait(&wait);
     assert!(drive.clock < Duration::from_secs(1));
@@ -225,7 +225,7 @@ fn waits_spread_over_their_whole_range() {
         .map(|seed| {
             let mut drive = Drive::new(r#"{"retry": {"base": 1.0}}"#);
             drive.exchange = Exchange::new(Arc::clone(drive.exchange.config()), seed);
-            drive.tell(Event::Head(get()));
+            drive.tell(Event::arrived(get()));
             let Step::Wait { until } = drive.respond(500) else { panic!("no wait") };
             until.as_secs_f64()
         })
@@ -237,7 +237,7 @@ fn waits_spread_over_their_whole_range() {
 #[test]
 fn attempts_are_signed_anew_after_a_wait() {
     let mut drive = Drive::new(r#"{"retry": {"base": 0.0}}"#);
-    let first = sent(drive.tell(Event::Head(head(HOST, BodySize::Known(0)))));
+    let first = sent(drive.tell(Event::arrived(head(HOST, BodySize::Known(0)))));
     let wait = drive.respond_with(503, &HeaderMap::new(), b"<Error><Code>SlowDown</Code></Error>");
     drive.clock += Duration::from_secs(5);
     let Step::Wait { .. } = wait else { panic!("{wait:?}") };
@@ -250,11 +250,11 @@ fn attempts_are_signed_anew_after_a_wait() {
 fn other_client_errors_are_never_retried() {
     for status in [401, 404, 405, 409, 411, 412, 413, 416, 501] {
         let mut drive = Drive::new("{}");
-        drive.tell(Event::Head(head(HOST, BodySize::Known(0))));
+        drive.tell(Event::arrived(head(HOST, BodySize::Known(0))));
         assert!(matches!(drive.respond(status), Step::Deliver), "{status}");
     }
     let mut drive = Drive::new("{}");
-    drive.tell(Event::Head(head(HOST, BodySize::Known(0))));
+    drive.tell(Event::arrived(head(HOST, BodySize::Known(0))));
     assert!(matches!(drive.respond_with(400, &HeaderMap::new(), b"{\"__type\":\"ValidationException\"}"), Step::Deliver));
 }
 
@@ -264,7 +264,7 @@ fn no_retry_outlives_the_total_time_out() {
         let settings = r#"{"timeouts": {"total": 3.0}, "retry": {"attempts": 9, "base": 2.0, "cap": 100.0}}"#;
         let mut drive = Drive::new(settings);
         drive.exchange = Exchange::new(Arc::clone(drive.exchange.config()), seed);
-        let mut step = drive.tell(Event::Head(get()));
+        let mut step = drive.tell(Event::arrived(get()));
         while let Step::Send(_) = step {
             step = match drive.respond(500) {
                 wait @ Step::Wait { .. } => drive.wait(&wait),
@@ -288,7 +288,7 @@ fn a_failure_after_the_last_attempt_names_upstream() {
         (Failure::Internal("no disk".into()), (500, "internal")),
     ] {
         let mut drive = Drive::new(r#"{"retry": {"attempts": 1}}"#);
-        drive.tell(Event::Head(head(HOST, BodySize::Known(0))));
+        drive.tell(Event::arrived(head(HOST, BodySize::Known(0))));
         let (status, slug) = refused(drive.tell(Event::Failed(failure)));
         assert_eq!((status, slug.as_str()), expected);
     }
@@ -297,7 +297,7 @@ fn a_failure_after_the_last_attempt_names_upstream() {
 #[test]
 fn tls_that_is_not_verified_is_not_tried_again() {
     let mut drive = Drive::new("{}");
-    drive.tell(Event::Head(head(HOST, BodySize::Known(0))));
+    drive.tell(Event::arrived(head(HOST, BodySize::Known(0))));
     assert_eq!(refused(drive.tell(Event::Failed(Failure::Tls("x".into())))).1, "tls-failed");
 }
 
@@ -305,7 +305,7 @@ fn tls_that_is_not_verified_is_not_tried_again() {
 fn without_credentials_it_asks_once_and_then_says_what_was_tried() {
     let mut drive = Drive::new("{}");
     drive.identities.clear();
-    let step = drive.tell(Event::Head(head(HOST, BodySize::Known(0))));
+    let step = drive.tell(Event::arrived(head(HOST, BodySize::Known(0))));
     assert!(matches!(step, Step::Refresh { ref identity, after: None } if &**identity == "default"));
     let failures: Arc<[(String, String)]> = [("env".to_owned(), "not set".to_owned())].into();
     drive.identities.insert("default".into(), Identity { failures, ..Identity::default() });
@@ -318,7 +318,7 @@ fn without_credentials_it_asks_once_and_then_says_what_was_tried() {
 fn credentials_that_arrive_while_it_waits_are_used() {
     let mut drive = Drive::new("{}");
     let ready = std::mem::take(&mut drive.identities);
-    drive.tell(Event::Head(head(HOST, BodySize::Known(0))));
+    drive.tell(Event::arrived(head(HOST, BodySize::Known(0))));
     drive.identities = ready;
     sent(drive.tell(Event::Refreshed));
 }
@@ -329,7 +329,7 @@ fn credentials_serve_until_they_expire_and_not_longer() {
     drive.identities.get_mut("default").unwrap().expires_at = Some((NOW + 10) as f64);
     drive.identities.get_mut("default").unwrap().failures = [("sts".to_owned(), "down".to_owned())].into();
     drive.clock = Duration::from_secs(9);
-    sent(drive.tell(Event::Head(get())));
+    sent(drive.tell(Event::arrived(get())));
     let wait = drive.respond(500);
     drive.clock = Duration::from_secs(10);
     assert!(matches!(wait, Step::Wait { .. }));
@@ -345,7 +345,7 @@ fn the_clients_signature_is_taken_out_before_signing() {
     {
         request.headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
-    let outgoing = sent(drive.tell(Event::Head(request)));
+    let outgoing = sent(drive.tell(Event::arrived(request)));
     assert_eq!(outgoing.headers.get_all("authorization").iter().count(), 1);
     assert_eq!(outgoing.headers["x-amz-date"], "20150830T123600Z");
     assert!(!outgoing.headers.contains_key("x-amz-security-token"));
@@ -361,24 +361,24 @@ fn routes_choose_service_region_identity_and_upstream() {
     let mut drive = Drive::new(settings);
     let other = drive.identities["default"].clone();
     drive.identities.insert("other".into(), other);
-    let outgoing = sent(drive.tell(Event::Head(head("search.internal", BodySize::Known(0)))));
+    let outgoing = sent(drive.tell(Event::arrived(head("search.internal", BodySize::Known(0)))));
     assert_eq!(outgoing.headers["host"], "vpc-x.example:8443");
     assert!(outgoing.headers["authorization"].to_str().unwrap().contains("/eu-central-1/es/aws4_request"));
     assert_eq!(drive.exchange.record().identity.as_deref(), Some("other"));
 
     let mut drive = Drive::new(settings);
-    let outgoing = sent(drive.tell(Event::Head(head(HOST, BodySize::Known(0)))));
+    let outgoing = sent(drive.tell(Event::arrived(head(HOST, BodySize::Known(0)))));
     assert_eq!((outgoing.headers["host"].to_str().unwrap(), outgoing.upstream.connect.as_deref()), (HOST, Some("10.0.0.1:443")));
     assert!(outgoing.headers["authorization"].to_str().unwrap().contains("/ap-south-1/sqs/"));
 
     let mut drive = Drive::new(settings);
-    assert_eq!(refused(drive.tell(Event::Head(head("a.denied.test", BodySize::Known(0))))), (403, "denied".into()));
+    assert_eq!(refused(drive.tell(Event::arrived(head("a.denied.test", BodySize::Known(0))))), (403, "denied".into()));
 }
 
 #[test]
 fn a_signing_route_for_an_unknown_host_must_name_its_service() {
     let mut drive = Drive::new(r#"{"routes": [{"host": "search.internal"}]}"#);
-    assert_eq!(refused(drive.tell(Event::Head(head("search.internal", BodySize::Known(0))))).1, "unknown-service");
+    assert_eq!(refused(drive.tell(Event::arrived(head("search.internal", BodySize::Known(0))))).1, "unknown-service");
 }
 
 #[test]
@@ -386,21 +386,21 @@ fn strangers_pass_unsigned_through_the_forward_proxy_and_not_through_a_reverse_l
     let mut drive = Drive::new("{}");
     let mut request = head("example.com", BodySize::Known(0));
     request.entry = Entry::Forward;
-    let outgoing = sent(drive.tell(Event::Head(request)));
+    let outgoing = sent(drive.tell(Event::arrived(request)));
     assert!(!outgoing.headers.contains_key("authorization"));
     let mut drive = Drive::new("{}");
-    assert_eq!(refused(drive.tell(Event::Head(head("example.com", BodySize::Known(0))))), (403, "not-aws".into()));
+    assert_eq!(refused(drive.tell(Event::arrived(head("example.com", BodySize::Known(0))))), (403, "not-aws".into()));
 }
 
 #[test]
 fn plain_text_to_aws_becomes_tls_on_port_80_and_is_refused_on_others() {
     let mut request = head(HOST, BodySize::Known(0));
     request.target = Target::new(Scheme::Http, HOST, 80).unwrap();
-    let outgoing = sent(Drive::new("{}").tell(Event::Head(request)));
+    let outgoing = sent(Drive::new("{}").tell(Event::arrived(request)));
     assert_eq!((outgoing.upstream.target.scheme, outgoing.upstream.target.port), (Scheme::Https, 443));
     let mut request = head(HOST, BodySize::Known(0));
     request.target = Target::new(Scheme::Http, HOST, 8000).unwrap();
-    assert_eq!(refused(Drive::new("{}").tell(Event::Head(request))).1, "plain-text-port");
+    assert_eq!(refused(Drive::new("{}").tell(Event::arrived(request))).1, "plain-text-port");
 }
 
 #[test]
@@ -411,7 +411,7 @@ fn events_out_of_order_refuse_and_never_panic() {
         || Event::Body { bytes: b"x", last: true, trailers: None },
         || Event::ResponseBody { prefix: b"x" },
         || Event::Failed(Failure::HeadTimeout),
-        || Event::Head(head(HOST, BodySize::Known(0))),
+        || Event::arrived(head(HOST, BodySize::Known(0))),
     ];
     for first in &events {
         for second in &events {
@@ -436,7 +436,7 @@ fn error(code: &'static str, date: Option<&'static str>) -> HeaderMap {
 #[test]
 fn expired_credentials_are_asked_for_anew_once_also_without_retries() {
     let mut drive = Drive::new(r#"{"retry": {"attempts": 1}}"#);
-    sent(drive.tell(Event::Head(head(HOST, BodySize::Known(0)))));
+    sent(drive.tell(Event::arrived(head(HOST, BodySize::Known(0)))));
     let step = drive.tell(Event::Response { status: 403, headers: &error("ExpiredTokenException", None) });
     assert!(matches!(step, Step::Refresh { after: Some(0), .. }), "{step:?}");
     let fresh = Credentials::new("AKIDFRESH", "secret", None).unwrap();
@@ -450,13 +450,13 @@ fn expired_credentials_are_asked_for_anew_once_also_without_retries() {
 #[test]
 fn a_wrong_clock_is_learnt_from_awss_and_kept_for_the_next_request() {
     let mut drive = Drive::new("{}");
-    sent(drive.tell(Event::Head(head(HOST, BodySize::Known(0)))));
+    sent(drive.tell(Event::arrived(head(HOST, BodySize::Known(0)))));
     let skewed = error("RequestTimeTooSkewed", Some("Sun, 30 Aug 2015 13:36:00 GMT"));
     let again = sent(drive.tell(Event::Response { status: 403, headers: &skewed }));
     assert_eq!(again.headers["x-amz-date"], "20150830T133600Z");
     assert!(matches!(drive.tell(Event::Response { status: 403, headers: &skewed }), Step::Deliver));
     drive.exchange = Exchange::new(Arc::clone(drive.exchange.config()), 8);
-    let next = sent(drive.tell(Event::Head(head(HOST, BodySize::Known(0)))));
+    let next = sent(drive.tell(Event::arrived(head(HOST, BodySize::Known(0)))));
     assert_eq!(next.headers["x-amz-date"], "20150830T133600Z");
 }
 
@@ -469,7 +469,7 @@ fn a_wrong_signature_is_the_clocks_fault_only_if_the_clock_is_wrong() {
         ("yesterday", false),
     ] {
         let mut drive = Drive::new("{}");
-        sent(drive.tell(Event::Head(head(HOST, BodySize::Known(0)))));
+        sent(drive.tell(Event::arrived(head(HOST, BodySize::Known(0)))));
         let step = drive.tell(Event::Response { status: 403, headers: &error("SignatureDoesNotMatch", Some(date)) });
         assert_eq!(matches!(step, Step::Send(_)), repeated, "{date}");
     }
@@ -505,7 +505,7 @@ fn for_ci(settings: &str) -> Drive {
 #[test]
 fn an_issued_key_is_checked_with_the_body_and_gives_way_to_its_identitys() {
     let mut drive = for_ci(&format!("{{{CLIENTS}}}"));
-    let step = drive.tell(Event::Head(signed_by_ci(head(HOST, BodySize::Known(5)), b"hello", None)));
+    let step = drive.tell(Event::arrived(signed_by_ci(head(HOST, BodySize::Known(5)), b"hello", None)));
     assert!(matches!(step, Step::Read { .. }));
     let outgoing = sent(drive.tell(Event::Body { bytes: b"hello", last: true, trailers: None }));
     assert!(outgoing.headers["authorization"].to_str().unwrap().contains("Credential=TEAM/"));
@@ -518,7 +518,7 @@ fn what_is_not_signed_with_an_issued_key_or_not_rightly_is_refused() {
     let settings = format!("{{{CLIENTS}}}");
     let slug = |given: RequestHead, body: &[u8]| {
         let mut drive = for_ci(&settings);
-        let step = match drive.tell(Event::Head(given)) {
+        let step = match drive.tell(Event::arrived(given)) {
             Step::Read { .. } => drive.tell(Event::Body { bytes: body, last: true, trailers: None }),
             step => step,
         };
@@ -558,7 +558,7 @@ fn what_is_not_signed_with_an_issued_key_or_not_rightly_is_refused() {
     assert_eq!(slug(for_s3, b"anything"), "signature-does-not-match", "S3's signature need not cover a body, SQS's must");
     let mut late = for_ci(&settings);
     late.clock = Duration::from_secs(3600);
-    late.tell(Event::Head(signed_by_ci(hello(), b"hello", None)));
+    late.tell(Event::arrived(signed_by_ci(hello(), b"hello", None)));
     let step = late.tell(Event::Body { bytes: b"hello", last: true, trailers: None });
     assert_eq!(refused(step).1, "request-time-too-skewed");
 }
@@ -566,7 +566,7 @@ fn what_is_not_signed_with_an_issued_key_or_not_rightly_is_refused() {
 #[test]
 fn a_large_signed_body_is_spooled_and_checked_before_any_of_it_is_sent() {
     let mut drive = for_ci(&format!(r#"{{"body": {{"hold": 4}}, "routes": [{{"host": "{HOST}", "payload": "unsigned"}}], {CLIENTS}}}"#));
-    let step = drive.tell(Event::Head(signed_by_ci(head(HOST, BodySize::Known(5)), b"hello", None)));
+    let step = drive.tell(Event::arrived(signed_by_ci(head(HOST, BodySize::Known(5)), b"hello", None)));
     assert!(matches!(step, Step::Read { keep: Keep::Spool, .. }), "{step:?}");
     let outgoing = sent(drive.tell(Event::Body { bytes: b"hello", last: true, trailers: None }));
     assert_eq!(outgoing.body, BodyPlan::Kept);
@@ -579,7 +579,7 @@ fn a_form_names_the_operation_that_a_route_is_for() {
         let mut head = head(HOST, BodySize::Known(body.len() as u64));
         head.headers.insert("content-type", HeaderValue::from_static("application/x-www-form-urlencoded"));
         let mut drive = for_ci(settings);
-        assert!(matches!(drive.tell(Event::Head(head)), Step::Read { keep: Keep::Memory, .. }));
+        assert!(matches!(drive.tell(Event::arrived(head)), Step::Read { keep: Keep::Memory, .. }));
         drive.tell(Event::Body { bytes: body, last: true, trailers: None })
     };
     let listed = sent(form(b"Action=ListQueues&Version=2012-11-05"));
@@ -603,10 +603,10 @@ fn a_url_presigned_with_an_issued_key_is_signed_anew() {
         head
     };
     let path = format!("/b/k?{}", String::from_utf8_lossy(signed.query()));
-    let outgoing = sent(for_ci(&format!("{{{CLIENTS}}}")).tell(Event::Head(asked(path.clone()))));
+    let outgoing = sent(for_ci(&format!("{{{CLIENTS}}}")).tell(Event::arrived(asked(path.clone()))));
     assert_eq!(outgoing.path, "/b/k?versionId=1");
     assert!(outgoing.headers["authorization"].to_str().unwrap().contains("Credential=TEAM/"));
-    let other = refused(for_ci(&format!("{{{CLIENTS}}}")).tell(Event::Head(asked(path.replace("versionId=1", "versionId=2")))));
+    let other = refused(for_ci(&format!("{{{CLIENTS}}}")).tell(Event::arrived(asked(path.replace("versionId=1", "versionId=2")))));
     assert_eq!(other, (403, "signature-does-not-match".to_owned()));
 }
 
@@ -639,7 +639,9 @@ fn chunks_that_a_client_signs_are_checked() {
         head
     };
     let reads = |body: &[u8]| {
-        let Step::Unwrap { length: Some(5), mut decoder } = for_ci(&format!("{{{CLIENTS}}}")).tell(Event::Head(asked())) else { panic!() };
+        let Step::Unwrap { length: Some(5), mut decoder } = for_ci(&format!("{{{CLIENTS}}}")).tell(Event::arrived(asked())) else {
+            panic!()
+        };
         let mut rest = body;
         while decoder.next(&mut rest)?.is_some() {}
         decoder.end()
@@ -647,4 +649,172 @@ fn chunks_that_a_client_signs_are_checked() {
     assert_eq!(reads(&body), Ok(()));
     let changed = String::from_utf8(body.clone()).unwrap().replace("hello", "HELLO");
     assert!(reads(changed.as_bytes()).is_err());
+}
+
+const BUCKET: &str = "b.s3.us-east-1.amazonaws.com";
+const LATER: &str = "Sun, 30 Aug 2015 13:36:00 GMT";
+
+impl Drive {
+    /// Another request, of the same settings and with all that was learnt.
+    fn next(&mut self) {
+        self.exchange = Exchange::new(Arc::clone(self.exchange.config()), 8);
+    }
+}
+
+#[test]
+fn a_clock_belongs_to_the_endpoint_that_has_it() {
+    let mut drive = Drive::new("{}");
+    sent(drive.tell(Event::arrived(head(HOST, BodySize::Known(0)))));
+    sent(drive.tell(Event::Response { status: 403, headers: &error("RequestTimeTooSkewed", Some(LATER)) }));
+    for (host, date) in [(BUCKET, "20150830T123600Z"), (HOST, "20150830T133600Z")] {
+        drive.next();
+        assert_eq!(sent(drive.tell(Event::arrived(head(host, BodySize::Known(0))))).headers["x-amz-date"], date, "{host}");
+    }
+}
+
+#[test]
+fn a_clock_that_is_off_by_more_than_a_day_is_reported_once_and_not_followed() {
+    let mut drive = Drive::new("{}");
+    for (date, reported) in [("Mon, 31 Aug 2015 12:36:01 GMT", true), ("Sat, 30 Aug 2025 12:36:00 GMT", false)] {
+        drive.next();
+        sent(drive.tell(Event::arrived(head(HOST, BodySize::Known(0)))));
+        let step = drive.tell(Event::Response { status: 403, headers: &error("RequestTimeTooSkewed", Some(date)) });
+        assert!(matches!(step, Step::Deliver), "{date}: {step:?}");
+        assert_eq!(drive.exchange.record().wrong_clock.as_ref().map(|wrong| wrong.ahead), reported.then_some(86_401));
+    }
+    drive.next();
+    assert_eq!(sent(drive.tell(Event::arrived(head(HOST, BodySize::Known(0))))).headers["x-amz-date"], "20150830T123600Z");
+}
+
+#[test]
+fn credentials_expire_by_the_endpoints_clock() {
+    let mut drive = Drive::new("{}");
+    sent(drive.tell(Event::arrived(head(HOST, BodySize::Known(0)))));
+    sent(drive.tell(Event::Response { status: 403, headers: &error("RequestTimeTooSkewed", Some(LATER)) }));
+    let identity = drive.identities.get_mut("default").unwrap();
+    (identity.expires_at, identity.version) = (Some(NOW as f64 + 1800.0), 3);
+    drive.next();
+    sent(drive.tell(Event::arrived(head(BUCKET, BodySize::Known(0)))));
+    drive.next();
+    let step = drive.tell(Event::arrived(head(HOST, BodySize::Known(0))));
+    assert!(matches!(step, Step::Refresh { after: Some(3), .. }), "{step:?}");
+    drive.identities.get_mut("default").unwrap().expires_at = Some(NOW as f64 + 7200.0);
+    sent(drive.tell(Event::Refreshed));
+}
+
+#[test]
+fn an_event_stream_goes_by_the_clock_of_its_request() {
+    let mut drive = Drive::new(&format!(r#"{{"routes": [{{"host": "{HOST}", "service": "transcribe"}}]}}"#));
+    sent(drive.tell(Event::arrived(head(HOST, BodySize::Known(0)))));
+    sent(drive.tell(Event::Response { status: 403, headers: &error("RequestTimeTooSkewed", Some(LATER)) }));
+    drive.next();
+    let mut stream = head(HOST, BodySize::Unknown);
+    stream.headers.insert("content-type", HeaderValue::from_static("application/vnd.amazon.eventstream"));
+    let outgoing = sent(drive.tell(Event::arrived(stream)));
+    assert_eq!(outgoing.headers["x-amz-date"], "20150830T133600Z");
+    assert!(matches!(outgoing.wrap, Some(Wrap::Events { skew: 3600, .. })));
+}
+
+const FULL: Load = Load { overloaded: true, audit_blocked: false };
+const UNTOLD: Load = Load { overloaded: false, audit_blocked: true };
+const FIVE: &str = r#"{"pace": {"max_wait": 0, "rules": [{"operation": "sqs:ReceiveMessage", "rate": 0.001, "burst": 5}]}}"#;
+
+/// A call that `FIVE` counts; a form's body names it.
+fn receive(form: bool) -> RequestHead {
+    let mut head = head(HOST, BodySize::Known(if form { 21 } else { 0 }));
+    let (name, value) =
+        if form { ("content-type", "application/x-www-form-urlencoded") } else { ("x-amz-target", "AmazonSQS.ReceiveMessage") };
+    head.headers.insert(name, HeaderValue::from_static(value));
+    head
+}
+
+#[test]
+fn what_finds_no_room_spends_nothing() {
+    let mut drive = Drive::new(FIVE);
+    for (load, slug) in [(FULL, "overloaded"), (UNTOLD, "audit-log-unavailable"), (Load { audit_blocked: true, ..FULL }, "overloaded")] {
+        for form in [false, true].into_iter().cycle().take(10) {
+            drive.next();
+            let step = match drive.tell(Event::Head { head: receive(form), load }) {
+                Step::Read { .. } if load == UNTOLD => {
+                    drive.tell(Event::Body { bytes: b"Action=ReceiveMessage", last: true, trailers: None })
+                }
+                step => step,
+            };
+            assert_eq!(refused(step), (503, slug.to_owned()));
+            assert_eq!(drive.exchange.record().signatures, 0);
+        }
+    }
+    for _ in 0..10 {
+        drive.next();
+        assert!(matches!(drive.tell(Event::arrived(receive(true))), Step::Read { .. }));
+        assert_eq!(refused(drive.tell(Event::NoRoom)).1, "overloaded");
+    }
+    for _ in 0..5 {
+        drive.next();
+        sent(drive.tell(Event::arrived(receive(false))));
+    }
+    drive.next();
+    assert_eq!(refused(drive.tell(Event::arrived(receive(false)))).1, "slow-down");
+}
+
+#[test]
+fn no_room_is_asked_for_a_route_first_and_for_a_form_that_must_be_read() {
+    let routes = r#""routes": [{"host": "*", "path": "/no", "action": "deny"}, {"operation": "sqs:ReceiveMessage", "host": "*"}]"#;
+    let mut drive = Drive::new(&format!("{{{routes}}}"));
+    let denied = RequestHead { path: "/no".into(), ..receive(false) };
+    assert_eq!(refused(drive.tell(Event::Head { head: denied, load: FULL })).1, "denied");
+    drive.next();
+    assert_eq!(refused(drive.tell(Event::Head { head: receive(true), load: FULL })).1, "overloaded");
+}
+
+#[test]
+fn what_is_not_signed_goes_out_whatever_becomes_of_the_audit_log() {
+    let mut passed = Drive::new(&format!(r#"{{"routes": [{{"host": "{HOST}", "action": "pass"}}]}}"#));
+    sent(passed.tell(Event::Head { head: receive(false), load: UNTOLD }));
+    let mut unsigned = Drive::new("{}");
+    let mut asked = receive(true);
+    asked.target = Target::new(Scheme::Https, "sts.us-east-1.amazonaws.com", 443).unwrap();
+    assert!(matches!(unsigned.tell(Event::Head { head: asked, load: UNTOLD }), Step::Read { .. }));
+    let body = b"Action=AssumeRoleWithWebIdentity&Version=2011-06-15";
+    let outgoing = sent(unsigned.tell(Event::Body { bytes: body, last: true, trailers: None }));
+    assert!(!outgoing.headers.contains_key("authorization"));
+}
+
+#[test]
+fn a_trailer_never_becomes_a_header_but_for_an_announced_checksum() {
+    for (announced, kept) in [("", None), ("x-amz-target", None), ("x-amz-target, x-amz-checksum-crc32", Some("AAAAAA=="))] {
+        let mut drive = Drive::new("{}");
+        let mut asked = head(HOST, BodySize::Known(50));
+        for (name, value) in [
+            ("x-amz-target", "AmazonSQS.ListQueues"),
+            ("x-amz-content-sha256", "STREAMING-UNSIGNED-PAYLOAD-TRAILER"),
+            ("x-amz-decoded-content-length", "2"),
+            ("x-amz-trailer", announced),
+        ] {
+            asked.headers.insert(name, HeaderValue::from_str(value).unwrap());
+        }
+        assert!(matches!(drive.tell(Event::arrived(asked)), Step::Unwrap { length: Some(2), .. }));
+        assert!(matches!(drive.tell(Event::Unwrapped), Step::Read { .. }));
+        let mut trailers = HeaderMap::new();
+        for (name, value) in [("x-amz-target", "AmazonSQS.DeleteQueue"), ("x-amz-checksum-crc32", "AAAAAA=="), ("host", "evil.test")] {
+            trailers.insert(name, HeaderValue::from_static(value));
+        }
+        let outgoing = sent(drive.tell(Event::Body { bytes: b"{}", last: true, trailers: Some(&trailers) }));
+        let all: Vec<&HeaderValue> = outgoing.headers.get_all("x-amz-target").iter().collect();
+        assert_eq!(all, ["AmazonSQS.ListQueues"], "{announced}");
+        assert_eq!(outgoing.headers["host"], HOST);
+        assert_eq!(outgoing.headers.get("x-amz-checksum-crc32").map(|value| value.to_str().unwrap()), kept);
+    }
+}
+
+#[test]
+fn only_announced_trailers_that_say_nothing_of_the_call_go_on_behind_a_body_that_streams() {
+    let mut drive = Drive::new(r#"{"body": {"hold": 4}}"#);
+    let mut asked = head(BUCKET, BodySize::Unknown);
+    for (name, value) in [("x-amz-content-sha256", "UNSIGNED-PAYLOAD"), ("trailer", "x-sum, x-amz-copy-source, Host, authorization")] {
+        asked.headers.insert(name, HeaderValue::from_static(value));
+    }
+    assert!(matches!(drive.tell(Event::arrived(asked)), Step::Read { .. }));
+    let outgoing = sent(drive.tell(Event::Body { bytes: b"hello", last: false, trailers: None }));
+    assert_eq!((outgoing.trailers, outgoing.headers["trailer"].as_bytes()), (vec![HeaderName::from_static("x-sum")], &b"x-sum"[..]));
 }

@@ -134,7 +134,7 @@ impl World {
                 What::Begin => {
                     self.seed += 1;
                     self.exchanges.insert(client, Exchange::new(Arc::clone(&self.config), self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
-                    self.tell(now, client, Event::Head(head(client)));
+                    self.tell(now, client, Event::arrived(head(client)));
                 }
                 What::Elapsed => self.tell(now, client, Event::Elapsed),
                 What::Answered(0) => self.tell(now, client, Event::Failed(Failure::HeadTimeout)),
