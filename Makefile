@@ -89,6 +89,10 @@ FUZZ_SECONDS := 60
 fuzz: ## Fuzz the signer, FUZZ_SECONDS a target.
 	rust/fuzz/run $(FUZZ_SECONDS)
 
+.PHONY: readers
+readers: build ## Have an independent reader read again what sigward would send, of 100,000 requests of all services.
+	$(BIN)/python -m tests.agreement 100000
+
 .PHONY: docs
 # Not --quiet: what it silences, --strict does not count.
 docs: build ## Build the documentation's site into build/site; a warning is an error.
