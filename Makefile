@@ -86,7 +86,7 @@ knowledge-report: build ## Measure the table of operations against botocore.
 FUZZ_SECONDS := 60
 
 .PHONY: fuzz
-fuzz: ## Fuzz the signer, FUZZ_SECONDS a target.
+fuzz: ## Fuzz the signer and the rules, FUZZ_SECONDS a target.
 	rust/fuzz/run $(FUZZ_SECONDS)
 
 .PHONY: readers
