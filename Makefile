@@ -86,8 +86,12 @@ knowledge-report: build ## Measure the table of operations against botocore.
 FUZZ_SECONDS := 60
 
 .PHONY: fuzz
-fuzz: ## Fuzz the signer, FUZZ_SECONDS a target.
+fuzz: ## Fuzz the signer and the rules, FUZZ_SECONDS a target.
 	rust/fuzz/run $(FUZZ_SECONDS)
+
+.PHONY: readers
+readers: build ## Have an independent reader read again what sigward would send, of 100,000 requests of all services.
+	$(BIN)/python -m tests.agreement 100000
 
 .PHONY: docs
 # Not --quiet: what it silences, --strict does not count.

@@ -24,6 +24,8 @@ __all__ = [
     "Knowledge",
     "Operation",
     "Recognised",
+    "Rehearsal",
+    "Rehearsed",
     "Report",
     "SettingsError",
     "Signer",
@@ -260,6 +262,93 @@ def recognise(host: str, hint: tuple[str, str] | None = None, /) -> Recognised |
 
 def aws_domains() -> list[str]:
     """Domains that all of AWS's hosts stand under, of every partition: "amazonaws.com", "api.aws", …"""
+
+# ---------------------------------------------------------------- rehearsing
+
+@final
+class Rehearsal:
+    """Shows what would become of requests: the gateway's decisions, without a socket, real credentials or a clock.
+
+    `settings`: JSON, as `Engine` takes them; every identity in them has the same made-up credentials. Requests are dated 2015-08-30 and
+    a minute apart. Nothing is learnt from one for the next, so a run says the same each time. For tests and tools.
+    Raises `SettingsError` when the settings do not hold.
+    """
+
+    def __new__(cls, settings: str) -> Rehearsal: ...
+    def run(
+        self,
+        entry: Literal["forward", "connect", "reverse"],
+        scheme: Literal["http", "https"],
+        host: str,
+        method: str,
+        target: bytes,
+        headers: _Headers,
+        body: bytes | None = None,
+        port: int | None = None,
+    ) -> Rehearsed:
+        """One request, up to its first attempt or its refusal. `host`: where the client sends it; `target`: origin-form, with query.
+
+        Raises `ValueError` for an unknown word; a request that no client may send is refused, as the fronts do.
+        """
+
+@final
+class Rehearsed:
+    """What would have become of a request: it was `sent`, or answered with `status` and `slug`."""
+
+    @property
+    def sent(self) -> bool: ...
+    @property
+    def decision(self) -> str:
+        """ "sign" | "pass" | "deny" | "refuse"."""
+    @property
+    def method(self) -> str | None:
+        """As sent; None: it was not. The same holds for `target` and `host`."""
+    @property
+    def target(self) -> str | None:
+        """Origin-form."""
+    @property
+    def host(self) -> str | None:
+        """Of the endpoint, without a port."""
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """What is sent, signature and all; or those of the answer."""
+    @property
+    def body(self) -> bytes:
+        """What is sent, in the chunks that it is sent in; or that of the answer. Events are as they came, unsigned."""
+    @property
+    def status(self) -> int | None:
+        """Of sigward's own answer."""
+    @property
+    def slug(self) -> str | None: ...
+    @property
+    def reason(self) -> str | None:
+        """The refusal in words, where sigward gives one."""
+    @property
+    def service(self) -> str | None:
+        """Signing name."""
+    @property
+    def region(self) -> str | None: ...
+    @property
+    def operation(self) -> str | None:
+        """`s3:GetObject`, the service by botocore's name; None: unknown, or there is none."""
+    @property
+    def resource(self) -> str | None:
+        """As the audit log has it."""
+    @property
+    def bucket(self) -> str | None:
+        """Of S3; None: unknown, or there is none. The same holds for `key`."""
+    @property
+    def key(self) -> str | None:
+        """Decoded; empty: the bucket itself is meant."""
+    @property
+    def route(self) -> str | None:
+        """The rule that decided."""
+    @property
+    def ambiguous(self) -> str | None:
+        """Where the request names its call twice, and differently."""
+    @property
+    def would_refuse(self) -> list[tuple[str, str]]:
+        """Rules that would have refused it (`rules.unknown = "report"`), each with what is unknown."""
 
 @final
 class Operation:

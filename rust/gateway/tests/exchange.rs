@@ -103,7 +103,7 @@ fn refused(step: Step) -> (u16, String) {
 fn the_record_has_the_reason_that_the_client_gets() {
     for (host, slug) in [("a.denied.test", "denied"), ("nobody.test", "not-aws")] {
         let mut drive = Drive::new(r#"{"routes": [{"name": "n\u00f6", "host": "*.denied.test", "action": "deny"}]}"#);
-        let Step::Reply(response) = drive.begin(head(host, BodySize::Known(0))) else { panic!() };
+        let Step::Reply(response) = drive.tell(Event::arrived(head(host, BodySize::Known(0)))) else { panic!() };
         let reason = response.headers()["x-sigward-reason"].to_str().unwrap();
         let record = drive.exchange.record();
         assert_eq!((record.error, record.reason.as_deref()), (Some(slug), Some(reason)));
@@ -111,7 +111,7 @@ fn the_record_has_the_reason_that_the_client_gets() {
     }
     // What is let pass has none.
     let mut drive = Drive::new("{}");
-    sent(drive.begin(get()));
+    sent(drive.tell(Event::arrived(get())));
     assert!(matches!(drive.respond(403), Step::Deliver));
     assert_eq!(drive.exchange.record().reason, None);
 }
@@ -125,7 +125,7 @@ fn a_client_in_query_mode_gets_the_query_protocols_code() {
     {
         asked.headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
-    let Step::Reply(response) = drive.begin(asked) else { panic!() };
+    let Step::Reply(response) = drive.tell(Event::arrived(asked)) else { panic!() };
     assert_eq!(response.headers()["x-amzn-query-error"], "AccessDenied;Sender");
     assert_eq!(response.headers()["x-amzn-errortype"], "AccessDeniedException");
     assert!(response.body().starts_with(br#"{"__type":"sigward#AccessDeniedException","#));

@@ -6,6 +6,7 @@ mod engine;
 mod errors;
 mod knowledge;
 mod recognised;
+mod rehearse;
 mod signer;
 
 use pyo3::prelude::*;
@@ -22,5 +23,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     signer::register(module)?;
     knowledge::register(module)?;
     recognised::register(module)?;
+    rehearse::register(module)?;
     engine::register(module)
 }
