@@ -130,7 +130,7 @@ async def test_what_passes_is_traced_and_left_alone(start: Start, upstream: Upst
 
 
 async def test_each_attempt_and_each_wait(start: Start, upstream: Upstream, collector: Collector) -> None:
-    pace = {"rules": [{"name": "slowly", "operation": "sqs:*", "rate": 50.0, "burst": 1.0}], "defaults": False}
+    pace = {"rules": [{"name": "slowly", "operation": "sqs:*", "rate": 5.0, "burst": 1.0}], "defaults": False}
     proxy = await start(upstream, otlp=collector.settings(), retry={"base": 0.01}, pace=pace)
     upstream.answers = [S500, hang_up, answer(200, b"{}")]
     await proxy.ask(request("POST", "/", LIST, body=b"{}"))

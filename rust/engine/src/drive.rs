@@ -13,8 +13,8 @@ use hyper::client::conn::http2::SendRequest;
 use sigward_gateway::judge::CODE_PREFIX;
 use sigward_gateway::settings::Http2;
 use sigward_gateway::{
-    BodyPlan, BodySize, Disposition, Event, Exchange, Failure, Identities, Keep, Load, Moment, Outgoing, Record, Refusal, RequestHead, Shape,
-    Step, Upstream, Wrap,
+    BodyPlan, BodySize, Disposition, Event, Exchange, Failure, Identities, Keep, Load, Moment, Outgoing, Record, Refusal, RequestHead,
+    Shape, Step, Upstream, Wrap,
 };
 
 use crate::body::{BodyError, Inbound, Next, Outbound, Progress, Read, SharedInbound, Spool, Spooling, next_piece, read_up_to};

@@ -629,6 +629,12 @@ impl Exchange {
                 return Err(Some(refusal));
             }
         };
+        // What is denied is described as fully as what is signed, though only its body may say what it is for.
+        let denied = choice.route.is_some_and(|route| route.action == Action::Deny);
+        let names_resource = || call.service.is_some() && call.resource(None).is_none() && resource::is_in_body(&head.headers);
+        if denied && body == Body::Pending && !self.load.overloaded && names_resource() {
+            return Err(None);
+        }
         // A rule that sends a request to another host has it read there: the rules before it must agree.
         let moved = choice.route.filter(|route| route.rewrites() && *terms.host != *target.host);
         let elsewhere = moved.map(|_| config.router.find(&asked, &mut Fixed(&call)));
@@ -642,6 +648,9 @@ impl Exchange {
         };
         let route = choice.route;
         self.describe(config, found, route, &call, client.as_deref());
+        if let (true, None, Body::Whole(bytes), Some(head)) = (denied, &self.record.resource, body, &self.head) {
+            self.record.resource = resource::in_body(&head.headers, bytes).unwrap_or_default();
+        }
         self.call = Some(call);
         self.terms = Some(terms);
         self.record.would_refuse.extend(choice.would_refuse.iter().cloned());
@@ -656,7 +665,7 @@ impl Exchange {
                 other: format!("route {other} applies to the host that route {one} sends it to"),
             })));
         }
-        self.dispose(config, target, found, &choice, client.as_deref())
+        self.dispose(config, target, found, &choice, client.as_deref(), body)
     }
 
     /// The request can be read in two ways. What is known of it all the same is told.
@@ -706,6 +715,7 @@ impl Exchange {
         found: Option<Recognised<'_>>,
         choice: &Choice<'_>,
         client: Option<&client::Client>,
+        body: Body<'_>,
     ) -> Result<(), Option<Refusal>> {
         let route = choice.route;
         let Some(head) = self.head.as_mut() else { return Ok(()) };
@@ -771,7 +781,7 @@ impl Exchange {
                         ))
                     })?;
                 }
-                self.settle_signing(config, found, route, client, service)?;
+                self.settle_signing(config, found, route, client, service, body)?;
             }
         }
         if let Some(head) = self.head.as_mut() {
@@ -800,6 +810,7 @@ impl Exchange {
         route: Option<&Route>,
         client: Option<&client::Client>,
         service: Arc<str>,
+        body: Body<'_>,
     ) -> Result<(), Option<Refusal>> {
         let (Some(head), Some(call)) = (self.head.as_mut(), self.call.as_ref()) else { return Ok(()) };
         let mut form = route.map(|route| route.form).unwrap_or_default();
@@ -836,7 +847,7 @@ impl Exchange {
             trace(&mut head.headers, onward);
         }
         if edits.is_some() {
-            self.read_again(Body::Pending, "header").map_err(Some)?;
+            self.read_again(body, "header").map_err(Some)?;
         }
         Ok(())
     }

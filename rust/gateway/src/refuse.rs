@@ -13,6 +13,7 @@ use http::{HeaderValue, Method, Response, StatusCode};
 use sigward_sigv4::Style;
 
 use crate::admit::shown;
+use crate::recognise::form::is_form;
 use crate::recognise::style_of;
 use crate::record::{Record, redact_text};
 use crate::route::Choice;
@@ -318,11 +319,6 @@ impl Shape {
             Self::Plain => ("text/plain; charset=utf-8", format!("{text}\n").into_bytes()),
         }
     }
-}
-
-/// True if the body is a form's, as the query protocols send it.
-pub(crate) fn is_form(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/x-www-form-urlencoded"))
 }
 
 /// A text as a header's value: visible ASCII and single blanks, the rest escaped as Rust writes it (`\u{e9}`), cut to 1 KiB.

@@ -3,14 +3,13 @@
 use std::fmt;
 
 use http::HeaderMap;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::header::CONTENT_ENCODING;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use sigward_sigv4::Style;
 use sigward_sigv4::wire::percent_decoded;
 
-use crate::recognise::form::{Pair, pairs};
+use crate::recognise::form::{Pair, is_form, is_json, pairs};
 use crate::recognise::{Ambiguity, Call, style_of};
-use crate::refuse::is_form;
 
 /// A resource's name is cut to so many bytes: a log's line has an end.
 const LONGEST: usize = 1024;
@@ -73,23 +72,41 @@ pub(crate) fn in_head(call: &Call, partition: Option<&str>) -> Option<String> {
     })
 }
 
+/// What a body is that may name a resource.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Form,
+    Json,
+}
+
+fn kind(headers: &HeaderMap) -> Option<Kind> {
+    if headers.contains_key(CONTENT_ENCODING) {
+        return None;
+    }
+    if is_form(headers) {
+        return Some(Kind::Form);
+    }
+    is_json(headers).then_some(Kind::Json)
+}
+
+/// True if the body may name the resource.
+pub(crate) fn is_in_body(headers: &HeaderMap) -> bool {
+    kind(headers).is_some()
+}
+
 /// The resource that the whole body names: a form's, or JSON's. Err: it names two.
 pub(crate) fn in_body(headers: &HeaderMap, body: &[u8]) -> Result<Option<String>, Ambiguity> {
-    if headers.contains_key(CONTENT_ENCODING) {
-        return Ok(None);
-    }
     let mut found = Found::default();
-    if is_form(headers) {
-        pairs(body).try_for_each(|pair| found.note_pair(&pair, "form"))?;
-        return Ok(found.told());
-    }
-    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if !(content_type.starts_with("application/json") || content_type.starts_with("application/x-amz-json")) {
-        return Ok(None);
-    }
-    match serde_json::Deserializer::from_slice(body).deserialize_map(Members(found)) {
-        Ok(mut found) => found.twice.take().map_or_else(|| Ok(found.told()), Err),
-        Err(_) => Ok(None),
+    match kind(headers) {
+        None => Ok(None),
+        Some(Kind::Form) => {
+            pairs(body).try_for_each(|pair| found.note_pair(&pair, "form"))?;
+            Ok(found.told())
+        }
+        Some(Kind::Json) => match serde_json::Deserializer::from_slice(body).deserialize_map(Members(found)) {
+            Ok(mut found) => found.twice.take().map_or_else(|| Ok(found.told()), Err),
+            Err(_) => Ok(None),
+        },
     }
 }
 
@@ -180,6 +197,7 @@ impl<'de> Visitor<'de> for Members {
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
+    use http::header::CONTENT_TYPE;
 
     use super::*;
     use crate::recognise::Sample;

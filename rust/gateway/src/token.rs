@@ -2,10 +2,10 @@
 //! it out. AWS's SDKs do the same (`idempotencyToken` in the models).
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
+use http::header::{CONTENT_ENCODING, HeaderMap};
 use serde_json::{Map, Value};
 
-use crate::recognise::form::pairs;
+use crate::recognise::form::{is_form, is_json, pairs};
 
 /// Whether a body has its token, or gets one.
 #[derive(Debug, PartialEq, Eq)]
@@ -20,11 +20,10 @@ pub(crate) enum Token {
 
 /// `name`: the member's. `made`: a token, if one is to be added.
 pub(crate) fn ensure(headers: &HeaderMap, body: &[u8], name: &str, made: impl FnOnce() -> Option<String>) -> Token {
-    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if headers.contains_key(CONTENT_ENCODING) {
         return Token::Unknown;
     }
-    if content_type.starts_with("application/x-www-form-urlencoded") {
+    if is_form(headers) {
         if pairs(body).any(|(own, _)| *own == *name.as_bytes()) {
             return Token::There;
         }
@@ -32,7 +31,7 @@ pub(crate) fn ensure(headers: &HeaderMap, body: &[u8], name: &str, made: impl Fn
         let joint = if body.is_empty() || body.ends_with(b"&") { "" } else { "&" };
         return Token::Added([body, format!("{joint}{name}={made}").as_bytes()].concat().into());
     }
-    if !(content_type.starts_with("application/json") || content_type.starts_with("application/x-amz-json")) {
+    if !is_json(headers) {
         return Token::Unknown;
     }
     let Ok(members) = serde_json::from_slice::<Map<String, Value>>(body) else { return Token::Unknown };
@@ -57,6 +56,7 @@ pub(crate) fn uuid(random: u128) -> String {
 mod tests {
     use super::*;
     use http::HeaderValue;
+    use http::header::CONTENT_TYPE;
 
     #[test]
     fn tokens_are_added_only_where_they_are_missing_and_can_be() {

@@ -12,7 +12,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, Method};
 use sigward_sigv4::{Style, wire};
 
-use super::form::{Pair, Query, pairs};
+use super::form::{Pair, Query, is_form, pairs};
 use super::path::{Readings, cleaned, is_dirty};
 use super::s3::{self, Bucket, Key, Objects};
 use super::{HostBucket, bucket_in_host};
@@ -280,7 +280,7 @@ impl<'a> Reader<'a, '_> {
             ));
         }
         let text = String::from_utf8_lossy(value.as_bytes());
-        let named = if self.speaks(JSON) { self.group.target(&text, self.source.host) } else { Named::Nothing };
+        let named = if self.speaks(JSON) && self.is_post() { self.group.target(&text, self.source.host) } else { Named::Nothing };
         Ok(Some((text, one(named))))
     }
 
@@ -294,7 +294,7 @@ impl<'a> Reader<'a, '_> {
         if name.contains('/') || shape.contains('/') {
             return None;
         }
-        let named = if prefix.is_empty() { self.group.rpc(shape, name, self.source.host) } else { Named::Nothing };
+        let named = if prefix.is_empty() && self.is_post() { self.group.rpc(shape, name, self.source.host) } else { Named::Nothing };
         Some((Cow::Borrowed(self.path), one(named)))
     }
 
@@ -361,6 +361,11 @@ impl<'a> Reader<'a, '_> {
             return Err(Ambiguity::new("query", the_path(names), format_args!("x-id is {:?}", shown(&String::from_utf8_lossy(id)))));
         }
         Ok(())
+    }
+
+    /// JSON, RPC v2 and forms are posted: what a service makes of them under another method is not described.
+    fn is_post(&self) -> bool {
+        *self.source.method == Method::POST
     }
 
     fn is_s3(&self) -> bool {
@@ -442,7 +447,7 @@ impl<'a> Reader<'a, '_> {
 
     /// The body, as far as it may be a form.
     fn form(&self) -> Form<'a> {
-        let readable = is_plain_form(self.source.headers);
+        let readable = is_plain_form(self.source.headers) && self.is_post();
         match self.source.body {
             Body::Whole([]) => Form::None,
             Body::Pending => Form::Pending,
@@ -517,18 +522,12 @@ fn is_typed_as_form(headers: &HeaderMap) -> bool {
 
 /// True if the body is one form, as every reader takes it: its type, UTF-8, and not compressed.
 fn is_plain_form(headers: &HeaderMap) -> bool {
-    let mut types = headers.get_all(CONTENT_TYPE).iter();
-    let (Some(content_type), None) = (types.next().and_then(|value| value.to_str().ok()), types.next()) else { return false };
-    let mut parts = content_type.split(';').map(str::trim);
-    let is_form = parts.next().is_some_and(|essence| essence.eq_ignore_ascii_case("application/x-www-form-urlencoded"));
-    is_form
-        && parts.all(|parameter| match parameter.split_once('=') {
-            Some((name, value)) if name.trim().eq_ignore_ascii_case("charset") => {
-                value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
-            }
-            _ => true,
-        })
-        && !headers.contains_key(CONTENT_ENCODING)
+    let parameters = || headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default().split(';').skip(1);
+    let is_utf8 = |parameter: &str| match parameter.split_once('=') {
+        Some((name, value)) if name.trim().eq_ignore_ascii_case("charset") => value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8"),
+        _ => true,
+    };
+    is_form(headers) && parameters().all(is_utf8) && !headers.contains_key(CONTENT_ENCODING)
 }
 
 fn one(named: Named) -> Option<Names> {

@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
 use sigward_sigv4::wire::percent_decoded;
 use smallvec::SmallVec;
 
@@ -33,6 +35,24 @@ impl<'a> Query<'a> {
         let first = values.next()?;
         values.find(|value| *value != first).map(|other| (first, other))
     }
+}
+
+/// The type of a body, without parameters, as sent: compare it without case. `None`: there is none, or more than one.
+pub(crate) fn media_type(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(CONTENT_TYPE).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return None };
+    value.to_str().ok()?.split(';').next().map(str::trim)
+}
+
+/// True for the type that forms have, as the query protocols send them.
+pub(crate) fn is_form(headers: &HeaderMap) -> bool {
+    media_type(headers).is_some_and(|media| media.eq_ignore_ascii_case("application/x-www-form-urlencoded"))
+}
+
+/// True for the types that JSON has.
+pub(crate) fn is_json(headers: &HeaderMap) -> bool {
+    const TYPES: &[&str] = &["application/json", "application/x-amz-json-1.0", "application/x-amz-json-1.1"];
+    media_type(headers).is_some_and(|media| TYPES.iter().any(|json| media.eq_ignore_ascii_case(json)))
 }
 
 /// The pairs of a query or a form.
