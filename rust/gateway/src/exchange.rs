@@ -1027,7 +1027,7 @@ impl Exchange {
             return self.refuse(&refusal);
         }
         self.body_checked = true;
-        // It would have checked the signatures of the body's chunks.
+        // Still here: nothing has checked the signatures of the body's chunks.
         if self.decoder.is_some() && self.signing.is_some() {
             return self.unsigned_payload();
         }
@@ -1042,7 +1042,7 @@ impl Exchange {
         }
         let (Some(head), Some(upstream)) = (self.head.as_ref(), self.upstream.as_ref()) else { return Step::Deliver };
         let mut headers = head.headers.clone();
-        // Nothing is behind a client's signature that it does not cover.
+        // A client's signature does not cover trailers.
         let as_it_came = self.body == BodyPlan::Stream && !self.unwrapped && self.claimed.is_none();
         let trailers =
             if as_it_came && !matches!(self.form, Form::Chunks(_) | Form::Events) { body::trailing(&headers) } else { Vec::new() };
