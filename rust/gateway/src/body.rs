@@ -114,7 +114,6 @@ pub(crate) fn plan(facts: &Facts<'_>) -> Plan {
             PayloadMode::Auto | PayloadMode::Unsigned => unwrapped(keyword(UNSIGNED)),
         };
     }
-    let is_hash = |given: &&HeaderValue| given.len() == 64 && given.as_bytes().iter().all(u8::is_ascii_hexdigit);
     let large = matches!(facts.size, BodySize::Known(length) if length > facts.hold);
     let form = match (facts.mode, given) {
         _ if facts.style == Style::S3 && facts.in_query => keyword(UNSIGNED),
@@ -122,11 +121,16 @@ pub(crate) fn plan(facts: &Facts<'_>) -> Plan {
         (PayloadMode::Chunked, _) if facts.style == Style::S3 && facts.size != BodySize::Known(0) => Form::Chunks(Framing::Signed),
         (PayloadMode::Auto, _) if is_event_stream(facts.headers) => Form::Events,
         (PayloadMode::Auto, Some(given)) if given == UNSIGNED => Form::Given(given.clone()),
-        (_, Some(given)) if is_hash(&given) => Form::Given(given.clone()),
+        (_, Some(given)) if is_hash(given) => Form::Given(given.clone()),
         (PayloadMode::Auto, _) if facts.style == Style::S3 && facts.over_tls && large => keyword(UNSIGNED),
         _ => Form::Hash,
     };
     Plan { form, unwrap: false }
+}
+
+/// SHA-256, in hexadecimal digits.
+pub(crate) fn is_hash(given: &HeaderValue) -> bool {
+    given.len() == 64 && given.as_bytes().iter().all(u8::is_ascii_hexdigit)
 }
 
 fn is_chunked(headers: &HeaderMap) -> bool {
@@ -144,7 +148,7 @@ fn encodings(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 }
 
 /// Messages that the service wants signed one by one: Transcribe, Lex, Bedrock and the like, by the type that they all use.
-fn is_event_stream(headers: &HeaderMap) -> bool {
+pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|value| value == "application/vnd.amazon.eventstream")
 }
 

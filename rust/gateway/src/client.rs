@@ -12,17 +12,21 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
+use http::HeaderName;
 use http::header::{AUTHORIZATION, HeaderMap};
 use sha2::Sha256;
+use sigward_sigv4::chunked::Framing;
 use sigward_sigv4::verify::{Claim, Place, Rules, Verified, VerifyError};
+use sigward_sigv4::wire::percent_decoded;
 use sigward_sigv4::{Credentials, Payload, Request, Style};
 use zeroize::Zeroizing;
 
-use crate::admit::{RequestHead, shown};
+use crate::admit::{BodySize, RequestHead, is_hop_by_hop, shown};
+use crate::body::{decoded_length, is_event_stream, is_hash};
 use crate::recognise::style_of;
 use crate::refuse::Refusal;
-use crate::settings::ClientsSettings;
-use crate::sign::{CONTENT_SHA256, is_presigned};
+use crate::settings::{ClientPayload, ClientsSettings};
+use crate::sign::{CONTENT_SHA256, is_of_signature, is_presigned};
 
 /// Bytes of a master key.
 pub const MASTER: usize = 32;
@@ -62,6 +66,7 @@ pub struct Client {
 #[derive(Debug, Default)]
 pub struct Clients {
     required: bool,
+    payload: ClientPayload,
     by_key: HashMap<String, Arc<Client>>,
 }
 
@@ -77,7 +82,7 @@ impl Clients {
                 Arc::new(Client { name: client.name.as_str().into(), identity: client.identity.as_deref().map(Arc::from), credentials }),
             ))
         };
-        Self { required: settings.required, by_key: settings.issued.iter().filter_map(client).collect() }
+        Self { required: settings.required, payload: settings.payload, by_key: settings.issued.iter().filter_map(client).collect() }
     }
 
     /// True if a request without an issued key is not served.
@@ -90,10 +95,22 @@ impl Clients {
         self.by_key.is_empty() && !self.required
     }
 
+    /// True if a signature must cover the body.
+    pub(crate) fn must_cover_body(&self) -> bool {
+        self.payload == ClientPayload::Signed
+    }
+
     /// What a request says of its signature, before anything is taken out of its head. `None`: it is nobody's, and that is
     /// allowed: dummy keys, no signature, or a URL presigned for AWS itself.
     pub(crate) fn claimed(&self, head: &RequestHead, asked: Asked) -> Result<Option<Box<Claimed>>, Refusal> {
         let known = |id: &str| self.by_key.get(id).map(Arc::clone);
+        let claimant = || asked.key_ids().iter().find_map(|id| known(id));
+        if let Some(twice) = asked.signed_twice() {
+            let client = claimant();
+            if self.required || client.is_some() {
+                return Err(signed_twice(client.as_deref(), &twice));
+            }
+        }
         match asked.with(head.method.as_str(), Payload::Given(b""), Claim::of) {
             Ok(claim) => match known(claim.access_key_id()) {
                 Some(client) => Ok(Some(Box::new(Claimed { client, claim, asked, checked: false }))),
@@ -105,7 +122,7 @@ impl Clients {
                 )),
                 None => Ok(None),
             },
-            Err(error) => match asked.key_id().and_then(known) {
+            Err(error) => match claimant() {
                 Some(client) => Err(refusal(&client.name, &error)),
                 None if self.required => Err(unsigned()),
                 None => Ok(None),
@@ -141,15 +158,67 @@ impl Asked {
         look(&Request { method, path: path.as_bytes(), query: query.as_bytes(), headers: &headers, payload })
     }
 
-    /// The id in a signature that cannot be read.
-    fn key_id(&self) -> Option<&str> {
-        let text = match self.headers.get(AUTHORIZATION) {
-            Some(value) => value.to_str().ok()?.split_once("Credential=")?.1,
-            None if is_presigned(&self.path) => self.path.split_once("X-Amz-Credential=")?.1,
-            None => return None,
-        };
-        text.split(['/', '%', ',', ' ', '&']).next()
+    /// The ids in all signatures that it has, also where they cannot be read.
+    fn key_ids(&self) -> Vec<String> {
+        let in_headers =
+            self.headers.get_all(AUTHORIZATION).iter().filter_map(|value| Some(value.to_str().ok()?.split_once("Credential=")?.1));
+        let in_query = parameters(&self.path).filter(|(name, _)| *name == "X-Amz-Credential").map(|(_, value)| value);
+        let texts = in_headers.map(ToOwned::to_owned).chain(in_query.map(decoded));
+        texts.filter_map(|text| text.split(['/', ',', ' ']).next().map(str::to_owned)).collect()
     }
+
+    /// Which part of a signature it has twice, or in two places: another reader may believe the other.
+    fn signed_twice(&self) -> Option<String> {
+        let repeated = |name: &HeaderName| self.headers.get_all(name).iter().nth(1).is_some();
+        let mut names = self.headers.keys().filter(|name| **name == AUTHORIZATION || is_of_signature(name));
+        if let Some(name) = names.find(|name| repeated(name)) {
+            return Some(format!("the header {name} comes more than once"));
+        }
+        let mut seen: Vec<&str> = Vec::new();
+        for (name, _) in parameters(&self.path) {
+            if seen.contains(&name) {
+                return Some(format!("the query has {name} more than once"));
+            }
+            seen.push(name);
+        }
+        // Of Signature Version 2, and of CloudFront.
+        let old = is_presigned(&without_signature(&self.path));
+        let both = self.headers.contains_key(AUTHORIZATION) && (old || !seen.is_empty());
+        if both {
+            return Some("it has an Authorization header, and a signature in the query".to_owned());
+        }
+        (old && !seen.is_empty()).then(|| "the query has signatures of two kinds".to_owned())
+    }
+}
+
+/// The parameters of a query that belong to a presigned URL's signature, by AWS's spelling whatever theirs is, and their values as sent.
+fn parameters(path: &str) -> impl Iterator<Item = (&'static str, &str)> {
+    let query = path.split_once('?').map(|(_, query)| query).unwrap_or_default();
+    query.split('&').filter_map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        Some((own_parameter(name)?, value))
+    })
+}
+
+/// AWS's spelling of a parameter that belongs to a presigned URL's signature.
+fn own_parameter(name: &str) -> Option<&'static str> {
+    const OWN: &[&str] = &[
+        "X-Amz-Algorithm",
+        "X-Amz-Credential",
+        "X-Amz-Date",
+        "X-Amz-Expires",
+        "X-Amz-Region-Set",
+        "X-Amz-S3session-Token",
+        "X-Amz-Security-Token",
+        "X-Amz-Signature",
+        "X-Amz-SignedHeaders",
+    ];
+    let own = |name: &str| OWN.iter().find(|own| own.eq_ignore_ascii_case(name)).copied();
+    if name.contains('%') { own(&decoded(name)) } else { own(name) }
+}
+
+fn decoded(text: &str) -> String {
+    String::from_utf8_lossy(&percent_decoded(text.as_bytes())).into_owned()
 }
 
 /// A request that says that it is a client's. Its signature may still have to be checked.
@@ -174,6 +243,52 @@ impl Claimed {
     /// The signature can be checked only when the whole body is known.
     pub(crate) fn needs_body(&self) -> bool {
         !self.checked
+    }
+
+    /// A header that it has signed and that does not go on as it was: `Connection` names it. Those of a hop say nothing of the call, and
+    /// some SDKs sign all that they send.
+    pub(crate) fn lost_header(&self, headers: &HeaderMap) -> Option<&str> {
+        self.claim.signed_headers().find(|name| {
+            let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else { return false };
+            let for_sigward = is_hop_by_hop(&name) || name.as_str().starts_with("x-sigward-");
+            !for_sigward && !headers.get_all(&name).iter().eq(self.asked.headers.get_all(&name).iter())
+        })
+    }
+
+    /// It says itself what the body's hash is.
+    pub(crate) fn tells_hash(&self) -> bool {
+        self.asked.headers.get(CONTENT_SHA256).is_some_and(is_hash)
+    }
+
+    /// How long the body is that its signature does not cover.
+    pub(crate) fn uncovered(&self, size: BodySize) -> BodySize {
+        const NONE: BodySize = BodySize::Known(0);
+        let headers = &self.asked.headers;
+        match headers.get(CONTENT_SHA256) {
+            // Each message has a signature of its own, which nobody checks.
+            _ if is_event_stream(headers) => size,
+            None if self.in_query() && self.as_for_s3() => size,
+            None => NONE,
+            Some(hash) if is_hash(hash) => NONE,
+            Some(keyword) => match Framing::of_keyword(keyword.as_bytes()) {
+                Some((Framing::Signed | Framing::SignedTrailer, _)) => NONE,
+                Some((Framing::UnsignedTrailer, _)) => decoded_length(headers).map_or(BodySize::Unknown, BodySize::Known),
+                None => size,
+            },
+        }
+    }
+
+    /// The refusal of a body that the signature does not cover.
+    pub(crate) fn unsigned_payload(&self) -> Refusal {
+        Refusal::client(
+            403,
+            "unsigned-payload",
+            format!(
+                "client {:?}: the signature does not cover the body, and this sigward asks for that (clients.payload).",
+                self.client.name
+            ),
+            "Sign the body's SHA-256 instead of UNSIGNED-PAYLOAD: in AWS SDKs, s3.payload_signing_enabled = true and request_checksum_calculation = when_required.",
+        )
     }
 
     /// Checks as soon as what was signed is known: at once, if the head tells the body's hash.
@@ -210,6 +325,27 @@ impl fmt::Debug for Claimed {
     }
 }
 
+/// Of two signatures, one is not checked.
+fn signed_twice(client: Option<&Client>, why: &str) -> Refusal {
+    let whose = client.map(|client| format!("client {:?}: ", client.name)).unwrap_or_default();
+    Refusal::client(
+        403,
+        "ambiguous-signature",
+        format!("{whose}the request is signed twice: {why}."),
+        "Send one signature: an Authorization header, or a presigned URL.",
+    )
+}
+
+/// A header that a client signed and that ends here.
+pub(crate) fn header_lost(client: &str, name: &str) -> Refusal {
+    Refusal::client(
+        403,
+        "signed-header-removed",
+        format!("client {client:?}: the header {name:?} is signed, but Connection names it, so it ends here."),
+        "Take it out of the Connection header.",
+    )
+}
+
 /// A signature for S3 on a request to another service.
 pub(crate) fn wrong_service(name: &str, service: &str) -> Refusal {
     Refusal::client(
@@ -238,18 +374,8 @@ fn refusal(name: &str, error: &VerifyError) -> Refusal {
 
 /// The parameters of a presigned URL's own signature taken out.
 pub(crate) fn without_signature(path: &str) -> String {
-    const OWN: &[&str] = &[
-        "X-Amz-Algorithm",
-        "X-Amz-Credential",
-        "X-Amz-Date",
-        "X-Amz-Expires",
-        "X-Amz-Region-Set",
-        "X-Amz-Security-Token",
-        "X-Amz-Signature",
-        "X-Amz-SignedHeaders",
-    ];
     let Some((path, query)) = path.split_once('?') else { return path.to_owned() };
-    let kept: Vec<&str> = query.split('&').filter(|pair| !OWN.contains(&pair.split('=').next().unwrap_or_default())).collect();
+    let kept: Vec<&str> = query.split('&').filter(|pair| own_parameter(pair.split('=').next().unwrap_or_default()).is_none()).collect();
     if kept.is_empty() { path.to_owned() } else { format!("{path}?{}", kept.join("&")) }
 }
 
@@ -278,7 +404,7 @@ mod tests {
 
     #[test]
     fn a_presigned_urls_own_parameters_go() {
-        let path = "/k?versionId=3&X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=a%2Fb&X-Amz-Signature=ab&x=1";
+        let path = "/k?versionId=3&X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz%2DCredential=a%2Fb&x-amz-date=1&X-Amz-Signature=ab&x=1";
         assert_eq!(without_signature(path), "/k?versionId=3&x=1");
         assert_eq!(without_signature("/k?X-Amz-Signature=ab"), "/k");
     }

@@ -372,6 +372,8 @@ pub struct Exchange {
     token_there: bool,
     body_checked: bool,
     timed_out: bool,
+    /// A client's signature must cover the body, and does not.
+    must_be_empty: bool,
     edited: Option<Bytes>,
     shows_head: bool,
     /// What the upstream is told of the trace.
@@ -435,6 +437,7 @@ impl Exchange {
             token_there: false,
             body_checked: false,
             timed_out: false,
+            must_be_empty: false,
             edited: None,
             shows_head: false,
             onward: None,
@@ -576,9 +579,23 @@ impl Exchange {
         }
         if let Some(claimed) = &mut self.claimed {
             self.record.client = Some(Arc::clone(&claimed.client.name));
+            if let Some(name) = claimed.lost_header(&head.headers) {
+                let refusal = client::header_lost(&claimed.client.name, name);
+                return self.refuse(&refusal);
+            }
             match claimed.check_head(head.method.as_str(), at.unix_seconds) {
                 Ok(verified) => self.decoder = verified.and_then(|verified| verified.decoder()).map(Box::new),
                 Err(refusal) => return self.refuse(&refusal),
+            }
+            if config.clients.must_cover_body() {
+                match claimed.uncovered(head.body) {
+                    BodySize::Known(0) => {}
+                    BodySize::Known(_) => {
+                        let refusal = claimed.unsigned_payload();
+                        return self.refuse(&refusal);
+                    }
+                    BodySize::Unknown => self.must_be_empty = true,
+                }
             }
             if claimed.in_query() {
                 head.path = client::without_signature(&head.path);
@@ -994,6 +1011,7 @@ impl Exchange {
                 self.digest = Some(Sha256::digest(b"").into());
                 self.attempt(at, true)
             }
+            _ if self.form == Form::Events && self.must_be_empty => self.unsigned_payload(),
             _ if self.form == Form::Events => {
                 self.body = BodyPlan::Stream;
                 self.attempt(at, true)
@@ -1029,9 +1047,16 @@ impl Exchange {
             }
     }
 
-    /// A client signed it, and the signature can be checked only with the whole body.
+    /// A client signed it, and the signature can be checked only with the whole body; or its hash of the body does not go on, so that
+    /// nobody else compares them.
     fn signed_over_body(&self) -> bool {
-        self.claimed.as_ref().is_some_and(|claimed| claimed.needs_body())
+        let goes_on = || self.signing.is_none() || matches!(&self.form, Form::Given(given) if body::is_hash(given));
+        self.claimed.as_ref().is_some_and(|claimed| claimed.needs_body() || (claimed.tells_hash() && !goes_on()))
+    }
+
+    fn unsigned_payload(&mut self) -> Step {
+        let refusal = self.claimed.as_ref().map_or_else(client::unsigned, |claimed| claimed.unsigned_payload());
+        self.refuse(&refusal)
     }
 
     fn spool(&mut self) -> Step {
@@ -1047,6 +1072,9 @@ impl Exchange {
         let max = settings.max.unwrap_or(u64::MAX).min(most);
         if self.read > max {
             return self.too_large(max);
+        }
+        if self.must_be_empty && self.read > 0 {
+            return self.unsigned_payload();
         }
         if last && keep == Keep::Memory {
             if let Err(refusal) = self.read_body(bytes).and_then(|()| self.find_resource(bytes)) {
@@ -1204,6 +1232,10 @@ impl Exchange {
             return self.refuse(&refusal);
         }
         self.body_checked = true;
+        // Still here: nothing has checked the signatures of the body's chunks.
+        if self.decoder.is_some() && self.signing.is_some() {
+            return self.unsigned_payload();
+        }
         if self.audit_forbids() {
             return self.audit_blocked();
         }
@@ -1215,7 +1247,7 @@ impl Exchange {
         }
         let (Some(head), Some(upstream)) = (self.head.as_ref(), self.upstream.as_ref()) else { return Step::Deliver };
         let mut headers = head.headers.clone();
-        // Nothing is behind a client's signature that it does not cover.
+        // A client's signature does not cover trailers.
         let as_it_came = self.body == BodyPlan::Stream && !self.unwrapped && self.claimed.is_none();
         let trailers =
             if as_it_came && !matches!(self.form, Form::Chunks(_) | Form::Events) { body::trailing(&headers) } else { Vec::new() };

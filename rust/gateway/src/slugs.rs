@@ -38,6 +38,7 @@ pub(crate) fn is_known(slug: &str, status: u16, fault: Fault) -> bool {
 #[rustfmt::skip]
 pub const ALL: &[Known] = &[
     client(&[400], "ambiguous-call", "The request names its call twice, and differently: two `X-Amz-Target`, a target beside another `Action`, a repeated `prefix`. Sigward and AWS could read it differently.", "Name the call once."),
+    client(&[403], "ambiguous-signature", "A client with an issued key, or `clients.required`: the request has two signatures: a repeated Authorization header or `X-Amz-` parameter, or a presigned URL beside an Authorization header.", "Send one signature."),
     client(&[400], "bad-byte", "A header's name or value, the method or the path holds a byte that cannot be signed.", "Send printable ASCII."),
     client(&[400], "bad-deadline", "`x-sigward-deadline` is not a time.", "Give seconds, or a number with ms, s or m, up to a day: `2.5`, `500ms`."),
     client(&[400], "bad-expires", "A presigned URL would live longer than it may.", "Give 1 to 604,800 seconds."),
@@ -69,9 +70,11 @@ pub const ALL: &[Known] = &[
     client(&[403], "request-expired", "A client with an issued key: the presigned URL has expired.", "Presign a new one."),
     client(&[403], "request-time-too-skewed", "A client with an issued key: its clock is wrong.", "Set the client's clock right."),
     client(&[403], "signature-does-not-match", "A client with an issued key: the signature is wrong, or for another service.", "Is it the secret of `sigward client key`, of this sigward and of the same rotation? Did something change the request?"),
+    client(&[403], "signed-header-removed", "A client with an issued key: `Connection` names a header that is signed, so that it would not go on.", "Take it out of the Connection header."),
     client(&[414], "target-too-long", "Path and query are longer than `limits.target_bytes`.", "Shorten them, or raise the setting."),
     client(&[400], "too-long", "A field of the signature is longer than it may be.", "Shorten it."),
     client(&[501], "unknown-coding", "`Transfer-Encoding` is not `chunked`.", "Send the body as it is, or in chunks."),
+    client(&[403], "unsigned-payload", "A client with an issued key, and `clients.payload` is `signed`: the signature does not cover the body (`UNSIGNED-PAYLOAD`, an unsigned trailer, a presigned upload, an event stream).", "Sign the body's SHA-256, or ask the operator for `payload = \"any\"`."),
     sigward(&[503], "audit-log-unavailable", "The audit log cannot be written, and nothing is signed that it does not tell of.", "Make room on its disk, or read its pipe; `audit_when_full = \"drop\"` serves without it."),
     sigward(&[500], "crypto", "The cryptographic library failed.", "Try again."),
     sigward(&[500], "hook-failed", "Of the mitmproxy front: an addon, or a hook of sigward's, failed. The request was not sent.", "See sigward's log."),

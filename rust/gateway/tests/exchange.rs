@@ -818,3 +818,104 @@ fn only_announced_trailers_that_say_nothing_of_the_call_go_on_behind_a_body_that
     let outgoing = sent(drive.tell(Event::Body { bytes: b"hello", last: false, trailers: None }));
     assert_eq!((outgoing.trailers, outgoing.headers["trailer"].as_bytes()), (vec![HeaderName::from_static("x-sum")], &b"x-sum"[..]));
 }
+
+/// A PUT to the bucket as the client `ci` signs it, for S3. `payload`: what it says of the body.
+fn put_by_ci(payload: &str, extra: &[(&'static str, &str)], body: BodySize) -> RequestHead {
+    let (id, secret) = sigward_gateway::client::issue(&MASTER, "ci", 1);
+    let mut asked = RequestHead { method: Method::PUT, path: "/k".into(), ..head(BUCKET, body) };
+    for (name, value) in [("host", BUCKET), ("x-amz-content-sha256", payload)].iter().chain(extra) {
+        asked.headers.insert(*name, HeaderValue::from_str(value).unwrap());
+    }
+    let signed = {
+        let pairs: Vec<(&[u8], &[u8])> = asked.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())).collect();
+        let scope = Scope { region: "us-east-1", signing_name: "s3", style: Style::S3 };
+        let payload = Payload::Given(payload.as_bytes());
+        let request = Request { method: "PUT", path: b"/k", query: b"", headers: &pairs, payload };
+        sign(&Credentials::new(&id, &secret, None).unwrap(), &scope, &request, NOW).unwrap()
+    };
+    for (name, value) in signed.headers() {
+        asked.headers.insert(HeaderName::from_bytes(name).unwrap(), HeaderValue::from_bytes(value).unwrap());
+    }
+    asked
+}
+
+const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
+
+#[test]
+fn a_header_that_a_client_signed_goes_on_or_nothing_does() {
+    let settings = format!("{{{CLIENTS}}}");
+    let asked = |connection: &'static str| {
+        let copy = [("x-amz-copy-source", "/b/secret"), ("range", "bytes=0-1")];
+        let mut asked = put_by_ci(EMPTY, &copy, BodySize::Known(0));
+        asked.headers.insert("connection", HeaderValue::from_static(connection));
+        for_ci(&settings).tell(Event::arrived(asked))
+    };
+    for connection in ["x-amz-copy-source", "close, X-Amz-Copy-Source", "range", "x-amz-content-sha256", "x-amz-date"] {
+        assert_eq!(refused(asked(connection)), (403, "signed-header-removed".to_owned()), "{connection}");
+    }
+    for connection in ["keep-alive", "host", "authorization", "x-gone"] {
+        assert_eq!(sent(asked(connection)).headers["x-amz-copy-source"], "/b/secret", "{connection}");
+    }
+}
+
+#[test]
+fn of_two_signatures_a_client_has_sent_one_too_many() {
+    for required in [true, false] {
+        let settings = format!("{{{}}}", CLIENTS.replace("true", if required { "true" } else { "false" }));
+        let mut asked = put_by_ci(EMPTY, &[], BodySize::Known(0));
+        asked.headers.append("authorization", HeaderValue::from_static("Bearer x"));
+        assert_eq!(refused(for_ci(&settings).tell(Event::arrived(asked))), (403, "ambiguous-signature".to_owned()));
+        for query in ["X-Amz-Signature=0", "x-amz-cr%65dential=A", "Signature=a&AWSAccessKeyId=b"] {
+            let mut asked = put_by_ci(EMPTY, &[], BodySize::Known(0));
+            asked.path = format!("/k?{query}");
+            assert_eq!(refused(for_ci(&settings).tell(Event::arrived(asked))).1, "ambiguous-signature", "{query}");
+        }
+    }
+}
+
+#[test]
+fn a_body_is_covered_where_that_is_asked_for() {
+    let settings = format!(r#"{{"body": {{"hold": 4}}, {}}}"#, CLIENTS.replace("true", r#"true, "payload": "signed""#));
+    let hash = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+    for (payload, size) in [(UNSIGNED, 5), (UNSIGNED, 1), ("NONSENSE", 5)] {
+        let step = for_ci(&settings).tell(Event::arrived(put_by_ci(payload, &[], BodySize::Known(size))));
+        assert_eq!(refused(step), (403, "unsigned-payload".to_owned()), "{payload}");
+    }
+    let framed = |length| {
+        let asked = put_by_ci("STREAMING-UNSIGNED-PAYLOAD-TRAILER", &[("x-amz-decoded-content-length", length)], BodySize::Known(50));
+        for_ci(&settings).tell(Event::arrived(asked))
+    };
+    assert_eq!(refused(framed("5")).1, "unsigned-payload");
+    assert!(matches!(framed("0"), Step::Unwrap { length: Some(0), .. }));
+    for (payload, size) in [(UNSIGNED, 0), (hash, 5)] {
+        sent(for_ci(&settings).tell(Event::arrived(put_by_ci(payload, &[], BodySize::Known(size)))));
+    }
+    for (body, refuses) in [(&b""[..], false), (b"x", true)] {
+        let mut drive = for_ci(&settings);
+        assert!(matches!(drive.tell(Event::arrived(put_by_ci(UNSIGNED, &[], BodySize::Unknown))), Step::Read { .. }));
+        let step = drive.tell(Event::Body { bytes: body, last: true, trailers: None });
+        if refuses {
+            assert_eq!(refused(step).1, "unsigned-payload");
+        } else {
+            sent(step);
+        }
+    }
+}
+
+#[test]
+fn a_hash_that_does_not_go_on_is_compared_first() {
+    let hash = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+    let settings = format!(r#"{{"body": {{"hold": 4}}, "routes": [{{"host": "{BUCKET}", "payload": "unsigned"}}], {CLIENTS}}}"#);
+    for (body, right) in [(b"hello", true), (b"HELLO", false)] {
+        let mut drive = for_ci(&settings);
+        let step = drive.tell(Event::arrived(put_by_ci(hash, &[], BodySize::Known(5))));
+        assert!(matches!(step, Step::Read { keep: Keep::Spool, .. }), "{step:?}");
+        let step = drive.tell(Event::Body { bytes: body, last: true, trailers: None });
+        if right {
+            assert_eq!(sent(step).headers["x-amz-content-sha256"], UNSIGNED);
+        } else {
+            assert_eq!(refused(step), (403, "content-sha256-mismatch".to_owned()));
+        }
+    }
+}
