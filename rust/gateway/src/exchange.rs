@@ -36,7 +36,7 @@ use crate::knowledge::{Knowledge, Operation};
 use crate::live::{Endpoint, Live, UnderWay};
 use crate::pace::{Asked as PaceAsked, Paced, Paces, Patience, Subject, Ticket};
 use crate::quota;
-use crate::recognise::{self, Ambiguity, Body, Call, Hint, Recognised, Source, Variant, recognise, style_of};
+use crate::recognise::{self, Ambiguity, Body, Call, Hint, HostBucket, Recognised, Source, Variant, recognise, style_of};
 use crate::record::{Attempt, Disposition, Reason, Record, Steps, Wait, WrongClock, redacted};
 use crate::refuse::{Reader, Refusal, Shape};
 use crate::resource;
@@ -1932,6 +1932,18 @@ impl Reading<'_> {
         }
     }
 
+    /// A server in the place of S3 reads the bucket in the path: there it goes from the host that named it.
+    fn with_bucket(&self, terms: &ReadingTerms) -> Option<String> {
+        let is_s3 = terms.service.as_deref().is_some_and(|service| style_of(service) == Style::S3);
+        if !is_s3 || *terms.host == *self.target.host || recognise::bucket_in_host(&terms.host).is_some() {
+            return None;
+        }
+        match recognise::bucket_in_host(&self.target.host)? {
+            HostBucket::Named(bucket) => Some(format!("/{bucket}{}", self.head.path)),
+            _ => None,
+        }
+    }
+
     fn place(&mut self, route: Option<&Route>) -> Result<usize, Ambiguity> {
         // Most rules change nothing of how a request is read.
         if route.is_none_or(Route::reads_as_usual) && !self.calls.is_empty() {
@@ -1946,6 +1958,7 @@ impl Reading<'_> {
         if let Some(at) = self.calls.iter().position(|(known, _)| *known == terms) {
             return Ok(at);
         }
+        let moved = self.with_bucket(&terms);
         let call = Call::read(&Source {
             knowledge: &self.config.knowledge,
             host: &terms.host,
@@ -1954,7 +1967,7 @@ impl Reading<'_> {
             of_customer: terms.of_customer,
             may_hold_bucket: terms.may_hold_bucket,
             method: &self.head.method,
-            target: &self.head.path,
+            target: moved.as_deref().unwrap_or(&self.head.path),
             headers: &self.head.headers,
             body: self.body,
         })?;

@@ -211,32 +211,32 @@ impl<'a> Reader<'a, '_> {
         }
         let target = self.target()?;
         let rpc = self.rpc();
-        if let (Some((target, _)), Some((path, _))) = (&target, &rpc) {
-            return Err(Ambiguity::new("target", format_args!("X-Amz-Target names {target:?}"), format_args!("the path names {path:?}")));
+        if let (Some((target, _)), Some(path)) = (&target, &rpc) {
+            return Err(Ambiguity::new("target", quoted(target), format_args!("the path names {:?}", shown(path.0))));
         }
+        let direct = target.or(rpc.filter(|_| self.speaks(CBOR)).map(|(path, named)| (path.into(), named)));
         let rest = if self.speaks(REST) { self.rest()? } else { Part::Absent };
-        let action = if self.speaks(QUERY) { self.action()? } else { Action::None };
-        let direct = target.or(rpc);
+        let action = if self.speaks(QUERY) || direct.is_some() { self.action()? } else { Action::None };
         // Two places that name one call must agree.
-        if let Some((text, named)) = &direct {
+        if let Some((text, named)) = direct {
             if let Part::Known(names) = &rest
-                && !named.as_ref().is_some_and(|named| named == names)
+                && named.as_ref() != Some(names)
             {
-                return Err(Ambiguity::new("target", quoted(text), the_path(names)));
+                return Err(Ambiguity::new("target", quoted(&text), the_path(names)));
             }
-            if let Action::Named(action, _) = &action
-                && !named.as_ref().is_some_and(|named| named.first().is_some_and(|operation| *operation.name == **action))
-            {
-                return Err(Ambiguity::new("target", quoted(text), format_args!("Action is {:?}", shown(action))));
+            let is_it = |action: &[u8]| named.iter().flatten().any(|operation| operation.name.as_bytes() == action);
+            let in_query = self.query.get(b"Action");
+            let in_form = if let Action::Named(action, _) = &action { Some(action.as_bytes()) } else { None };
+            if let Some(action) = in_query.or(in_form).filter(|action| !is_it(action)) {
+                let action = shown(&String::from_utf8_lossy(action));
+                return Err(Ambiguity::new("target", quoted(&text), format_args!("Action is {action:?}")));
             }
             // With a form beside it, the service may go by that one's Action.
-            match action {
-                Action::Pending if is_typed_as_form(self.source.headers) => return Ok((PENDING, true)),
-                Action::Unreadable if is_typed_as_form(self.source.headers) => return Ok((UNREADABLE, true)),
-                _ => {}
-            }
-            let named = named.clone().map_or(Part::Unknown("the operation: X-Amz-Target names none of the table"), Part::Known);
-            return Ok((named, false));
+            return Ok(match action {
+                Action::Pending if is_typed_as_form(self.source.headers) => (PENDING, true),
+                Action::Unreadable if is_typed_as_form(self.source.headers) => (UNREADABLE, true),
+                _ => (named.map_or(Part::Unknown("the operation: X-Amz-Target names none of the table"), Part::Known), false),
+            });
         }
         if let Part::Known(names) = &rest {
             return match &action {
@@ -284,9 +284,10 @@ impl<'a> Reader<'a, '_> {
         Ok(Some((text, one(named))))
     }
 
-    /// A path of Smithy's RPC v2, and what it names. Any prefix may stand before `/service/`.
-    fn rpc(&self) -> Option<(Cow<'a, str>, Option<Names>)> {
-        if !self.speaks(CBOR) {
+    /// A path of Smithy's RPC v2, and what it names. Any prefix may stand before `/service/`. Services that speak REST have such paths
+    /// for other ends.
+    fn rpc(&self) -> Option<(&'a str, Option<Names>)> {
+        if self.group.protocols & !REST == 0 {
             return None;
         }
         let (front, name) = self.path.rsplit_once("/operation/")?;
@@ -295,7 +296,7 @@ impl<'a> Reader<'a, '_> {
             return None;
         }
         let named = if prefix.is_empty() && self.is_post() { self.group.rpc(shape, name, self.source.host) } else { Named::Nothing };
-        Some((Cow::Borrowed(self.path), one(named)))
+        Some((self.path, one(named)))
     }
 
     /// What method and path name. Where servers may normalise the path each in its own way, all readings must name the same.
