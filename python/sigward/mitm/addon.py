@@ -6,7 +6,6 @@ other people's by `EngineAddonManager` in `front.py`.
 
 import asyncio
 import functools
-import ipaddress
 import logging
 import socket
 from collections.abc import Callable
@@ -114,6 +113,9 @@ class Tunnels:
     async def http_connect(self, flow: http.HTTPFlow) -> None:
         """Refuses a tunnel to a local address while the client can still be told."""
         host, port = flow.request.host, flow.request.port
+        if _core.normal_host(host) is None:
+            flow.response = refusal(400, "bad-target", f"CONNECT names {host!r}, which is no host.")
+            return
         if self.intercepts((host, port)):
             if not self.engine.vouches_for(host):
                 flow.response = refusal(403, "not-vouched-for", not_vouched(host))
@@ -154,15 +156,14 @@ class Tunnels:
 
     async def allowed_address(self, host: str, port: int) -> str:
         """The first address of a host that clients may reach. Raises ValueError if there is none, OSError if it does not resolve."""
-        bare = host.removeprefix("[").removesuffix("]")
-        try:
-            found = [str(ipaddress.ip_address(bare))]
-        except ValueError:
-            infos = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            found = [str(info[4][0]) for info in infos]
-        for address in found:
-            if self.engine.may_connect(bare, address):
-                return address
+        named = _core.normal_host(host)
+        if named is None:
+            raise OSError(f"{host!r} is no host")
+        if self.engine.may_connect(named):
+            infos = await asyncio.get_running_loop().getaddrinfo(named, port, type=socket.SOCK_STREAM)
+            for address in (str(info[4][0]) for info in infos):
+                if self.engine.may_connect(named, address):
+                    return address
         raise ValueError(f"{host!r} has local addresses only")
 
 
@@ -203,6 +204,8 @@ class Sign:
             return
         try:
             host, port = url.parse_authority(flow.request.host_header or flow.request.authority or "", check=True)
+            if _core.normal_host(host) is None:
+                raise ValueError("no host")
         except ValueError:
             flow.response = refusal(
                 400,

@@ -26,6 +26,7 @@ use sigward_sigv4::chunked::{ChunkSigner, Decoder, Encoder, Framing};
 use sigward_sigv4::event::{self, EventSigner};
 use sigward_sigv4::{Credentials, Options, Scope, SignError, Style};
 
+use crate::address::is_forbidden_host;
 use crate::admit::{self, BodySize, Entry, RequestHead, Scheme, Target};
 use crate::body::{self, Facts, Form, Wrap};
 use crate::circuit::Pass;
@@ -40,7 +41,7 @@ use crate::recognise::{self, Hint, Recognised, Variant, recognise};
 use crate::record::{Attempt, Disposition, Reason, Record, Steps, Wait, redacted};
 use crate::refuse::{Refusal, Shape, is_form};
 use crate::resource;
-use crate::route::{self, OnlyBodyTells, Router, Upstream, is_forbidden, over_tls};
+use crate::route::{self, OnlyBodyTells, Router, Upstream, over_tls};
 use crate::settings::{Action, EngineSettings, LogTo, PayloadMode, Repeat, RetryMode, SignatureVariant};
 use crate::sign::{self, BodyHash, Made, Terms};
 use crate::token::{self, Token};
@@ -581,10 +582,7 @@ impl Exchange {
             Some(route) => route.upstream(target),
             None => Upstream { target: target.clone(), connect: None, named: false },
         };
-        if !upstream.named
-            && let Ok(address) = target.host.parse()
-            && is_forbidden(address)
-        {
+        if !upstream.named && is_forbidden_host(&target.host) {
             return Err(Some(forbidden(&target.host)));
         }
         let action = match route {
