@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 TLS_TELLING = 3
 """Bytes that tell TLS: a record's type and version."""
 
+HTTP = 80
+"""The port of an absolute URL that gives none."""
+
 LONGEST_LINE = 64 << 10
 """Bytes without an end of line after which a client's first bytes are no HTTP request."""
 
@@ -54,11 +57,6 @@ def refusing[**P](hook: Callable[P, None]) -> Callable[P, None]:
 def same_host(one: str, other: str) -> bool:
     """True if two names are one host: case and a trailing dot mean nothing."""
     return one.lower().rstrip(".") == other.lower().rstrip(".")
-
-
-def same_authority(one: str, other: str) -> bool:
-    """True if two of `host[:port]` are one."""
-    return same_host(one.removesuffix(":80"), other.removesuffix(":80"))
 
 
 def is_undecided(data: bytes) -> bool:
@@ -191,8 +189,9 @@ class Sign:
         mode = flow.client_conn.proxy_mode
         if mode.type_name != "reverse":
             return
+        # Of HTTP/2, h2 has compared the two.
         named, meant = flow.request.data.authority.decode("latin-1"), flow.request.headers.get("host")
-        if meant is not None and named and not flow.request.is_http2 and not same_authority(named, meant):
+        if meant is not None and named and not flow.request.is_http2 and not _core.same_authority(named, meant, HTTP):
             flow.response = refusal(421, "host-mismatch", f"the request target names {named!r}, and the Host header {meant!r}.")
             return
         listener = mode.data.split("://")[-1].split(":")[0]

@@ -241,10 +241,14 @@ fn agree_on_host(head: &RequestHead) -> Result<(), Refusal> {
     }
     let text = host.to_str().map_err(|_| bad("the Host header is not ASCII"))?;
     let (name, _) = split_authority(text).ok_or_else(|| bad("the port in the Host header is not a number"))?;
-    if head.entry == Entry::Reverse {
+    // To a listener with an upstream of its own, a client that knows no host may send an empty one (RFC 9112, section 3.2).
+    if head.entry == Entry::Reverse && name.is_empty() {
         return Ok(());
     }
     let named = Target::new(head.target.scheme, name, head.target.port).map_err(|_| bad("the Host header is not a host name"))?;
+    if head.entry == Entry::Reverse {
+        return Ok(());
+    }
     if named.host != head.target.host {
         return Err(Refusal::client(
             421,
@@ -332,6 +336,10 @@ mod tests {
         assert_eq!(slug(head(Entry::Connect, host, &[("host", "evil.test")])), Some("host-mismatch"));
         assert_eq!(slug(head(Entry::Forward, host, &[("host", "s3.amazonaws.com")])), Some("host-mismatch"));
         assert_eq!(slug(head(Entry::Reverse, host, &[("host", "127.0.0.1:8081")])), None);
+        assert_eq!(slug(head(Entry::Reverse, host, &[("host", "")])), None);
+        for bad in ["user@a.test", "a.test:x", "1.2.3.256", "a test", "a.test/x", ":80@a.test"] {
+            assert_eq!(slug(head(Entry::Reverse, host, &[("host", bad)])), Some("bad-host"), "{bad}");
+        }
         assert_eq!(slug(head(Entry::Connect, host, &[("host", "sqs.us-east-1.amazonaws.com:x")])), Some("bad-host"));
     }
 
