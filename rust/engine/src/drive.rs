@@ -549,7 +549,10 @@ async fn out_of_time(progress: &Progress, waits: Waits) {
         if Instant::now() >= deadline {
             return;
         }
-        tokio::time::sleep_until(deadline.into()).await;
+        tokio::select! {
+            () = tokio::time::sleep_until(deadline.into()) => {}
+            () = progress.completed() => {}
+        }
     }
 }
 
