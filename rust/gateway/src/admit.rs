@@ -278,6 +278,13 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// Removes what sigward alone may say (`x-sigward-…`) from what an upstream sent: clients believe it.
+pub fn remove_own(headers: &mut HeaderMap) {
+    while let Some(name) = headers.keys().find(|name| name.as_str().starts_with("x-sigward-")).cloned() {
+        headers.remove(name);
+    }
+}
+
 /// The comma-separated words of a header, wherever it is repeated.
 fn tokens<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h str> {
     headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).flat_map(|text| text.split(',')).map(str::trim)

@@ -13,6 +13,7 @@ use http::{Method, StatusCode};
 use http_body::{Body as _, Frame};
 use prometheus::IntCounter;
 use sigward_gateway::Failure;
+use sigward_gateway::admit::{remove_hop_by_hop, remove_own};
 
 use super::body::{Decoder, Piece};
 use super::head::{self, Most, ResponseHead};
@@ -115,12 +116,16 @@ pub(crate) async fn exchange(
             let before = stream.plain.len();
             match head::response(&mut stream.plain, &method, MOST) {
                 Err(why) => return Poll::Ready(Err(Failure::Broken(why))),
-                Ok(Some(head)) if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS => {
+                Ok(Some(mut head)) if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS => {
                     informational += before - stream.plain.len();
                     if informational > MOST_INFORMATIONAL {
                         return Poll::Ready(Err(Failure::Broken("its informational answers do not end".into())));
                     }
                     if let Some(informed) = informed.as_mut().filter(|_| head.status != StatusCode::CONTINUE) {
+                        // It has no body, so no length either (RFC 9110, section 8.6).
+                        head.headers.remove(CONTENT_LENGTH);
+                        remove_hop_by_hop(&mut head.headers);
+                        remove_own(&mut head.headers);
                         informed(head.status, &head.headers);
                     }
                     continue;
@@ -435,7 +440,12 @@ impl http_body::Body for AnswerBody {
     type Error = AnswerError;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
-        let polled = self.poll_source(context);
+        let mut polled = self.poll_source(context);
+        if let Poll::Ready(Some(Ok(frame))) = &mut polled
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            remove_own(trailers);
+        }
         if matches!(polled, Poll::Ready(Some(Err(_))))
             && let Some(broken) = self.broken.take()
         {
