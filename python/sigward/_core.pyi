@@ -579,8 +579,9 @@ class Engine:
         """Open connections of the native front's clients, tunnels among them."""
     def draining(self) -> bool:
         """After `drain`: True until all that had connected to the native front has ended."""
-    def may_connect(self, host: str, address: str, /) -> bool:
-        """False if `address` (an IP address that `host` resolved to) is a metadata, loopback or link-local address that no route names."""
+    def may_connect(self, host: str, address: str | None = None, /) -> bool:
+        """False if `host`, or `address` (an IP address that it resolved to), is this host, a metadata or a link-local address, and no
+        route names the host."""
     def set_credentials(
         self,
         identity: str,
@@ -614,6 +615,13 @@ class Engine:
 
 def issue_key(master: bytes, name: str, rotation: int, /) -> tuple[str, str]:
     """A client's access key id and secret access key. `master`: 64 hexadecimal digits, as in its file. Raises ValueError."""
+
+def normal_host(host: str, /) -> str | None:
+    """A host as rules compare it: in small letters, without brackets and trailing dot; an address in any spelling (WHATWG URL, host
+    parsing) in its usual one. None: it is no host."""
+
+def same_authority(one: str, other: str, port: int, /) -> bool:
+    """True if two of `host[:port]` name one place. `port`: the one that is meant where none is given."""
 
 def metric_descriptions() -> list[tuple[str, Literal["counter", "gauge", "histogram"], str, list[str]]]:
     """Every metric, by name: its name, kind, help and label names."""

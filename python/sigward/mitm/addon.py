@@ -6,7 +6,6 @@ other people's by `EngineAddonManager` in `front.py`.
 
 import asyncio
 import functools
-import ipaddress
 import logging
 import socket
 from collections.abc import Callable
@@ -29,6 +28,9 @@ logger = logging.getLogger(__name__)
 
 TLS_TELLING = 3
 """Bytes that tell TLS: a record's type and version."""
+
+HTTP = 80
+"""The port of an absolute URL that gives none."""
 
 LONGEST_LINE = 64 << 10
 """Bytes without an end of line after which a client's first bytes are no HTTP request."""
@@ -55,11 +57,6 @@ def refusing[**P](hook: Callable[P, None]) -> Callable[P, None]:
 def same_host(one: str, other: str) -> bool:
     """True if two names are one host: case and a trailing dot mean nothing."""
     return one.lower().rstrip(".") == other.lower().rstrip(".")
-
-
-def same_authority(one: str, other: str) -> bool:
-    """True if two of `host[:port]` are one."""
-    return same_host(one.removesuffix(":80"), other.removesuffix(":80"))
 
 
 def is_undecided(data: bytes) -> bool:
@@ -114,6 +111,9 @@ class Tunnels:
     async def http_connect(self, flow: http.HTTPFlow) -> None:
         """Refuses a tunnel to a local address while the client can still be told."""
         host, port = flow.request.host, flow.request.port
+        if _core.normal_host(host) is None:
+            flow.response = refusal(400, "bad-target", f"CONNECT names {host!r}, which is no host.")
+            return
         if self.intercepts((host, port)):
             if not self.engine.vouches_for(host):
                 flow.response = refusal(403, "not-vouched-for", not_vouched(host))
@@ -154,15 +154,14 @@ class Tunnels:
 
     async def allowed_address(self, host: str, port: int) -> str:
         """The first address of a host that clients may reach. Raises ValueError if there is none, OSError if it does not resolve."""
-        bare = host.removeprefix("[").removesuffix("]")
-        try:
-            found = [str(ipaddress.ip_address(bare))]
-        except ValueError:
-            infos = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            found = [str(info[4][0]) for info in infos]
-        for address in found:
-            if self.engine.may_connect(bare, address):
-                return address
+        named = _core.normal_host(host)
+        if named is None:
+            raise OSError(f"{host!r} is no host")
+        if self.engine.may_connect(named):
+            infos = await asyncio.get_running_loop().getaddrinfo(named, port, type=socket.SOCK_STREAM)
+            for address in (str(info[4][0]) for info in infos):
+                if self.engine.may_connect(named, address):
+                    return address
         raise ValueError(f"{host!r} has local addresses only")
 
 
@@ -190,8 +189,9 @@ class Sign:
         mode = flow.client_conn.proxy_mode
         if mode.type_name != "reverse":
             return
+        # Of HTTP/2, h2 has compared the two.
         named, meant = flow.request.data.authority.decode("latin-1"), flow.request.headers.get("host")
-        if meant is not None and named and not flow.request.is_http2 and not same_authority(named, meant):
+        if meant is not None and named and not flow.request.is_http2 and not _core.same_authority(named, meant, HTTP):
             flow.response = refusal(421, "host-mismatch", f"the request target names {named!r}, and the Host header {meant!r}.")
             return
         listener = mode.data.split("://")[-1].split(":")[0]
@@ -203,6 +203,8 @@ class Sign:
             return
         try:
             host, port = url.parse_authority(flow.request.host_header or flow.request.authority or "", check=True)
+            if _core.normal_host(host) is None:
+                raise ValueError("no host")
         except ValueError:
             flow.response = refusal(
                 400,

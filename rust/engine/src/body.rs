@@ -16,6 +16,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use sigward_gateway::{Failure, Wrap};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::wrap::Wrapper;
@@ -202,12 +203,20 @@ pub(crate) struct Progress {
     /// Microseconds since `began`.
     last: AtomicU64,
     complete: AtomicBool,
+    /// The request is out whole: another time-out counts from here on.
+    completed: Notify,
     failure: OnceLock<Failure>,
 }
 
 impl Progress {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { began: Instant::now(), last: AtomicU64::new(0), complete: AtomicBool::new(false), failure: OnceLock::new() })
+        Arc::new(Self {
+            began: Instant::now(),
+            last: AtomicU64::new(0),
+            complete: AtomicBool::new(false),
+            completed: Notify::new(),
+            failure: OnceLock::new(),
+        })
     }
 
     /// Why the request's body came to no end, if it did not.
@@ -220,8 +229,17 @@ impl Progress {
     }
 
     fn finished(&self) {
-        self.moved();
-        self.complete.store(true, Ordering::Relaxed);
+        // The end may be looked at more than once.
+        if !self.complete.load(Ordering::Relaxed) {
+            self.moved();
+            self.complete.store(true, Ordering::Relaxed);
+            self.completed.notify_one();
+        }
+    }
+
+    /// Waits until the request is out whole.
+    pub(crate) async fn completed(&self) {
+        self.completed.notified().await;
     }
 
     /// When the attempt has waited too long, as things stand.

@@ -12,7 +12,7 @@ use futures_util::stream::FuturesUnordered;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use sigward_gateway::settings::{EgressSettings, EngineSettings, Proxy};
-use sigward_gateway::{Failure, Scheme, Target, Upstream, is_forbidden};
+use sigward_gateway::{Failure, Scheme, Target, Upstream, is_forbidden, is_forbidden_host};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -92,9 +92,9 @@ fn interleaved(found: Vec<IpAddr>) -> Vec<IpAddr> {
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectError {
-    /// An address that clients must not reach.
+    /// An address, or a name of this host's, that clients must not reach.
     #[error("{0} is a local address")]
-    Forbidden(IpAddr),
+    Forbidden(String),
     /// The network's.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -115,7 +115,7 @@ impl ConnectError {
     /// For the exchange.
     fn failure(&self) -> Failure {
         match self {
-            Self::Forbidden(address) => Failure::Forbidden(address.to_string()),
+            Self::Forbidden(address) => Failure::Forbidden(address.clone()),
             Self::Io(error) => match error.get_ref().and_then(|inner| inner.downcast_ref()) {
                 Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented) => Failure::Tls(error.to_string()),
                 _ => Failure::Connect(error.to_string()),
@@ -182,14 +182,11 @@ impl Connector {
 
     async fn socket(&self, upstream: &Upstream) -> Result<Socket, ConnectError> {
         let (host, port) = place(upstream)?;
+        // A proxy resolves names itself, and may run on this host: names and addresses of this host are refused before it is asked.
+        if !upstream.named && is_forbidden_host(host) {
+            return Err(ConnectError::Forbidden(host.to_owned()));
+        }
         if let Some(proxy) = self.egress.proxy_for(host) {
-            // The proxy resolves names; an address it is told to take is looked at here.
-            if let Ok(address) = host.parse::<IpAddr>()
-                && !upstream.named
-                && is_forbidden(address)
-            {
-                return Err(ConnectError::Forbidden(address));
-            }
             let reached = async { through(self.tcp(&proxy.host, proxy.port, true).await?, proxy, host, port).await };
             return reached.await.map_err(|error| match error {
                 ConnectError::Io(error) => ConnectError::Proxy { proxy: shown(proxy), why: error.to_string() },
@@ -208,7 +205,7 @@ impl Connector {
             .map(|address| SocketAddr::new(*address, port))
             .collect();
         if let (Some(address), true) = (found.first(), allowed.is_empty()) {
-            return Err(ConnectError::Forbidden(*address));
+            return Err(ConnectError::Forbidden(address.to_string()));
         }
         let connected = first_of(&allowed).await;
         if connected.is_err() {

@@ -10,6 +10,7 @@ use http::{HeaderMap, Request, Response, StatusCode, Uri, header};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::client::conn::http2::SendRequest;
+use sigward_gateway::admit::{remove_hop_by_hop, remove_own};
 use sigward_gateway::judge::CODE_PREFIX;
 use sigward_gateway::settings::Http2;
 use sigward_gateway::{
@@ -356,7 +357,8 @@ impl Driver<'_> {
         }
         let request = Http1Request { method: outgoing.method, path: outgoing.path, headers, body };
         match self.exchanged(request, &outgoing.upstream, http2).await {
-            Ok(answer) => {
+            Ok(mut answer) => {
+                remove_own(answer.headers_mut());
                 let status = answer.status().as_u16();
                 let answer = self.answer.insert(answer);
                 self.clock = self.shared.clock();
@@ -431,7 +433,7 @@ impl Driver<'_> {
             tell_attempts(&mut head.headers, self.exchange.record());
             return Answer { response: Response::from_parts(head, AnswerBody::empty()), record: self.exchange.take_record(), upgrade };
         }
-        sigward_gateway::admit::remove_hop_by_hop(&mut head.headers);
+        remove_hop_by_hop(&mut head.headers);
         tell_attempts(&mut head.headers, self.exchange.record());
         body.put_back(std::mem::take(&mut self.prefix));
         Answer { response: Response::from_parts(head, body), record: self.exchange.take_record(), upgrade: None }
@@ -535,7 +537,10 @@ async fn out_of_time(progress: &Progress, waits: Waits) {
         if Instant::now() >= deadline {
             return;
         }
-        tokio::time::sleep_until(deadline.into()).await;
+        tokio::select! {
+            () = tokio::time::sleep_until(deadline.into()) => {}
+            () = progress.completed() => {}
+        }
     }
 }
 

@@ -237,9 +237,11 @@ impl Engine {
         !self.shared.config.load().clients.required()
     }
 
-    /// True if a client may reach `address`, to which `host` resolved.
-    pub fn may_connect(&self, host: &str, address: std::net::IpAddr) -> bool {
-        !sigward_gateway::is_forbidden(address) || self.shared.config.load().router.names(&normal(host))
+    /// True if a client may reach `host`, and `address`, to which it resolved.
+    pub fn may_connect(&self, host: &str, address: Option<std::net::IpAddr>) -> bool {
+        let host = normal(host);
+        !(sigward_gateway::is_forbidden_host(&host) || address.is_some_and(sigward_gateway::is_forbidden))
+            || self.shared.config.load().router.names(&host)
     }
 
     /// Reads the CA that forward listeners intercept with, key and certificates in one PEM file. True: name constraints limit it.
@@ -353,8 +355,9 @@ impl Drop for Engine {
     }
 }
 
-fn normal(host: &str) -> String {
-    host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
+/// A host in the form in which rules compare it.
+fn normal(host: &str) -> Arc<str> {
+    sigward_gateway::normal_host(host).unwrap_or_else(|| host.into())
 }
 
 fn pool(tls: &Arc<rustls::ClientConfig>, settings: &EngineSettings, shared: &Shared) -> Arc<Pool> {

@@ -5,12 +5,13 @@
 //! request signed for one host and delivered to another.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderValue, Method};
 
+use crate::address::{NoAddress, address_of};
 use crate::refuse::Refusal;
 use crate::settings::Limits;
 
@@ -53,16 +54,12 @@ pub struct Target {
 }
 
 impl Target {
-    /// Takes a host as a client writes it. The error says what is wrong with it.
+    /// Takes a host as a client writes it; an address in any spelling becomes its usual one. The error says what is wrong with it.
     pub fn new(scheme: Scheme, host: &str, port: u16) -> Result<Self, String> {
-        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        let bare = bare.strip_suffix('.').unwrap_or(bare).to_ascii_lowercase();
-        let named =
-            !bare.is_empty() && bare.len() <= 253 && bare.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
-        if port == 0 || !(named || bare.parse::<IpAddr>().is_ok()) {
-            return Err(format!("{:?} port {port}: a host name or address and a port from 1 to 65535 are expected", shown(host)));
+        match normal_host(host) {
+            Some(host) if port > 0 => Ok(Self { scheme, host, port }),
+            _ => Err(format!("{:?} port {port}: a host name or address and a port from 1 to 65535 are expected", shown(host))),
         }
-        Ok(Self { scheme, host: bare.into(), port })
     }
 
     /// Reads `https://host[:port]`. The error says what is wrong with it.
@@ -90,6 +87,24 @@ impl Target {
 impl fmt::Display for Target {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(to, "{}://{}", self.scheme.as_str(), self.authority())
+    }
+}
+
+/// A host as a client writes it, in the one form in which it is decided on: small letters, no brackets, no dot at the end, an address in
+/// its usual spelling. `None`: it is no host.
+pub fn normal_host(host: &str) -> Option<Arc<str>> {
+    if let Some(inner) = host.strip_prefix('[') {
+        let address: Ipv6Addr = inner.strip_suffix(']')?.parse().ok()?;
+        return Some(address.to_string().into());
+    }
+    let bare = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+    match address_of(&bare) {
+        Ok(Some(address)) => Some(address.to_string().into()),
+        Ok(None) => {
+            let label = |label: &str| !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+            (bare.len() <= 253 && bare.split('.').all(label)).then(|| bare.into())
+        }
+        Err(NoAddress) => None,
     }
 }
 
@@ -226,10 +241,14 @@ fn agree_on_host(head: &RequestHead) -> Result<(), Refusal> {
     }
     let text = host.to_str().map_err(|_| bad("the Host header is not ASCII"))?;
     let (name, _) = split_authority(text).ok_or_else(|| bad("the port in the Host header is not a number"))?;
-    if head.entry == Entry::Reverse {
+    // To a listener with an upstream of its own, a client that knows no host may send an empty one (RFC 9112, section 3.2).
+    if head.entry == Entry::Reverse && name.is_empty() {
         return Ok(());
     }
     let named = Target::new(head.target.scheme, name, head.target.port).map_err(|_| bad("the Host header is not a host name"))?;
+    if head.entry == Entry::Reverse {
+        return Ok(());
+    }
     if named.host != head.target.host {
         return Err(Refusal::client(
             421,
@@ -259,6 +278,13 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// Removes what sigward alone may say (`x-sigward-…`) from what an upstream sent: clients believe it.
+pub fn remove_own(headers: &mut HeaderMap) {
+    while let Some(name) = headers.keys().find(|name| name.as_str().starts_with("x-sigward-")).cloned() {
+        headers.remove(name);
+    }
+}
+
 /// The comma-separated words of a header, wherever it is repeated.
 pub(crate) fn tokens<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h str> {
     headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).flat_map(|text| text.split(',')).map(str::trim)
@@ -272,6 +298,12 @@ pub(crate) fn split_authority(text: &str) -> Option<(&str, Option<u16>)> {
         Some(at) => Some((text.get(..at)?, Some(text.get(at + 1..)?.parse().ok()?))),
         None => Some((text, None)),
     }
+}
+
+/// True if two of `host[:port]` name one place. `port`: the one that is meant where none is given.
+pub fn same_authority(one: &str, other: &str, port: u16) -> bool {
+    let read = |authority| split_authority(authority).and_then(|(host, given)| Some((normal_host(host)?, given.unwrap_or(port))));
+    matches!((read(one), read(other)), (Some(one), Some(other)) if one == other)
 }
 
 /// A client's text, short enough for a message.
@@ -311,7 +343,33 @@ mod tests {
         assert_eq!(slug(head(Entry::Connect, host, &[("host", "evil.test")])), Some("host-mismatch"));
         assert_eq!(slug(head(Entry::Forward, host, &[("host", "s3.amazonaws.com")])), Some("host-mismatch"));
         assert_eq!(slug(head(Entry::Reverse, host, &[("host", "127.0.0.1:8081")])), None);
+        assert_eq!(slug(head(Entry::Reverse, host, &[("host", "")])), None);
+        for bad in ["user@a.test", "a.test:x", "1.2.3.256", "a test", "a.test/x", ":80@a.test"] {
+            assert_eq!(slug(head(Entry::Reverse, host, &[("host", bad)])), Some("bad-host"), "{bad}");
+        }
         assert_eq!(slug(head(Entry::Connect, host, &[("host", "sqs.us-east-1.amazonaws.com:x")])), Some("bad-host"));
+    }
+
+    #[test]
+    fn one_place_has_many_spellings() {
+        for (one, other, same) in [
+            ("a.test", "A.test.", true),
+            ("a.test", "a.test:443", true),
+            ("a.test:443", "a.test:0443", true),
+            ("127.0.0.1", "127.1", true),
+            ("[::1]:443", "[0:0:0:0:0:0:0:1]", true),
+            ("a.test", "b.test", false),
+            ("a.test", "a.test:80", false),
+            ("a.test:80", "a.test:8080", false),
+            ("a.test", "", false),
+            ("", "", false),
+            ("u@a.test", "u@a.test", false),
+            ("a.test", "a.test:x", false),
+            ("a.test", "a.test:99999", false),
+        ] {
+            assert_eq!(same_authority(one, other, 443), same, "{one} {other}");
+            assert_eq!(same_authority(other, one, 443), same, "{other} {one}");
+        }
     }
 
     #[test]
@@ -341,6 +399,39 @@ mod tests {
     fn targets() {
         assert_eq!(Target::from_url("https://a.test").unwrap().authority(), "a.test");
         assert_eq!(Target::from_url("http://[::1]:8080/").unwrap().authority(), "[::1]:8080");
+        for (host, expected) in [
+            ("A.Test.", "a.test"),
+            ("a_b-c.test", "a_b-c.test"),
+            ("127.1", "127.0.0.1"),
+            ("127.0.0.1.", "127.0.0.1"),
+            ("2852039166", "169.254.169.254"),
+            ("0xA9FEA9FE.", "169.254.169.254"),
+            ("0251.0376.0251.0376", "169.254.169.254"),
+            ("[0:0:0:0:0:0:0:1]", "::1"),
+            ("::FFFF:7f00:1", "::ffff:127.0.0.1"),
+        ] {
+            assert_eq!(&*Target::new(Scheme::Http, host, 1).unwrap().host, expected, "{host}");
+        }
+        for host in [
+            "",
+            ".",
+            "..",
+            "a..b",
+            ".a",
+            "a..",
+            "127.0.0.1..",
+            "1.2.3.4.5",
+            "a.1",
+            "08",
+            "[127.0.0.1]",
+            "[::1",
+            "[a]",
+            "u@a",
+            "a%62",
+            "a b",
+        ] {
+            assert!(Target::new(Scheme::Http, host, 1).is_err(), "{host}");
+        }
         for url in ["a.test", "https://", "https://u@a.test", "https://a.test/x", "https://a.test:99999", "https://a b"] {
             assert!(Target::from_url(url).is_err(), "{url}");
         }

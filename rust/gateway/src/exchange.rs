@@ -26,6 +26,7 @@ use sigward_sigv4::event::{self, EventSigner};
 use sigward_sigv4::{Credentials, Options, Scope, SignError, Style};
 use smallvec::SmallVec;
 
+use crate::address::is_forbidden_host;
 use crate::admit::{self, BodySize, Entry, RequestHead, Scheme, Target};
 use crate::body::{self, Facts, Form, Wrap};
 use crate::circuit::Pass;
@@ -40,7 +41,7 @@ use crate::recognise::{self, Ambiguity, Body, Call, Hint, HostBucket, Recognised
 use crate::record::{Attempt, Disposition, Reason, Record, Steps, Wait, WrongClock, redacted};
 use crate::refuse::{Reader, Refusal, Shape};
 use crate::resource;
-use crate::route::{Calls, Choice, Route, RouteQuery, Router, Undecided, Upstream, is_forbidden, over_tls};
+use crate::route::{Calls, Choice, Route, RouteQuery, Router, Undecided, Upstream, over_tls};
 use crate::rules;
 use crate::settings::{Action, CustomerEndpoints, EngineSettings, LogTo, PayloadMode, Repeat, RetryMode, SignatureVariant};
 use crate::sign::{self, BodyHash, Made, Terms};
@@ -740,10 +741,7 @@ impl Exchange {
             Some(route) => route.upstream(target),
             None => Upstream { target: target.clone(), connect: None, named: false },
         };
-        if !upstream.named
-            && let Ok(address) = target.host.parse()
-            && is_forbidden(address)
-        {
+        if !upstream.named && is_forbidden_host(&target.host) {
             return Err(Some(forbidden(&target.host)));
         }
         let action = match route {

@@ -5,6 +5,7 @@
 //! except to try again. [`Exchange`] joins them: a driver feeds it [`Event`]s and carries out the [`Step`]s it answers with.
 //! Here live no sockets and no secrets but the credential snapshots in [`Identities`]; the engine calls, nothing is called.
 
+pub mod address;
 pub mod admit;
 pub mod body;
 pub mod circuit;
@@ -29,7 +30,8 @@ pub mod slugs;
 pub mod throttles;
 mod token;
 
-pub use admit::{BodySize, Entry, RequestHead, Scheme, Target};
+pub use address::{is_forbidden, is_forbidden_host};
+pub use admit::{BodySize, Entry, RequestHead, Scheme, Target, normal_host};
 pub use body::Wrap;
 pub use client::Clients;
 pub use exchange::{BodyPlan, Config, Event, Exchange, Failure, Keep, Load, Moment, Outgoing, Step};
@@ -37,4 +39,4 @@ pub use identity::{Identities, Identity};
 pub use live::Live;
 pub use record::{Attempt, Disposition, Record};
 pub use refuse::{Fault, Reader, Refusal, Shape};
-pub use route::{Upstream, is_forbidden};
+pub use route::Upstream;

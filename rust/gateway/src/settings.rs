@@ -191,7 +191,7 @@ pub struct Timeouts {
     /// TCP and TLS handshakes.
     #[serde(deserialize_with = "seconds")]
     pub connect: Duration,
-    /// From the last byte of the request to the head of the answer.
+    /// From the last byte of the request to the whole head of the final answer.
     #[serde(deserialize_with = "seconds")]
     pub head: Duration,
     /// Without a byte in either direction while a body is under way.

@@ -167,12 +167,14 @@ impl Engine {
         self.engine.draining()
     }
 
-    #[pyo3(signature = (host, address, /))]
-    fn may_connect(&self, host: &str, address: &str) -> PyResult<bool> {
-        // A scope (fe80::1%eth0) says only which link.
-        let bare = address.split('%').next().unwrap_or_default();
-        let address: IpAddr =
-            bare.parse().map_err(|_| PyValueError::new_err(format!("address: an IP address is expected, not {address:?}")))?;
+    #[pyo3(signature = (host, address = None, /))]
+    fn may_connect(&self, host: &str, address: Option<&str>) -> PyResult<bool> {
+        let read = |address: &str| -> PyResult<IpAddr> {
+            // A scope (fe80::1%eth0) says only which link.
+            let bare = address.split('%').next().unwrap_or_default();
+            bare.parse().map_err(|_| PyValueError::new_err(format!("address: an IP address is expected, not {address:?}")))
+        };
+        let address = address.map(read).transpose()?;
         Ok(self.engine.may_connect(host, address))
     }
 
@@ -492,6 +494,18 @@ fn issue_key(master: &[u8], name: &str, rotation: u32) -> PyResult<(String, Stri
     Ok((id, secret.to_string()))
 }
 
+#[pyfunction]
+#[pyo3(signature = (host, /))]
+fn normal_host(host: &str) -> Option<String> {
+    sigward_gateway::normal_host(host).map(|host| host.to_string())
+}
+
+#[pyfunction]
+#[pyo3(signature = (one, other, port, /))]
+fn same_authority(one: &str, other: &str, port: u16) -> bool {
+    sigward_gateway::admit::same_authority(one, other, port)
+}
+
 type Description = (String, &'static str, String, Vec<String>);
 
 #[pyfunction]
@@ -516,6 +530,8 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add(name, value)?;
     }
     module.add_function(wrap_pyfunction!(issue_key, module)?)?;
+    module.add_function(wrap_pyfunction!(normal_host, module)?)?;
+    module.add_function(wrap_pyfunction!(same_authority, module)?)?;
     module.add_function(wrap_pyfunction!(metric_descriptions, module)?)?;
     module.add_class::<Engine>()?;
     module.add_class::<Job>()?;

@@ -120,7 +120,7 @@ class FakeEngine:
     def tunnels(self) -> bool:
         return True
 
-    def may_connect(self, _host: str, _address: str, /) -> bool:
+    def may_connect(self, _host: str, _address: str | None = None, /) -> bool:
         return False
 
     def in_flight(self) -> int:

@@ -23,7 +23,7 @@ class Engine:
     def intercepts(self, host: str, _port: int) -> bool:
         return host.endswith(".amazonaws.com")
 
-    def may_connect(self, _host: str, _address: str) -> bool:
+    def may_connect(self, _host: str, _address: str | None = None) -> bool:
         return True
 
 

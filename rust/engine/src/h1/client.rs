@@ -13,6 +13,7 @@ use http::{Method, StatusCode};
 use http_body::{Body as _, Frame};
 use prometheus::IntCounter;
 use sigward_gateway::Failure;
+use sigward_gateway::admit::{remove_hop_by_hop, remove_own};
 
 use super::body::{Decoder, Piece};
 use super::head::{self, Most, ResponseHead};
@@ -28,6 +29,8 @@ const WITH_HEAD: usize = 14 << 10;
 pub(crate) const TURN: usize = 256 << 10;
 /// An upstream's head, at most.
 const MOST: Most = Most { bytes: 256 << 10, headers: 1000 };
+/// All informational heads before one answer, bytes: they are queued for the client.
+const MOST_INFORMATIONAL: usize = 256 << 10;
 
 /// A connection to an upstream.
 pub(crate) struct Connection {
@@ -98,6 +101,7 @@ pub(crate) async fn exchange(
         complete: false,
     };
     let mut broken: Option<String> = None;
+    let mut informational = 0;
     let outcome = std::future::poll_fn(|context| {
         let stream = &mut connection.stream;
         if !upload.complete && broken.is_none() {
@@ -109,10 +113,19 @@ pub(crate) async fn exchange(
             }
         }
         loop {
+            let before = stream.plain.len();
             match head::response(&mut stream.plain, &method, MOST) {
                 Err(why) => return Poll::Ready(Err(Failure::Broken(why))),
-                Ok(Some(head)) if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS => {
+                Ok(Some(mut head)) if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS => {
+                    informational += before - stream.plain.len();
+                    if informational > MOST_INFORMATIONAL {
+                        return Poll::Ready(Err(Failure::Broken("its informational answers do not end".into())));
+                    }
                     if let Some(informed) = informed.as_mut().filter(|_| head.status != StatusCode::CONTINUE) {
+                        // It has no body, so no length either (RFC 9110, section 8.6).
+                        head.headers.remove(CONTENT_LENGTH);
+                        remove_hop_by_hop(&mut head.headers);
+                        remove_own(&mut head.headers);
                         informed(head.status, &head.headers);
                     }
                     continue;
@@ -128,11 +141,12 @@ pub(crate) async fn exchange(
                     let why = broken.take().unwrap_or_else(|| "connection closed before message completed".to_owned());
                     return Poll::Ready(Err(Failure::Broken(why)));
                 }
-                Poll::Ready(Ok(_)) => upload.moved = Instant::now(),
+                Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Failure::Broken(broken.take().unwrap_or_else(|| error.to_string())))),
                 Poll::Pending => break,
             }
         }
+        // From the upload's own last byte: what the upstream sends before its answer is no progress.
         let deadline = upload.moved + if upload.complete { waits.head } else { waits.idle };
         let deadline = waits.until.map_or(deadline, |until| until.min(deadline));
         ready!(connection.alarm.poll(context, deadline));
@@ -191,11 +205,12 @@ impl Upload {
                 return Poll::Pending;
             }
             if !stream.is_flushed() || !self.piece.is_empty() {
+                let before = (self.piece.len(), stream.queued());
                 let sent = stream.poll_send(context, &mut self.piece);
-                if sent.is_pending() {
-                    return Poll::Pending;
+                // A part of it counts, too.
+                if sent.is_ready() || (self.piece.len(), stream.queued()) != before {
+                    self.moved = Instant::now();
                 }
-                self.moved = Instant::now();
                 ready!(sent).map_err(io)?;
             }
             let Some(body) = self.body.as_mut() else {
@@ -425,7 +440,12 @@ impl http_body::Body for AnswerBody {
     type Error = AnswerError;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
-        let polled = self.poll_source(context);
+        let mut polled = self.poll_source(context);
+        if let Poll::Ready(Some(Ok(frame))) = &mut polled
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            remove_own(trailers);
+        }
         if matches!(polled, Poll::Ready(Some(Err(_))))
             && let Some(broken) = self.broken.take()
         {

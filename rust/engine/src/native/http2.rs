@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::HOST;
-use http::{HeaderValue, Method, Request, Response};
+use http::{Method, Request, Response};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -267,6 +267,10 @@ impl http_body::Body for Leaving {
 type Reply = Response<Leaving>;
 
 async fn answer(front: Front, mut request: Request<Incoming>, via: Via, client: Arc<str>, open: Open) -> Reply {
+    let host = match super::target::one_authority(request.uri(), request.headers()) {
+        Ok(host) => host,
+        Err(refusal) => return refused(&refusal, open),
+    };
     if request.method() == Method::CONNECT && matches!(via, Via::Proxy) {
         let authority = request.uri().authority().map_or_else(String::new, ToString::to_string);
         let beyond = match front.connect(&authority).await {
@@ -286,16 +290,10 @@ async fn answer(front: Front, mut request: Request<Incoming>, via: Via, client: 
         return Response::new(Leaving::new(AnswerBody::empty(), open));
     }
     let (mut parts, body) = request.into_parts();
-    if !parts.headers.contains_key(HOST)
-        && let Some(authority) = parts.uri.authority()
-        && let Ok(host) = HeaderValue::from_str(authority.as_str())
-    {
-        // HTTP/2 says it in :authority.
-        parts.headers.insert(HOST, host);
-    }
-    if !parts.headers.contains_key(HOST) {
-        return refused(&super::target::no_host(), open);
-    }
+    match host {
+        Some(host) => parts.headers.insert(HOST, host),
+        None => return refused(&super::target::no_host(), open),
+    };
     // A proxy's client sends the whole of it, every other a path.
     let target = if matches!(via, Via::Proxy) {
         parts.uri.to_string()

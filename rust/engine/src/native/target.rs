@@ -1,6 +1,8 @@
 //! Where a request is bound for: by its target, by Host, or by the listener it came to.
 
 use http::header::{HOST, HeaderMap};
+use http::{HeaderValue, Uri};
+use sigward_gateway::admit::same_authority;
 use sigward_gateway::{Refusal, Scheme, Target};
 
 use super::{Kind, Via};
@@ -53,11 +55,11 @@ fn by_path(path: String, authority: Option<(&str, &str)>, host: Option<&str>, vi
                 "Send CONNECT or an absolute URL, or send requests for an endpoint URL to a reverse listener.",
             ));
         };
-        let scheme = if scheme.eq_ignore_ascii_case("https") { Scheme::Https } else { Scheme::Http };
+        let scheme = scheme_of(scheme);
         return Ok((named(scheme, authority, scheme.default_port(), "bad-target")?, path));
     }
-    if let (Some((_, authority)), Some(host)) = (authority, host)
-        && !authority.eq_ignore_ascii_case(host)
+    if let (Some((scheme, authority)), Some(host)) = (authority, host)
+        && !same_authority(authority, host, scheme_of(scheme).default_port())
     {
         return Err(Refusal::client(
             421,
@@ -90,6 +92,28 @@ fn by_path(path: String, authority: Option<(&str, &str)>, host: Option<&str>, vi
             Ok((target, path))
         }
     }
+}
+
+fn scheme_of(text: &str) -> Scheme {
+    if text.eq_ignore_ascii_case("https") { Scheme::Https } else { Scheme::Http }
+}
+
+/// The host of a request of HTTP/2 is in `:authority`, in Host, or the same in both (RFC 9113, section 8.3.1). `None`: it is in neither.
+pub(super) fn one_authority(uri: &Uri, headers: &HeaderMap) -> Result<Option<HeaderValue>, Refusal> {
+    only_host(headers)?;
+    let (authority, host) = (uri.authority(), headers.get(HOST));
+    if authority.is_some_and(|authority| authority.as_str().contains('@')) {
+        return Err(bad("bad-host", ":authority names a user.", "Leave the user out; send an Authorization header if one is needed."));
+    }
+    let (Some(authority), Some(host)) = (authority, host) else {
+        return Ok(host.cloned().or_else(|| HeaderValue::from_str(authority?.as_str()).ok()));
+    };
+    let port = uri.scheme_str().map_or(Scheme::Https, scheme_of).default_port();
+    if !host.to_str().is_ok_and(|host| same_authority(authority.as_str(), host, port)) {
+        let why = format!(":authority says {:?}, and the Host header something else.", authority.as_str());
+        return Err(bad("bad-host", &why, "Send the same in both, or :authority alone."));
+    }
+    Ok(Some(host.clone()))
 }
 
 /// The Host header, of which there is one at most.
