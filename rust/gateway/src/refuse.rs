@@ -5,6 +5,7 @@
 //! Shapes: "Smithy protocols" (awsJson, restJson1, restXml, awsQuery, ec2Query, rpcv2Cbor), error serialization.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -100,11 +101,12 @@ impl Refusal {
         let details = [("region", &record.region), ("client", &record.client), ("identity", &record.identity)];
         let details = details.into_iter().filter_map(|(name, value)| Some(format!(", {name} {}", shown(value.as_ref()?))));
         let mut message = format!("{}{}.", what.into_iter().flatten().collect::<Vec<_>>().join(" "), details.collect::<String>());
+        // Writing to a String does not fail.
         if let Some(unknown) = choice.unknown {
-            message.push_str(&format!(" It applies because this is unknown: {unknown}."));
+            let _ = write!(message, " It applies because this is unknown: {unknown}.");
         }
         for (skipped, unknown) in &choice.skipped {
-            message.push_str(&format!(" Route {} does not apply because this is unknown: {unknown}.", shown(skipped)));
+            let _ = write!(message, " Route {} does not apply because this is unknown: {unknown}.", shown(skipped));
         }
         Self::client(403, "denied", message, "Ask the operator of this sigward to change the route.")
     }

@@ -197,6 +197,9 @@ struct Reader<'a, 'q> {
     query: &'a Query<'q>,
 }
 
+/// What names a call outright, as it stands there, and the operation that it is.
+type Direct<'a> = (Cow<'a, str>, Option<Names>);
+
 /// The operation, and whether the query protocols may name it.
 type Found = (Part<Names>, bool);
 
@@ -268,7 +271,7 @@ impl<'a> Reader<'a, '_> {
     }
 
     /// `X-Amz-Target`, and what it names.
-    fn target(&self) -> Result<Option<(Cow<'a, str>, Option<Names>)>, Ambiguity> {
+    fn target(&self) -> Result<Option<Direct<'a>>, Ambiguity> {
         let mut values = self.source.headers.get_all(TARGET).iter();
         let Some(value) = values.next() else { return Ok(None) };
         if let Some(other) = values.next() {

@@ -104,10 +104,11 @@ pub(crate) fn touched(request: &Request<'_, '_>) -> Objects {
             objects
         }
         "RenameObject" => smallvec![Object { bucket: bucket.clone(), key: key() }, Object { bucket, key: Key::Unknown }],
-        "DeleteObjects" => match keys_of(request) {
-            Some(keys) => keys.into_iter().map(|key| Object { bucket: bucket.clone(), key: Key::Exact(key) }).collect(),
-            None => smallvec![Object { bucket, key: Key::Unknown }],
-        },
+        "DeleteObjects" => {
+            let of_bucket = |key| Object { bucket: bucket.clone(), key };
+            keys_of(request)
+                .map_or_else(|| smallvec![of_bucket(Key::Unknown)], |keys| keys.into_iter().map(|key| of_bucket(Key::Exact(key))).collect())
+        }
         _ => smallvec![Object { bucket, key: key() }],
     }
 }
@@ -189,7 +190,7 @@ fn access_point_object(arn: &[u8]) -> Option<Object> {
     Some(Object { bucket: Bucket::AccessPoint(format!("{name}-{account}").into()), key: Key::Exact(key.into()) })
 }
 
-/// The keys in the body of DeleteObjects. `None`: it is not the document that the S3 API Reference describes, so that servers may
+/// The keys in the body of `DeleteObjects`. `None`: it is not the document that the S3 API Reference describes, so that servers may
 /// read it otherwise.
 fn deleted_keys(body: &[u8]) -> Option<Vec<Box<[u8]>>> {
     let mut reader = quick_xml::Reader::from_str(std::str::from_utf8(body).ok()?);
