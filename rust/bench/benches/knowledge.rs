@@ -47,10 +47,11 @@ fn operations(bench: &mut Criterion) {
         ("query/ec2", "ec2", "ec2.us-east-1.amazonaws.com", "GET", "/?Version=2016-11-15&Action=DescribeInstances", &none),
     ] {
         let Ok(method) = method.parse::<Method>() else { continue };
+        let signing_name = std::sync::Arc::from(service);
         let source = Source {
             knowledge: &table,
             host,
-            service: Some(service),
+            service: Some(&signing_name),
             style: style_of(service),
             of_customer: false,
             may_hold_bucket: false,

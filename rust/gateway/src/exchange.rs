@@ -632,20 +632,11 @@ impl Exchange {
             unknown: config.settings.rules.unknown,
         };
         let mut reading = Reading { config, head, target, found, body, calls: SmallVec::new() };
-        let choice = match config.router.find(&asked, &mut reading) {
-            Ok(choice) => choice,
-            Err(Undecided::OnlyBodyTells) => return Err(None),
-            Err(Undecided::Ambiguous(ambiguity)) => {
-                let refusal = self.ambiguous(config, found, ambiguity);
-                return Err(Some(refusal));
-            }
-        };
-        let (call, terms) = match reading.take(choice.route) {
+        let chosen = config.router.find(&asked, &mut reading);
+        let read = chosen.and_then(|choice| reading.take(choice.route).map(|(call, terms)| (choice, call, terms)).map_err(Undecided::from));
+        let (choice, call, terms) = match read {
             Ok(read) => read,
-            Err(ambiguity) => {
-                let refusal = self.ambiguous(config, found, ambiguity);
-                return Err(Some(refusal));
-            }
+            Err(undecided) => return Err(self.undecided(config, found, undecided)),
         };
         // What is denied is described as fully as what is signed, though only its body may say what it is for.
         let denied = choice.route.is_some_and(|route| route.action == Action::Deny);
@@ -654,15 +645,11 @@ impl Exchange {
             return Err(None);
         }
         // A rule that sends a request to another host has it read there: the rules before it must agree.
-        let moved = choice.route.filter(|route| route.rewrites() && *terms.host != *target.host);
-        let elsewhere = moved.map(|_| config.router.find(&asked, &mut Fixed(&call)));
-        let elsewhere = match elsewhere.transpose() {
-            Ok(elsewhere) => elsewhere,
-            Err(Undecided::OnlyBodyTells) => return Err(None),
-            Err(Undecided::Ambiguous(ambiguity)) => {
-                let refusal = self.ambiguous(config, found, ambiguity);
-                return Err(Some(refusal));
-            }
+        let moves = choice.route.is_some_and(Route::rewrites) && *terms.host != *target.host;
+        let there = if moves { config.router.find(&asked, &mut Fixed(&call)).map(|there| there.route) } else { Ok(choice.route) };
+        let there = match there {
+            Ok(there) => there,
+            Err(undecided) => return Err(self.undecided(config, found, undecided)),
         };
         let route = choice.route;
         self.describe(config, found, route, &call, client.as_deref());
@@ -672,30 +659,28 @@ impl Exchange {
         self.call = Some(call);
         self.terms = Some(terms);
         self.record.would_refuse.extend(choice.would_refuse.iter().cloned());
-        if let Some(Choice { route: other, .. }) = elsewhere
-            && other.map(|other| &other.name) != route.map(|route| &route.name)
-        {
-            let names = [route, other].map(|route| route.map_or("none", |route| &*route.name).to_owned());
-            let [one, other] = names;
-            return Err(Some(self.two_readings(Ambiguity {
-                kind: "host",
-                one: format!("route {one} applies to the host that it asks for"),
-                other: format!("route {other} applies to the host that route {one} sends it to"),
-            })));
+        let name = |route: Option<&Route>| route.map_or("none", |route| &*route.name).to_owned();
+        if name(there) != name(route) {
+            let one = format!("route {} applies to the host that it asks for", name(route));
+            let other = format!("route {} applies where route {} sends it", name(there), name(route));
+            return Err(Some(self.two_readings(Ambiguity { kind: "host", one, other })));
         }
         self.dispose(config, target, found, &choice, client.as_deref(), body)
     }
 
-    /// The request can be read in two ways. What is known of it all the same is told.
-    fn ambiguous(&mut self, config: &Config, found: Option<Recognised<'_>>, ambiguity: Ambiguity) -> Refusal {
+    /// No rule can be chosen. `None`: before the body is read.
+    fn undecided(&mut self, config: &Config, found: Option<Recognised<'_>>, undecided: Undecided) -> Option<Refusal> {
+        let Undecided::Ambiguous(ambiguity) = undecided else { return None };
+        // What is known all the same is for the logs.
         if let Some(found) = found {
             self.record.service = Some(found.signing_name.into());
             self.record.region = Some(found.region.into());
             self.record.identity = Some(Arc::clone(&config.default_identity));
         }
-        self.two_readings(ambiguity)
+        Some(self.two_readings(ambiguity))
     }
 
+    /// The request can be read in two ways.
     fn two_readings(&mut self, ambiguity: Ambiguity) -> Refusal {
         self.record.ambiguous = Some(ambiguity.kind);
         Refusal::ambiguous(ambiguity.kind, ambiguity.one, ambiguity.other)
@@ -889,7 +874,7 @@ impl Exchange {
         let source = Source {
             knowledge: &self.config.knowledge,
             host: &terms.host,
-            service: call.service.as_deref(),
+            service: call.service.as_ref(),
             style: call.style,
             of_customer: terms.of_customer,
             may_hold_bucket: terms.may_hold_bucket,
@@ -1960,7 +1945,7 @@ impl Reading<'_> {
         let call = Call::read(&Source {
             knowledge: &self.config.knowledge,
             host: &terms.host,
-            service: terms.service.as_deref(),
+            service: terms.service.as_ref(),
             style: terms.style,
             of_customer: terms.of_customer,
             may_hold_bucket: terms.may_hold_bucket,

@@ -107,10 +107,11 @@ impl Knowledge {
     ) -> PyResult<Call> {
         let (headers, _) = crate::engine::header_map(headers)?;
         let method = method.parse::<Method>().map_err(|_| PyValueError::new_err(format!("method: {method:?} is not a method of HTTP")))?;
+        let service = Arc::from(signing_name);
         let source = Source {
             knowledge: &self.table,
             host,
-            service: Some(signing_name),
+            service: Some(&service),
             style: style_of(signing_name),
             of_customer: sigward_gateway::recognise::recognise(&self.table, host, None).is_some_and(|found| found.of_customer),
             may_hold_bucket: false,

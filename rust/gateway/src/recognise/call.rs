@@ -61,7 +61,7 @@ pub struct Source<'a> {
     /// The host that it goes to: lower-case.
     pub host: &'a str,
     /// The signing name, where host or route tell.
-    pub service: Option<&'a str>,
+    pub service: Option<&'a Arc<str>>,
     /// How the path is read.
     pub style: Style,
     /// What answers there is a customer's, and no API of the service's models.
@@ -100,7 +100,7 @@ impl Call {
     pub fn read(source: &Source<'_>) -> Result<Self, Ambiguity> {
         let target = wire_target(source.style, source.target);
         let mut call = Self {
-            service: source.service.map(Arc::from),
+            service: source.service.map(Arc::clone),
             style: source.style,
             operation: Part::Absent,
             in_query: false,
@@ -109,7 +109,7 @@ impl Call {
             body_tells: false,
         };
         let Some(service) = source.service else { return Ok(call) };
-        if source.of_customer && service != "execute-api" {
+        if source.of_customer && **service != *"execute-api" {
             call.operation = Part::Unknown("what a customer's own endpoint does");
             return Ok(call);
         }
@@ -585,10 +585,11 @@ pub(crate) mod tests {
             for (name, value) in self.headers {
                 headers.append(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
             }
+            let service: Option<Arc<str>> = self.service.map(Arc::from);
             Call::read(&Source {
                 knowledge: &knowledge,
                 host: self.host,
-                service: self.service,
+                service: service.as_ref(),
                 style: self.service.map_or(Style::Generic, super::super::style_of),
                 of_customer: false,
                 may_hold_bucket: false,
