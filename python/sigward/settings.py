@@ -377,7 +377,7 @@ class Limits(Group):
 
 
 class Route(Group):
-    """One `[[route]]`: the first that matches a request's host and path decides."""
+    """One `[[route]]`: the first whose conditions all match decides."""
 
     name: str = Field("", description="For messages; empty: its number.")
     host: str | None = Field(

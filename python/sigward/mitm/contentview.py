@@ -44,7 +44,7 @@ def lines(made: dict[str, Any]) -> Iterator[str]:
     for name in FACTS:
         if made.get(name):
             yield f"{name}: {made[name]}"
-    yield from (f"would be refused by rule {rule}: its {unknown} cannot be told" for rule, unknown in made.get("would_refuse", ()))
+    yield from (f"would be refused by rule {rule}; unknown: {unknown}" for rule, unknown in made.get("would_refuse", ()))
     if made.get("paced"):
         yield f"waited for its turn: {milliseconds(made['paced'])} (rule {made['pace_rule'] or 'unknown'})"
     if made["attempts"]:

@@ -631,7 +631,8 @@ impl Exchange {
             client: client.as_ref().map(|client| &*client.name),
             unknown: config.settings.rules.unknown,
         };
-        let mut reading = Reading { config, head, target, found, body, calls: SmallVec::new() };
+        let websocket = self.upgrade.as_ref().is_some_and(sign::is_websocket);
+        let mut reading = Reading { config, head, target, found, body, websocket, calls: SmallVec::new(), usual: None };
         let chosen = config.router.find(&asked, &mut reading);
         let read = chosen.and_then(|choice| reading.take(choice.route).map(|(call, terms)| (choice, call, terms)).map_err(Undecided::from));
         let (choice, call, terms) = match read {
@@ -675,7 +676,8 @@ impl Exchange {
         if let Some(found) = found {
             self.record.service = Some(found.signing_name.into());
             self.record.region = Some(found.region.into());
-            self.record.identity = Some(Arc::clone(&config.default_identity));
+            let own = self.claimed.as_ref().and_then(|claimed| claimed.client.identity.clone());
+            self.record.identity = Some(own.unwrap_or_else(|| Arc::clone(&config.default_identity)));
         }
         Some(self.two_readings(ambiguity))
     }
@@ -748,9 +750,9 @@ impl Exchange {
                 self.record.disposition = Disposition::Deny;
                 return Err(Some(Refusal::denied(&self.record, &target.host, choice)));
             }
-            Action::Pass => self.passes(),
+            Action::Pass => self.passes(target),
             // A presigned request brings its own signature, also where a route says how to sign the others.
-            Action::Sign if sign::is_presigned(&head.path) => self.passes(),
+            Action::Sign if sign::is_presigned(&head.path) => self.passes(target),
             Action::Sign => {
                 let Some(service) = self.call.as_ref().and_then(|call| call.service.clone()) else {
                     return Err(Some(Refusal::sigward(
@@ -796,9 +798,15 @@ impl Exchange {
         self.settle(upstream, learnt.as_deref()).map_err(Some)
     }
 
-    /// It goes on as it is, with nobody's keys.
-    fn passes(&mut self) {
+    /// It goes on with nobody's keys, and as the client has spelled it: its own signature may be over that. To another host, where no
+    /// such signature would hold, as it was read.
+    fn passes(&mut self, target: &Target) {
         self.record.disposition = Disposition::Pass;
+        if let (Some(head), Some(call), Some(terms)) = (self.head.as_mut(), &self.call, &self.terms)
+            && terms.host != target.host
+        {
+            head.path.clone_from(&call.target);
+        }
         (self.record.service, self.record.region, self.record.identity) = (None, None, None);
     }
 
@@ -818,7 +826,7 @@ impl Exchange {
         if found.is_some_and(|found| found.variant == Variant::V4a) && route.is_none_or(|route| route.region.is_none()) {
             form.variant = SignatureVariant::V4a;
         }
-        let (service, options, in_query) = sign::how(service, form, head, self.upgrade.as_ref());
+        let (options, in_query) = sign::how(&service, form, head, self.upgrade.as_ref());
         self.payload = form.payload;
         let signing = self.signing.insert(Signing {
             options,
@@ -941,7 +949,11 @@ impl Exchange {
                 self.record.disposition = Disposition::Deny;
                 Err(Refusal::denied(&self.record, host, &choice))
             }
-            Ok(_) | Err(Undecided::OnlyBodyTells) => Ok(()),
+            Ok(choice) => {
+                self.record.would_refuse.extend(choice.would_refuse);
+                Ok(())
+            }
+            Err(Undecided::OnlyBodyTells) => Ok(()),
             Err(Undecided::Ambiguous(ambiguity)) => Err(self.two_readings(ambiguity)),
         }
     }
@@ -952,7 +964,7 @@ impl Exchange {
             return self.overloaded(IN_FLIGHT);
         }
         // Of a form, only its body may tell that it takes no signature.
-        if self.audit_forbids() && !self.call.as_ref().is_some_and(|call| call.body_tells) {
+        if self.audit_forbids() && !self.call.as_ref().is_some_and(|call| call.needs_body) {
             return self.audit_blocked();
         }
         let (Some(head), Some(signing)) = (self.head.as_mut(), self.signing.as_ref()) else { return self.read_or_send(at) };
@@ -1111,23 +1123,24 @@ impl Exchange {
         Ok(())
     }
 
-    /// For the audit log: what the body says that the call is for.
+    /// For the audit log: what the body says that the call is for. It may say so once, whether a log asks or not.
     fn find_resource(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
-        if self.config.settings.audit_log == LogTo::Off || self.record.resource.is_some() {
+        let (Some(head), true) = (self.head.as_ref(), self.call.as_ref().is_some_and(|call| call.service.is_some())) else { return Ok(()) };
+        let wanted = self.config.settings.audit_log != LogTo::Off && self.record.resource.is_none();
+        if !wanted && !resource::may_repeat(&head.headers, bytes) {
             return Ok(());
         }
-        match self.head.as_ref().map_or(Ok(None), |head| resource::in_body(&head.headers, bytes)) {
-            Ok(resource) => {
-                self.record.resource = resource;
-                Ok(())
-            }
-            Err(ambiguity) => Err(self.two_readings(ambiguity)),
+        match resource::in_body(&head.headers, bytes) {
+            Ok(resource) if wanted => self.record.resource = resource,
+            Ok(_) => {}
+            Err(ambiguity) => return Err(self.two_readings(ambiguity)),
         }
+        Ok(())
     }
 
     /// What the body tells of the call: a form's action, the keys that are deleted.
     fn read_body(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
-        if !self.call.as_ref().is_some_and(|call| call.body_tells) {
+        if !self.call.as_ref().is_some_and(|call| call.needs_body) {
             return Ok(());
         }
         match self.read(Body::Whole(bytes)) {
@@ -1161,6 +1174,7 @@ impl Exchange {
                     self.body_checked = true;
                 }
                 self.token_there = true;
+                self.read_again(Body::Whole(&body), "token")?;
                 self.edited = Some(body);
             }
         }
@@ -1178,7 +1192,7 @@ impl Exchange {
         let hint = hinted.as_ref().map(|(signing_name, region)| Hint { signing_name, region });
         let found = recognise(&config.knowledge, &target.host, hint);
         let body = if last { Body::Whole(bytes) } else { Body::Unreadable };
-        self.route(&config, &target, found, body).map_err(|refusal| refusal.unwrap_or_else(client::unsigned))?;
+        self.route(&config, &target, found, body).map_err(|refusal| refusal.unwrap_or_else(undecided_with_body))?;
         if let (Some(head), Some(signing)) = (&self.head, &self.signing) {
             let over_tls = self.upstream.as_ref().is_some_and(|upstream| upstream.target.scheme == Scheme::Https);
             let hold = self.config.settings.body.hold;
@@ -1670,7 +1684,7 @@ impl Exchange {
     /// Twice is as good as once: by HTTP, by the model, by the operation's name, or for its token.
     fn is_safe(&self) -> bool {
         let Some(head) = &self.head else { return false };
-        let has_action = self.call.as_ref().is_some_and(|call| call.in_query || call.query().get(b"Action").is_some());
+        let has_action = self.call.as_ref().is_some_and(|call| call.named_by_action || call.query().get(b"Action").is_some());
         let by_method = matches!(head.method.as_str(), "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE") && !has_action;
         let by_model = |operation: &Operation| operation.read_only() || operation.idempotent() || reads(&operation.name);
         by_method || self.token_there || self.record.operation.as_deref().is_some_and(by_model)
@@ -1754,7 +1768,7 @@ impl Exchange {
         let refusal = Refusal::sigward(
             503,
             "audit-log-unavailable",
-            "the audit log cannot be written, and nothing is signed that it does not tell of.",
+            "the audit log cannot be written, and sigward signs no call that it cannot log.",
             "Make room where audit_log lies, see sigward's log; or set audit_when_full = \"drop\".",
         );
         self.refuse(&refusal.after(Duration::from_secs(1)))
@@ -1861,7 +1875,7 @@ fn circuit_open(name: &str, after: Duration) -> Refusal {
     .after(after)
 }
 
-const IN_FLIGHT: &str = "limits.in_flight requests are under way";
+const IN_FLIGHT: &str = "limits.in_flight requests are in flight";
 
 /// The protocol that an error of ours is to speak.
 fn shape_of(config: &Config, head: &RequestHead, service: Option<&str>) -> Shape {
@@ -1895,7 +1909,11 @@ struct Reading<'a> {
     target: &'a Target,
     found: Option<Recognised<'a>>,
     body: Body<'a>,
+    /// A WebSocket is asked for.
+    websocket: bool,
     calls: SmallVec<[(ReadingTerms, Call); 1]>,
+    /// Which of them is that of rules that change nothing of it.
+    usual: Option<usize>,
 }
 
 impl Reading<'_> {
@@ -1905,6 +1923,7 @@ impl Reading<'_> {
         let there = if rewritten.is_some() { recognise(&self.config.knowledge, host, None) } else { self.found };
         let named = route.and_then(|route| route.service.clone());
         let service = named.or_else(|| self.found.map(|found| found.signing_name.into()));
+        let service = service.map(|service| sign::service_of(service, &self.head.path, self.websocket));
         let style = service.as_deref().map_or(Style::Generic, style_of);
         ReadingTerms {
             style: route.map_or(style, |route| route.style.unwrap_or(style)),
@@ -1929,18 +1948,22 @@ impl Reading<'_> {
 
     fn place(&mut self, route: Option<&Route>) -> Result<usize, Ambiguity> {
         // Most rules change nothing of how a request is read.
-        if route.is_none_or(Route::reads_as_usual) && !self.calls.is_empty() {
-            let usual = self.calls.first().map(|(terms, _)| terms);
-            if usual.is_some_and(|terms| {
-                terms.host == self.target.host && terms.service.as_deref() == self.found.map(|found| found.signing_name)
-            }) {
-                return Ok(0);
-            }
-        }
-        let terms = self.terms(route);
-        if let Some(at) = self.calls.iter().position(|(known, _)| *known == terms) {
+        let as_usual = route.is_none_or(Route::reads_as_usual);
+        if as_usual && let Some(at) = self.usual {
             return Ok(at);
         }
+        let terms = self.terms(route);
+        let at = match self.calls.iter().position(|(known, _)| *known == terms) {
+            Some(at) => at,
+            None => self.read(terms)?,
+        };
+        if as_usual {
+            self.usual = Some(at);
+        }
+        Ok(at)
+    }
+
+    fn read(&mut self, terms: ReadingTerms) -> Result<usize, Ambiguity> {
         let moved = self.with_bucket(&terms);
         let call = Call::read(&Source {
             knowledge: &self.config.knowledge,
@@ -1993,6 +2016,11 @@ impl Calls for Fixed<'_> {
     fn usual(&mut self) -> Result<&Call, Ambiguity> {
         Ok(self.0)
     }
+}
+
+/// With the body at hand, some rule or none is chosen.
+fn undecided_with_body() -> Refusal {
+    Refusal::sigward(500, "out-of-order", "no rule could be chosen with the body at hand.", "This is a bug in sigward.")
 }
 
 fn customer_endpoint(host: &str) -> Refusal {

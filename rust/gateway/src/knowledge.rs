@@ -343,9 +343,10 @@ impl Knowledge {
 }
 
 /// The signing name whose services describe what another one serves.
-fn api_of(signing_name: &str) -> &str {
+pub(crate) fn api_of(signing_name: &str) -> &str {
     match signing_name {
         "s3express" | "s3-object-lambda" => "s3",
+        "iotdevicegateway" => "iotdata",
         name => name,
     }
 }

@@ -1,6 +1,6 @@
 //! What sigward answers itself: an error in the shape of the protocol that the client speaks, so that its SDK can read it.
 //!
-//! Every refusal names a slug (`x-sigward-error`), the side at fault, the cause and the mend; `x-sigward-reason` has the last two, for
+//! Every refusal names a slug (`x-sigward-error`), the side at fault, the cause and how to fix it; `x-sigward-reason` has the last two, for
 //! HEAD, which has no body. A call that a rule of the operator's denies gets the code that AWS has for it, which programs catch.
 //! Shapes: "Smithy protocols" (awsJson, restJson1, restXml, awsQuery, ec2Query, rpcv2Cbor), error serialization.
 
@@ -45,7 +45,7 @@ const DENIALS: &[&str] = &["customer-endpoint", "denied"];
 const DENIED_OTHERWISE: &[(&str, Shape, &str)] =
     &[("sns", Shape::Query, "AuthorizationError"), ("iotdata", Shape::RestJson, "ForbiddenException")];
 
-/// `x-sigward-reason` has so many bytes at most: clients and proxies bound the size of a head.
+/// Longest `x-sigward-reason`, in bytes: clients and proxies bound the size of a head.
 const LONGEST_REASON: usize = 1024;
 
 /// One error that sigward answers with.
@@ -139,7 +139,7 @@ impl Refusal {
         self.slug.split('-').map(word).collect()
     }
 
-    /// The cause and the mend, as a header can hold them: visible ASCII, what is not is escaped, at most 1 KiB.
+    /// The cause and how to fix it, as a header can hold them: visible ASCII, what is not is escaped, at most 1 KiB.
     pub fn reason(&self) -> String {
         header_text(&format!("{} {}", self.message, self.hint))
     }

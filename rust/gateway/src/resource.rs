@@ -7,6 +7,7 @@ use http::header::CONTENT_ENCODING;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use sigward_sigv4::Style;
 use sigward_sigv4::wire::percent_decoded;
+use smallvec::SmallVec;
 
 use crate::recognise::form::{Pair, is_form, is_json, pairs};
 use crate::recognise::{Ambiguity, Call, style_of};
@@ -92,6 +93,58 @@ fn kind(headers: &HeaderMap) -> Option<Kind> {
 /// True if the body may name the resource.
 pub(crate) fn is_in_body(headers: &HeaderMap) -> bool {
     kind(headers).is_some()
+}
+
+/// True if a member of a JSON object may stand there twice: a quick look, for bodies that need no other.
+pub(crate) fn may_repeat(headers: &HeaderMap, body: &[u8]) -> bool {
+    kind(headers) == Some(Kind::Json) && !has_distinct_members(body).unwrap_or(true)
+}
+
+/// Whether the names of the outermost object differ as they stand there. `None`: it is not JSON that ends well, which names nothing.
+fn has_distinct_members(body: &[u8]) -> Option<bool> {
+    let mut names: SmallVec<[&[u8]; 32]> = SmallVec::new();
+    let (mut depth, mut at) = (0_usize, 0_usize);
+    // Behind `{` or `,` of the outermost object, a string is a name.
+    let mut name_follows = false;
+    while let Some(byte) = body.get(at) {
+        at += 1;
+        match byte {
+            b'"' => {
+                let rest = body.get(at..)?;
+                let end = string_end(rest)?;
+                let text = rest.get(..end)?;
+                at += end + 1;
+                if depth == 1 && name_follows {
+                    // An escape may spell a name otherwise, and who sends so many members means no good.
+                    if text.contains(&b'\\') || names.contains(&text) || names.len() >= 256 {
+                        return Some(false);
+                    }
+                    names.push(text);
+                }
+                name_follows = false;
+            }
+            b'{' | b'[' => {
+                depth += 1;
+                name_follows = *byte == b'{';
+            }
+            b'}' | b']' => depth = depth.checked_sub(1)?,
+            b',' => name_follows = true,
+            _ => {}
+        }
+    }
+    Some(true)
+}
+
+/// Where a string ends: its closing quote.
+fn string_end(text: &[u8]) -> Option<usize> {
+    let mut from = 0;
+    loop {
+        let at = from + text.get(from..)?.iter().position(|byte| matches!(byte, b'"' | b'\\'))?;
+        if text.get(at) == Some(&b'"') {
+            return Some(at);
+        }
+        from = at + 2;
+    }
 }
 
 /// The resource that the whole body names: a form's, or JSON's. Err: it names two.
@@ -250,6 +303,23 @@ mod tests {
             assert!(in_body(&headers, body.as_bytes()).is_err(), "{body}");
         }
         assert_eq!(of_body("application/x-amz-json-1.0", r#"{"TableName": "a", "TableName": "a"}"#).as_deref(), Some("TableName=a"));
+    }
+
+    #[test]
+    fn repeated_members_are_seen_at_a_glance() {
+        for (body, expected) in [
+            (r#"{"TableName": "a", "Key": {"TableName": {"S": "b"}}}"#, Some(true)),
+            (r#"{"a": ["a", {"a": 1}], "b": "a\",\"a"}"#, Some(true)),
+            (r#"{"TableName": "a", "TableName": "b"}"#, Some(false)),
+            (r#"{"TableName": "a", "Table\u004eame": "b"}"#, Some(false)),
+            (r#"{"a": {"b": 1}, "a": 2}"#, Some(false)),
+            ("", Some(true)),
+            ("[1, 2]", Some(true)),
+            (r#"{"a"#, None),
+            ("}", None),
+        ] {
+            assert_eq!(has_distinct_members(body.as_bytes()), expected, "{body}");
+        }
     }
 
     #[test]

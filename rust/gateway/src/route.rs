@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 
 use crate::admit::{Scheme, Target, normal_host};
 use crate::edit::Edits;
-use crate::knowledge::Knowledge;
+use crate::knowledge::{Knowledge, api_of};
 use crate::recognise::s3::{Bucket, Key, Object};
 use crate::recognise::{Ambiguity, Call, Part, style_of};
 use crate::settings::{Action, PathStyle, PayloadMode, RouteSettings, SignaturePlace, SignatureVariant, TokenPlace, Unknown};
@@ -247,8 +247,7 @@ impl Index {
         let mut index = Self::default();
         for (route, at) in routes.iter().zip(0..) {
             // With a `service` or an `upstream` of its own, a rule has a reading of its own.
-            let as_usual = route.service.is_none() && route.upstream.is_none();
-            let bucket = route.bucket.as_ref().filter(|_| as_usual).and_then(BucketPattern::literal_bucket);
+            let bucket = route.bucket.as_ref().filter(|_| route.reads_as_usual()).and_then(BucketPattern::literal_bucket);
             match (&route.host, bucket) {
                 (Some(host), _) => {
                     if let Some(literal) = host.literal() {
@@ -462,14 +461,15 @@ fn path_matches(pattern: &Pattern, call: &Call) -> Match {
 /// The service by its signing name, or by botocore's; the operation by any name that it has.
 fn operation_matches(service: &Pattern, name: &Pattern, call: &Call, knowledge: &Knowledge) -> Match {
     let Some(signing_name) = call.service.as_deref() else { return Match::No };
-    let by_signing_name = service.matches(signing_name);
+    let by_signing_name = service.matches(signing_name) || service.matches(api_of(signing_name));
     if by_signing_name && name.is_all() {
         return Match::Yes;
     }
-    if !by_signing_name && !knowledge.services_of(signing_name).any(|own| service.matches(own)) {
+    let speaks_s3 = signing_name == "s3-outposts" && service.matches("s3");
+    if !(by_signing_name || speaks_s3 || knowledge.services_of(signing_name).any(|own| service.matches(own))) {
         return Match::No;
     }
-    if call.body_tells {
+    if call.needs_body {
         return Match::InBody;
     }
     match &call.operation {
@@ -524,7 +524,7 @@ impl BucketPattern {
             return Match::No;
         }
         match unknown {
-            Some(_) if call.body_tells => Match::InBody,
+            Some(_) if call.needs_body => Match::InBody,
             Some(why) => Match::Unknown(why),
             None => Match::of(if deny { some } else { all }),
         }
@@ -538,7 +538,7 @@ impl BucketPattern {
             (_, Key::Exact(key)) if !self.any_bucket.matches_bytes(&joined("b", key)) => Coverage::None,
             (_, Key::Prefix(prefix)) if !self.any_bucket.may_begin(&joined("b", prefix)) => Coverage::None,
             (Bucket::AccessPoint(_), _) => Coverage::Unknown("the bucket: AWS alone knows which one stands behind the access point"),
-            _ => Coverage::Unknown("the bucket"),
+            _ => Coverage::Unknown("what else of S3 it touches"),
         }
     }
 

@@ -17,7 +17,7 @@ use crate::settings::EngineSettings;
 /// IAM actions that are no operations: made of python/sigward/knowledge/actions.py by `python -m sigward.knowledge`.
 const ACTIONS: &str = include_str!("../data/actions.json");
 
-/// So many suggestions are made at most.
+/// Most suggestions.
 const SUGGESTIONS: usize = 3;
 
 /// Regions to try in the place of a `*`: at least one for each partition and each first word.

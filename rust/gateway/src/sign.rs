@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderMap, TRAILER};
 use http::{HeaderName, HeaderValue};
+use sigward_sigv4::wire::percent_decoded;
 use sigward_sigv4::{
     Credentials, Options, Payload, Request, Scope, SessionToken, SignError, Signed, Style, Variant, presign_steps, sign_with, steps_with,
 };
@@ -15,6 +16,7 @@ use smallvec::SmallVec;
 
 use crate::admit::{BodySize, RequestHead, Target};
 use crate::recognise::Hint;
+use crate::recognise::form::pairs;
 use crate::record::Steps;
 use crate::route::SigningForm;
 use crate::settings::{SignaturePlace, SignatureVariant, TokenPlace};
@@ -75,17 +77,18 @@ pub(crate) fn is_of_signature(name: &HeaderName) -> bool {
     [AMZ_DATE, CONTENT_SHA256, SECURITY_TOKEN, S3_SESSION_TOKEN, REGION_SET].contains(name)
 }
 
-/// The same in the query: presigned parameters of a request that is to be signed anew.
+/// True if a request brings a signature in its query.
 pub(crate) fn is_presigned(path: &str) -> bool {
-    let query = path.split_once('?').map(|(_, query)| query).unwrap_or_default();
-    let mut v4 = false;
+    let Some((_, query)) = path.split_once('?') else { return false };
     let (mut key, mut signature) = (false, false);
-    for name in query.split('&').map(|pair| pair.split('=').next().unwrap_or_default()) {
-        v4 |= name.eq_ignore_ascii_case("X-Amz-Signature");
-        key |= matches!(name, "AWSAccessKeyId" | "Key-Pair-Id");
-        signature |= name == "Signature";
+    for (name, _) in pairs(query.as_bytes()) {
+        if name.eq_ignore_ascii_case(b"X-Amz-Signature") {
+            return true;
+        }
+        key |= matches!(&*name, b"AWSAccessKeyId" | b"Key-Pair-Id");
+        signature |= *name == *b"Signature";
     }
-    v4 || (key && signature)
+    key && signature
 }
 
 /// Sets Host and the length: what the first line and the framing say must be what is signed.
@@ -111,21 +114,29 @@ pub(crate) fn frame(headers: &mut HeaderMap, head: &RequestHead, size: BodySize)
     }
 }
 
-/// The service, the options and the place that a request's signature has: what the route says, else what the service asks for.
-pub(crate) fn how(service: Arc<str>, form: SigningForm, head: &RequestHead, upgrade: Option<&HeaderValue>) -> (Arc<str>, Options, bool) {
-    let websocket = upgrade.is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"));
-    // MQTT over WebSockets is another service of IoT's, behind the same name.
-    let mqtt = websocket && &*service == "iotdata" && head.path.split('?').next() == Some("/mqtt");
-    let service = if mqtt { "iotdevicegateway".into() } else { service };
+/// True for the protocol of WebSockets.
+pub(crate) fn is_websocket(protocol: &HeaderValue) -> bool {
+    protocol.as_bytes().eq_ignore_ascii_case(b"websocket")
+}
+
+/// MQTT over WebSockets is another service of `IoT`'s, behind the same name.
+pub(crate) fn service_of(service: Arc<str>, path: &str, websocket: bool) -> Arc<str> {
+    let is_mqtt = || percent_decoded(path.split('?').next().unwrap_or_default().as_bytes()) == b"/mqtt";
+    if websocket && &*service == "iotdata" && is_mqtt() { "iotdevicegateway".into() } else { service }
+}
+
+/// The options and the place that a request's signature has: what the route says, else what the service asks for.
+pub(crate) fn how(service: &str, form: SigningForm, head: &RequestHead, upgrade: Option<&HeaderValue>) -> (Options, bool) {
+    let websocket = upgrade.is_some_and(is_websocket);
     let in_query = match form.signature {
         SignaturePlace::Header => false,
         SignaturePlace::Query => true,
-        SignaturePlace::Auto => websocket && matches!(&*service, "iotdevicegateway" | "transcribe" | "kinesisvideo"),
+        SignaturePlace::Auto => websocket && matches!(service, "iotdevicegateway" | "transcribe" | "kinesisvideo"),
     };
     let session_token = match form.token {
         TokenPlace::AddedAfter => SessionToken::AddedAfter,
         TokenPlace::S3express => SessionToken::S3Express,
-        TokenPlace::Auto if &*service == "iotdevicegateway" => SessionToken::AddedAfter,
+        TokenPlace::Auto if service == "iotdevicegateway" => SessionToken::AddedAfter,
         TokenPlace::Auto | TokenPlace::Signed => SessionToken::Signed,
     };
     let variant = match form.variant {
@@ -134,10 +145,10 @@ pub(crate) fn how(service: Arc<str>, form: SigningForm, head: &RequestHead, upgr
     };
     // OpenSearch Serverless wants the body's hash in a header, and content-length left out; Lambda URLs want the hash where
     // CloudFront stands before them.
-    let serverless = &*service == "aoss";
-    let content_sha256 = serverless || (&*service == "lambda" && head.target.host.contains(".lambda-url."));
+    let serverless = service == "aoss";
+    let content_sha256 = serverless || (service == "lambda" && head.target.host.contains(".lambda-url."));
     let options = Options { variant, session_token, content_sha256, content_length: !serverless, ..Options::default() };
-    (service, options, in_query)
+    (options, in_query)
 }
 
 /// One signature. `headers`: as they go out; the signature's own are added. Gives it.
@@ -234,6 +245,7 @@ mod tests {
             ("/k?Signature=b&Key-Pair-Id=c", true),
             ("/k?Signature=b", false),
             ("/k", false),
+            ("/k?X-Amz-%53ignature=ab", true),
             ("/X-Amz-Signature=1", false),
         ] {
             assert_eq!(is_presigned(path), expected, "{path}");

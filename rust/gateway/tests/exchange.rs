@@ -919,3 +919,76 @@ fn a_hash_that_does_not_go_on_is_compared_first() {
         }
     }
 }
+
+fn get_of(host: &str, path: &str) -> RequestHead {
+    RequestHead { method: Method::GET, path: path.into(), ..head(host, BodySize::Known(0)) }
+}
+
+#[test]
+fn how_one_rule_reads_a_request_is_not_how_the_others_do() {
+    const LAMBDA: &str = "lambda.us-east-1.amazonaws.com";
+    let deny = format!(r#"{{"host": "{LAMBDA}", "path": "/admin/*", "action": "deny"}}"#);
+    for first in ["", r#"{"host": "lambda.*", "path": "/never/*", "style": "s3"},"#] {
+        let mut drive = Drive::new(&format!(r#"{{"routes": [{first}{deny}]}}"#));
+        assert_eq!(refused(drive.tell(Event::arrived(get_of(LAMBDA, "/x/..//admin/y")))).1, "denied", "{first}");
+        let mut drive = Drive::new(&format!(r#"{{"routes": [{first}{deny}]}}"#));
+        assert_eq!(
+            sent(drive.tell(Event::arrived(get_of(LAMBDA, "/2015-03-31/functions/a%3ab")))).path,
+            "/2015-03-31/functions/a%3Ab",
+            "{first}"
+        );
+    }
+}
+
+#[test]
+fn a_bucket_in_the_host_goes_into_the_path_for_a_server_in_the_place_of_s3() {
+    for action in ["sign", "pass"] {
+        let route = format!(r#"{{"bucket": "pub", "action": "{action}", "upstream": "http://minio.test:9000"}}"#);
+        let mut drive = Drive::new(&format!(r#"{{"routes": [{route}]}}"#));
+        assert_eq!(sent(drive.tell(Event::arrived(get_of("pub.s3.us-east-1.amazonaws.com", "/secret/%6b")))).path, "/pub/secret/k");
+    }
+}
+
+#[test]
+fn a_signature_in_the_query_is_seen_in_every_spelling() {
+    let mut drive = Drive::new("{}");
+    let outgoing = sent(drive.tell(Event::arrived(get_of("b.s3.us-east-1.amazonaws.com", "/k?X-Amz-%53ignature=1"))));
+    assert!(!outgoing.headers.contains_key("authorization"));
+}
+
+#[test]
+fn services_behind_another_ones_name_are_known_to_rules() {
+    let upgrade = |path: &str| {
+        let mut asked = get_of("abc-ats.iot.us-east-1.amazonaws.com", path);
+        for (name, value) in [("connection", "upgrade"), ("upgrade", "websocket")] {
+            asked.headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        asked
+    };
+    for (rule, asked) in [
+        ("iotdevicegateway:*", upgrade("/mqtt")),
+        ("iotdevicegateway:*", upgrade("/%6dqtt")),
+        ("iotdata:*", upgrade("/mqtt")),
+        ("s3:DeleteObject", RequestHead { method: Method::DELETE, ..get_of("ap-1.op-1.s3-outposts.us-east-1.amazonaws.com", "/k") }),
+    ] {
+        let mut drive = Drive::new(&format!(r#"{{"routes": [{{"operation": "{rule}", "action": "deny", "unchecked": true}}]}}"#));
+        assert_eq!(refused(drive.tell(Event::arrived(asked))).1, "denied", "{rule}");
+    }
+    let mut drive = Drive::new(r#"{"customer_endpoints": "refuse"}"#);
+    let vpce = get_of("vpce-1-a.execute-api.us-east-1.vpce.amazonaws.com", "/");
+    assert_eq!(refused(drive.tell(Event::arrived(vpce))).1, "customer-endpoint");
+}
+
+#[test]
+fn a_member_that_stands_in_a_body_twice_is_refused_whatever_is_logged() {
+    for settings in ["{}", r#"{"audit_log": "stderr"}"#] {
+        let mut drive = Drive::new(settings);
+        let mut asked = head("dynamodb.us-east-1.amazonaws.com", BodySize::Unknown);
+        for (name, value) in [("x-amz-target", "DynamoDB_20120810.DeleteTable"), ("content-type", "application/x-amz-json-1.0")] {
+            asked.headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        drive.tell(Event::arrived(asked));
+        let body = br#"{"TableName": "a", "TableName": "b"}"#;
+        assert_eq!(refused(drive.tell(Event::Body { bytes: body, last: true, trailers: None })).1, "ambiguous-call", "{settings}");
+    }
+}

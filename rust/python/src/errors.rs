@@ -61,7 +61,7 @@ fn with(python: Python<'_>, error: PyErr, slug: &str, fault: &str, hint: &str) -
 }
 
 pub(crate) fn settings(python: Python<'_>, message: String) -> PyErr {
-    with(python, SettingsError::new_err(message), "bad-settings", "sigward", "See docs/settings.md, or run `sigward check`.")
+    with(python, SettingsError::new_err(message), "bad-settings", "sigward", "See docs/rules.md and docs/settings.md.")
 }
 
 pub(crate) fn signing(python: Python<'_>, error: &sigward_sigv4::SignError) -> PyErr {

@@ -44,13 +44,13 @@ pub struct Call {
     /// The operation, with all the names that it has.
     pub operation: Part<Names>,
     /// `Action` names it, or may do so: the query protocols.
-    pub in_query: bool,
+    pub named_by_action: bool,
     /// Path and query as they go out, in their one spelling.
     pub target: String,
     /// What of S3's it touches; empty: nothing.
     objects: Objects,
     /// Not all of it is known before the body is.
-    pub body_tells: bool,
+    pub needs_body: bool,
 }
 
 /// A request, and what is known of it before it is read.
@@ -103,27 +103,31 @@ impl Call {
             service: source.service.map(Arc::clone),
             style: source.style,
             operation: Part::Absent,
-            in_query: false,
+            named_by_action: false,
             target,
             objects: Objects::new(),
-            body_tells: false,
+            needs_body: false,
         };
         let Some(service) = source.service else { return Ok(call) };
+        // The connections of API Gateway's WebSockets are managed behind the customer's own name.
         if source.of_customer && **service != *"execute-api" {
             call.operation = Part::Unknown("what a customer's own endpoint does");
             return Ok(call);
         }
-        let Some(group) = source.knowledge.group(service) else {
+        let place = place_of(source, service);
+        // An access point on an Outpost takes S3's operations.
+        let on_outpost = **service == *"s3-outposts" && matches!(place, Some(HostBucket::AccessPoint(_)));
+        let Some(group) = source.knowledge.group(if on_outpost { "s3" } else { service }) else {
             call.operation = Part::Unknown("the operation: the table does not have this service");
             return Ok(call);
         };
         let (path, query) = call.target.split_once('?').unwrap_or((&call.target, ""));
         let query = Query::of(query);
-        let reader = Reader { source, group, path, query: &query };
+        let reader = CallReader { source, group, place, path, query: &query };
         let (operation, in_query) = reader.operation()?;
         let (objects, touches) = reader.objects(&operation)?;
-        let body_tells = source.body == Body::Pending && (in_query || touches);
-        (call.operation, call.in_query, call.objects, call.body_tells) = (operation, in_query, objects, body_tells);
+        let needs_body = source.body == Body::Pending && (in_query || touches);
+        (call.operation, call.named_by_action, call.objects, call.needs_body) = (operation, in_query, objects, needs_body);
         drop(query);
         Ok(call)
     }
@@ -190,9 +194,11 @@ pub(crate) fn wire_target(style: Style, target: &str) -> String {
 }
 
 /// What the parts of one request name.
-struct Reader<'a, 'q> {
+struct CallReader<'a, 'q> {
     source: &'a Source<'a>,
     group: &'a Group,
+    /// Where S3 has the bucket; `None`: it is not S3's.
+    place: Option<HostBucket<'a>>,
     path: &'a str,
     query: &'a Query<'q>,
 }
@@ -203,13 +209,13 @@ type Direct<'a> = (Cow<'a, str>, Option<Names>);
 /// The operation, and whether the query protocols may name it.
 type Found = (Part<Names>, bool);
 
-impl<'a> Reader<'a, '_> {
+impl<'a> CallReader<'a, '_> {
     fn speaks(&self, protocols: u8) -> bool {
         self.group.protocols & protocols != 0
     }
 
     fn operation(&self) -> Result<Found, Ambiguity> {
-        if self.is_s3() {
+        if self.place.is_some() {
             return Ok((self.of_s3()?, false));
         }
         let target = self.target()?;
@@ -247,7 +253,9 @@ impl<'a> Reader<'a, '_> {
                     Err(Ambiguity::new("action", the_path(names), format_args!("Action is {:?}", shown(action))))
                 }
                 // A form may follow whose Action is another one.
-                action => Ok((rest, matches!(action, Action::Pending))),
+                Action::Pending => Ok((rest, true)),
+                Action::Unreadable if is_typed_as_form(self.source.headers) => Ok((UNREADABLE, true)),
+                _ => Ok((rest, false)),
             };
         }
         Ok(match action {
@@ -305,7 +313,7 @@ impl<'a> Reader<'a, '_> {
     /// What method and path name. Where servers may normalise the path each in its own way, all readings must name the same.
     fn rest(&self) -> Result<Part<Names>, Ambiguity> {
         const UNTOLD: Part<Names> = Part::Unknown("the operation: servers may read the path in different ways");
-        let place = self.place();
+        let place = self.place;
         let looked_up = |path: &str, bucket_in_host: bool| {
             let s3 = place.map(|place| S3Place { control: place == HostBucket::Control, bucket_in_host });
             let call = RestCall {
@@ -372,32 +380,9 @@ impl<'a> Reader<'a, '_> {
         *self.source.method == Method::POST
     }
 
-    fn is_s3(&self) -> bool {
-        self.source.service.is_some_and(|service| super::style_of(service) == Style::S3)
-    }
-
-    /// Where S3 has the bucket; `None`: it is not S3's.
-    fn place(&self) -> Option<HostBucket<'a>> {
-        if !self.is_s3() {
-            return None;
-        }
-        let host = self.source.host;
-        let unclear = || self.source.may_hold_bucket || [".s3.", ".s3-"].iter().any(|mark| host.contains(mark));
-        Some(match bucket_in_host(host) {
-            Some(place) => place,
-            None if unclear() || self.is_control_elsewhere() => HostBucket::Unclear,
-            None => HostBucket::InPath,
-        })
-    }
-
-    /// S3 Control of a server that has one host for all.
-    fn is_control_elsewhere(&self) -> bool {
-        self.path.starts_with("/v20180820/") && self.source.headers.contains_key("x-amz-account-id")
-    }
-
     /// What of S3's is touched, and whether the body has a part in that.
     fn objects(&self, operation: &Part<Names>) -> Result<(Objects, bool), Ambiguity> {
-        let Some(place) = self.place() else { return Ok((Objects::new(), false)) };
+        let Some(place) = self.place else { return Ok((Objects::new(), false)) };
         self.check_objects()?;
         let operation = match operation {
             Part::Known(names) => names.first().map(|operation| &*operation.name),
@@ -460,6 +445,19 @@ impl<'a> Reader<'a, '_> {
             Body::Whole(_) | Body::Unreadable => Form::Unreadable,
         }
     }
+}
+
+/// Where S3 has the bucket; `None`: it is not S3's.
+fn place_of<'a>(source: &Source<'a>, service: &str) -> Option<HostBucket<'a>> {
+    if super::style_of(service) != Style::S3 {
+        return None;
+    }
+    let host = source.host;
+    let path = source.target.split('?').next().unwrap_or_default();
+    // S3 Control of a server that has one host for all.
+    let control = || path.starts_with("/v20180820/") && source.headers.contains_key("x-amz-account-id");
+    let unclear = || source.may_hold_bucket || [".s3.", ".s3-"].iter().any(|mark| host.contains(mark)) || control();
+    bucket_in_host(host).or_else(|| Some(if unclear() { HostBucket::Unclear } else { HostBucket::InPath }))
 }
 
 const PENDING: Part<Names> = Part::Unknown("the operation: it may be in a form that has not been read");
@@ -734,9 +732,9 @@ pub(crate) mod tests {
             assert_eq!(sample.read(), expected, "{target} {headers:?}");
         }
         let unread = Sample { service: Some("sqs"), method: "POST", headers: FORM, body: Body::Pending, ..Sample::default() };
-        assert!(unread.call().unwrap().body_tells);
+        assert!(unread.call().unwrap().needs_body);
         let unread = Sample { service: Some("sqs"), method: "POST", headers: FORM, body: Body::Unreadable, ..Sample::default() };
-        assert_eq!((unread.read(), unread.call().unwrap().body_tells), ("?".into(), false));
+        assert_eq!((unread.read(), unread.call().unwrap().needs_body), ("?".into(), false));
     }
 
     #[test]

@@ -456,7 +456,9 @@ pub fn s3_host_in(host: &str, from: &str, to: &str) -> Option<String> {
 
 fn found<'h>(signing_name: &'h str, region: &'h str, suffix: &'static Suffix) -> Recognised<'h> {
     let style = style_of(signing_name);
-    Recognised { signing_name, region, partition: partition_of(region, suffix), style, variant: Variant::V4, of_customer: false }
+    // Behind an interface endpoint, a header says whose API it is.
+    let of_customer = signing_name == "execute-api";
+    Recognised { signing_name, region, partition: partition_of(region, suffix), style, variant: Variant::V4, of_customer }
 }
 
 /// The path rule that belongs to a signing name.
@@ -679,6 +681,8 @@ mod tests {
             ("abc.appsync-realtime-api.us-east-1.amazonaws.com", true),
             ("search-logs.eu-west-1.es.amazonaws.com", true),
             ("abc.us-east-1.aoss.amazonaws.com", true),
+            ("execute-api.us-east-1.amazonaws.com", true),
+            ("vpce-1-a.execute-api.us-east-1.vpce.amazonaws.com", true),
             ("lambda.us-east-1.amazonaws.com", false),
             ("es.us-east-1.amazonaws.com", false),
             ("abc.iot.us-east-1.amazonaws.com", false),
