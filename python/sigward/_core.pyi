@@ -40,10 +40,12 @@ __all__ = [
     "header_text",
     "issue_key",
     "metric_descriptions",
+    "normal_host",
     "recognise",
     "redact_text",
     "refusals",
     "retry_delay",
+    "same_authority",
 ]
 
 __version__: Final[str]

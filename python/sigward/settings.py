@@ -211,7 +211,9 @@ class Timeouts(Group):
     """How long each wait may last."""
 
     connect: PositiveDuration = Field(5.0, description="TCP and TLS handshakes with the upstream.")
-    head: PositiveDuration = Field(60.0, description="From the request's last byte to the whole head of the final answer; 1xx extends nothing.")
+    head: PositiveDuration = Field(
+        60.0, description="From the request's last byte to the whole head of the final answer; 1xx extends nothing."
+    )
     idle: PositiveDuration = Field(60.0, description="Without a byte while a body is under way.")
     total: OptionalDuration = Field(
         None, description="From the request's head to the answer's head, attempts and waits together; none: no limit."
