@@ -1,6 +1,6 @@
 """Writes the table: bytes that depend on botocore's data alone.
 
-    magic "SIGWARDK" · u16 version · u32 length of what follows the checksum · SHA-256 of it · source · services · hosts
+    magic "SIGWARDK" · u16 version · u32 length of what follows the checksum · SHA-256 of it · source · services · hosts · regions
 
 All numbers are little-endian; a text is a u16 and its UTF-8 bytes; a list is a u16 and its items. The reader is
 rust/gateway/src/knowledge.rs; its layout and VERSION change together.
@@ -10,11 +10,11 @@ import hashlib
 import struct
 from collections.abc import Iterable
 
-from sigward.knowledge.hosts import endpoints, patterns
+from sigward.knowledge.hosts import endpoints, patterns, regions
 from sigward.knowledge.models import TOKEN, Operation, Service, services
 
 MAGIC = b"SIGWARDK"
-VERSION = 3
+VERSION = 4
 
 
 def build(known: Iterable[Service] | None = None) -> bytes:
@@ -38,6 +38,9 @@ def build(known: Iterable[Service] | None = None) -> bytes:
         parts += [_text(row.pattern), struct.pack("<BH", row.deviates, len(row.scopes))]
         for signing_name, region, variant in row.scopes:
             parts += [_text(signing_name), _text(region), struct.pack("<B", variant)]
+    names = regions()
+    parts.append(struct.pack("<H", len(names)))
+    parts += map(_text, names)
     payload = b"".join(parts)
     return MAGIC + struct.pack("<HI", VERSION, len(payload)) + hashlib.sha256(payload).digest() + payload
 

@@ -61,6 +61,14 @@ class Partitions:
         return None
 
 
+def regions() -> list[str]:
+    """Those of all partitions, by name."""
+    from botocore.session import Session
+
+    data = Session().get_component("data_loader").load_data("partitions")
+    return sorted({region for region, _ in Partitions(data).regions})
+
+
 def endpoints(known: Iterable[Service] | None = None) -> Iterator[Endpoint]:
     """All that botocore's resolver gives, service by service."""
     from botocore.endpoint_provider import EndpointProvider
@@ -69,7 +77,7 @@ def endpoints(known: Iterable[Service] | None = None) -> Iterator[Endpoint]:
 
     loader = Session().get_component("data_loader")
     data = loader.load_data("partitions")
-    regions = Partitions(data).regions
+    everywhere = Partitions(data).regions
     for service in services(loader) if known is None else known:
         try:
             rules = loader.load_service_model(service.name, "endpoint-rule-set-1")
@@ -77,7 +85,7 @@ def endpoints(known: Iterable[Service] | None = None) -> Iterator[Endpoint]:
             continue
         provider, parameters = EndpointProvider(rules, data), rules["parameters"]
         defaults = {name: what["default"] for name, what in parameters.items() if "default" in what}
-        for region, partition in regions:
+        for region, partition in everywhere:
             for fips, dual in ((False, False), (True, False), (False, True), (True, True)):
                 if (fips and "UseFIPS" not in parameters) or (dual and "UseDualStack" not in parameters):
                     continue

@@ -1,11 +1,11 @@
 //! What AWS's services and operations look like: a table that `python -m sigward.knowledge` makes of botocore's models.
 //! Only [`Call`](crate::recognise::Call) asks it which operation a request is.
 //!
-//! Layout, all little-endian: magic `SIGWARDK`, u16 version, u32 length and SHA-256 of what follows; then the source, and
-//! services with their operations. A text is a u16 and its UTF-8 bytes; a list is a u16 and its items. Services that share a
+//! Layout, all little-endian: magic `SIGWARDK`, u16 version, u32 length and SHA-256 of what follows; then the source, services
+//! with their operations, hosts, and regions. A text is a u16 and its UTF-8 bytes; a list is a u16 and its items. Services that share a
 //! signing name are looked through together; the host tells them apart where it can. A look-up allocates nothing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, OnceLock};
@@ -17,10 +17,11 @@ use smallvec::SmallVec;
 use crate::recognise::Variant;
 use crate::recognise::form::Query;
 use crate::recognise::table::{HostRow, HostScope, Hosts};
+use crate::recognise::names_beside_the_table;
 use crate::refuse::Shape;
 
 const MAGIC: &[u8] = b"SIGWARDK";
-const VERSION: u16 = 3;
+const VERSION: u16 = 4;
 const TOKEN: u8 = 32;
 const SHIPPED: &[u8] = include_bytes!("../data/knowledge.bin");
 
@@ -204,7 +205,12 @@ pub struct Knowledge {
     pub source: Box<str>,
     groups: Table<Group>,
     pub(crate) hosts: Hosts,
+    regions: NameSet,
+    /// Signing names that hosts have and no model does.
+    services: NameSet,
 }
+
+type NameSet = HashSet<Box<str>, BuildHasherDefault<Fnv>>;
 
 /// The keys are the table's own, so that nobody can choose ones that collide.
 type Table<T> = HashMap<Box<str>, T, BuildHasherDefault<Fnv>>;
@@ -309,7 +315,23 @@ impl Knowledge {
             }
             rows.push(HostRow { pattern, deviates, scopes: scopes.into() });
         }
-        from.0.is_empty().then(|| Self { source, groups, hosts: Hosts::new(rows) })
+        let mut regions = NameSet::default();
+        for _ in 0..from.u16()? {
+            regions.insert(from.text()?.into());
+        }
+        let of_hosts = rows.iter().flat_map(|row: &HostRow| row.scopes.iter()).map(|scope| scope.signing_name.clone());
+        let services: NameSet = of_hosts.chain(names_beside_the_table().map(Box::from)).filter(|name| !groups.contains_key(name)).collect();
+        from.0.is_empty().then(|| Self { source, groups, hosts: Hosts::new(rows), regions, services })
+    }
+
+    /// True for a region of one of AWS's partitions.
+    pub fn has_region(&self, name: &str) -> bool {
+        self.regions.contains(name)
+    }
+
+    /// True for the signing name of a service.
+    pub fn has_service(&self, name: &str) -> bool {
+        self.groups.contains_key(name) || self.services.contains(name)
     }
 
     /// The services of a signing name. Those of S3 that have a name of their own speak S3's API.
@@ -647,7 +669,7 @@ mod tests {
             Knowledge::load(&table).unwrap_err()
         };
         assert!(change(0).contains("not a table"));
-        assert!(change(8).contains("version 2"));
+        assert!(change(8).contains("version 5"));
         for at in [10, 20, 500, SHIPPED.len() - 1] {
             assert!(change(at).contains("damaged"), "{at}");
         }

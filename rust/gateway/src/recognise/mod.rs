@@ -127,6 +127,12 @@ const PER_CUSTOMER: &[(&str, &str, bool)] = &[
 const REGION_FIRST: &[(&str, &str, bool)] =
     &[("aoss", "aoss", true), ("es", "es", true), ("neptune", "neptune-db", false), ("neptune-graph", "neptune-graph", false)];
 
+/// Signing names that hosts of these forms have: those that no row of the table may have.
+pub(crate) fn names_beside_the_table() -> impl Iterator<Item = &'static str> {
+    let s3 = ["s3", "s3-object-lambda", "s3-outposts", "s3express"];
+    PER_CUSTOMER.iter().chain(REGION_FIRST).map(|(_, name, _)| *name).chain(s3)
+}
+
 /// What a client's own, dummy signature says it is for: a hint, never a right.
 #[derive(Clone, Copy, Debug)]
 pub struct Hint<'a> {
