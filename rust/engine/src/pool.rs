@@ -37,8 +37,8 @@ enum Known {
         sender: SendRequest<Outbound>,
         used: Instant,
     },
-    /// The upstream speaks HTTP/1.1 alone.
-    Http1,
+    /// The upstream speaks HTTP/1.1 alone: when that was asked for last.
+    Http1(Instant),
 }
 
 /// What came of connecting, once something did.
@@ -108,7 +108,7 @@ impl Pool {
                     let way = self.fresh(upstream, true).await;
                     match &way {
                         Ok(Way::Http2(_)) => {}
-                        Ok(Way::Http1(..)) => drop(locked(&self.shared).insert(Arc::clone(upstream), Known::Http1)),
+                        Ok(Way::Http1(..)) => drop(locked(&self.shared).insert(Arc::clone(upstream), Known::Http1(Instant::now()))),
                         Err(_) => drop(locked(&self.shared).remove(upstream)),
                     }
                     telling.send_replace(Some(way.as_ref().map(|_| ()).map_err(Failure::clone)));
@@ -153,7 +153,10 @@ impl Pool {
     fn turn(&self, upstream: &Arc<Upstream>) -> Turn {
         let mut shared = locked(&self.shared);
         match shared.get_mut(upstream) {
-            Some(Known::Http1) => return Turn::Http1,
+            Some(Known::Http1(used)) => {
+                *used = Instant::now();
+                return Turn::Http1;
+            }
             Some(Known::Open { sender, used }) if !sender.is_closed() => {
                 *used = Instant::now();
                 return Turn::Use(sender.clone());
@@ -191,7 +194,8 @@ impl Pool {
         locked(&self.shared).retain(|_, known| match known {
             Known::Open { sender, used } => !sender.is_closed() && now.duration_since(*used) < self.idle_for,
             Known::Coming(coming) => coming.has_changed().is_ok(),
-            Known::Http1 => true,
+            // Hosts can be any number.
+            Known::Http1(used) => now.duration_since(*used) < self.idle_for,
         });
     }
 }
@@ -236,5 +240,31 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl std::fmt::Debug for Pool {
     fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         to.debug_struct("Pool").field("idle_for", &self.idle_for).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sigward_gateway::settings::EngineSettings;
+
+    use super::*;
+
+    fn pool(idle_for: Duration) -> Arc<Pool> {
+        let settings = EngineSettings::from_json("{}").unwrap();
+        let tls = crate::tls::client_config(&settings.tls).unwrap();
+        let pool = Pool::new(Connector::new(&tls, &settings, &Arc::default()), idle_for);
+        for number in 0..1000 {
+            let target = Target::from_url(&format!("https://sqs.us-made{number}-1.amazonaws.com")).unwrap();
+            let upstream = Arc::new(Upstream { target, connect: None, named: false });
+            locked(&pool.shared).insert(upstream, Known::Http1(Instant::now()));
+        }
+        pool.sweep();
+        pool
+    }
+
+    #[test]
+    fn hosts_that_nobody_asks_for_any_more_are_forgotten() {
+        assert_eq!(locked(&pool(Duration::ZERO).shared).len(), 0);
+        assert_eq!(locked(&pool(Duration::from_secs(3600)).shared).len(), 1000);
     }
 }
