@@ -23,9 +23,9 @@ A series appears with the first thing that it counts. Of a histogram there are `
 
 | label | values |
 |---|---|
-| `service` | The signing name, such as `dynamodb`; empty: the host is not AWS's. Beyond 600 of them: `other`. |
+| `service` | The signing name, such as `dynamodb`; empty: the host is not AWS's; `other`: neither the table nor a route has it. |
 | `operation` | What the table of operations calls it, such as `PutItem`; empty: it does not know. |
-| `region` | The region of the signature. |
+| `region` | The region of the signature; `*`: every one; `other`: neither the table nor the settings have it. |
 | `identity` | Whose credentials: `default`, or an `[identities.NAME]`. |
 | `action` | `sign`, `pass`, `deny` (by a route) or `refuse`. A denied call has the labels that it would have if it were signed. |
 | `code` | The status that the client got, or `client-gone`. |

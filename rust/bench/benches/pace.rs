@@ -30,6 +30,7 @@ fn cost(c: &mut Criterion) {
                 assert_eq!(endpoint.circuit.ask(now), Pass::Go);
                 let subject = Subject {
                     signing_name: "dynamodb",
+                    known_as: "dynamodb",
                     operation: Some(&operation),
                     region: "eu-west-1",
                     account: "123456789012",

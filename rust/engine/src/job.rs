@@ -218,7 +218,7 @@ impl UnderWay {
     pub(crate) fn tell(&mut self, answer: &mut Answer) {
         self.told = true;
         let took = self.began.elapsed();
-        let broken = self.shared.metrics.count(&answer.record, None, took);
+        let broken = self.shared.metrics.count(&self.shared.config.load(), &answer.record, None, took);
         answer.response.body_mut().count_break_off(broken);
         let (record, response) = (&answer.record, &answer.response);
         let (status, headers) = (response.status(), response.headers());
@@ -263,7 +263,7 @@ impl Drop for UnderWay {
         if !self.told {
             let took = self.began.elapsed();
             let record = self.left.take().unwrap_or_default();
-            self.shared.metrics.count(&record, Some("client-gone"), took);
+            self.shared.metrics.count(&self.shared.config.load(), &record, Some("client-gone"), took);
             let trace_id = self.trace.as_ref().map(|trace| trace.id());
             warn_of_rules(&record, None, trace_id.as_deref());
             if let Some(line) = self.line.take() {

@@ -1,8 +1,7 @@
 //! Metrics in Prometheus's text format 0.0.4.
 
-use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -11,12 +10,9 @@ use prometheus::proto::{MetricFamily, MetricType};
 use prometheus::{GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use sigward_gateway::circuit::State;
 use sigward_gateway::quota::CAPACITY;
-use sigward_gateway::{Disposition, Identities, Live, Record};
+use sigward_gateway::{Config, Disposition, Identities, Live, Record};
 
 use crate::lines::Counts;
-
-/// More services than AWS has; beyond it a client is making names up, and they are counted together.
-const MOST_SERVICES: usize = 600;
 
 /// Endpoints in trouble that are told of.
 const MOST_ENDPOINTS: usize = 100;
@@ -68,7 +64,6 @@ pub(crate) struct Metrics {
     ready: IntGauge,
     usable: GaugeVec,
     build: GaugeVec,
-    services: Mutex<HashSet<String>>,
     hasher: RandomState,
     /// Those that were counted in lately, by the hash of their labels.
     recent: Box<[ArcSwapOption<Series>]>,
@@ -87,7 +82,7 @@ pub(crate) struct OtlpCounts {
 const RECENT: usize = 256;
 
 /// What tells one request's series from another's.
-#[derive(Hash)]
+#[derive(Clone, Copy, Hash)]
 struct Labels<'a> {
     service: &'a str,
     operation: &'a str,
@@ -218,7 +213,6 @@ impl Metrics {
             ready: IntGauge::new("sigward_ready", "1: /readyz answers 200.").expect("the gauge is well-formed"),
             usable: gauge("sigward_credentials_usable", "1: an identity has credentials that have not expired.", &["identity"]),
             build: gauge("sigward_build_info", "The version, as a label.", &["version"]),
-            services: Mutex::default(),
             hasher: RandomState::new(),
             recent: (0..RECENT).map(|_| ArcSwapOption::empty()).collect(),
             registry,
@@ -278,14 +272,14 @@ impl Metrics {
     }
 
     /// Counts one exchange. `code`: what took the status's place, such as `client-gone`. Gives what its answer counts in if it breaks off.
-    pub(crate) fn count(&self, record: &Record, code: Option<&'static str>, took: Duration) -> IntCounter {
+    pub(crate) fn count(&self, config: &Config, record: &Record, code: Option<&'static str>, took: Duration) -> IntCounter {
         let service = record.service.as_deref().unwrap_or_default();
         let region = record.region.as_deref().unwrap_or_default();
         let identity = record.identity.as_deref().unwrap_or_default();
         // The table's names alone: what a client makes up is no operation.
         let operation = record.operation.as_ref().map_or("", |operation| &*operation.name);
         let labels = Labels { service, operation, region, identity, action: record.disposition.as_str(), code, status: record.status };
-        let series = self.series(&labels);
+        let series = self.series(config, labels);
         series.requests.inc();
         series.duration.observe(took.as_secs_f64());
         if record.disposition == Disposition::Sign && record.signatures > 0 {
@@ -295,7 +289,7 @@ impl Metrics {
             series.attempts.inc_by(record.attempts.len() as u64);
         }
         if record.attempts.len() > 1 || record.pace_rule.is_some() || record.quota_empty || record.error.is_some() {
-            self.count_trouble(record);
+            self.count_trouble(config, record);
         }
         if let Some(kind) = record.ambiguous {
             self.ambiguous.with_label_values(&[kind]).inc();
@@ -307,16 +301,16 @@ impl Metrics {
     }
 
     /// What most requests do not have.
-    fn count_trouble(&self, record: &Record) {
+    fn count_trouble(&self, config: &Config, record: &Record) {
         match record.error {
             Some("overloaded") => self.overloaded.inc(),
             Some("audit-log-unavailable") => self.audit_refused.inc(),
             _ => {}
         }
-        let service = self.bounded(record.service.as_deref().unwrap_or_default());
+        let service = config.labels.service(&config.knowledge, record.service.as_deref().unwrap_or_default());
         let backoff: Duration = record.attempts.iter().map(|attempt| attempt.waited).sum();
         if !backoff.is_zero() {
-            self.backoff.with_label_values(&[service.as_str()]).observe(backoff.as_secs_f64());
+            self.backoff.with_label_values(&[service]).observe(backoff.as_secs_f64());
         }
         // The rules' names are the operator's or the table's.
         if let Some(rule) = &record.pace_rule {
@@ -327,59 +321,59 @@ impl Metrics {
             }
         }
         if record.quota_empty {
-            self.quota_empty.with_label_values(&[service.as_str()]).inc();
+            self.quota_empty.with_label_values(&[service]).inc();
         }
         let retried = record.attempts.len().saturating_sub(1);
         for attempt in record.attempts.iter().take(retried) {
-            self.retries.with_label_values(&[service.as_str(), &*attempt.outcome]).inc();
+            self.retries.with_label_values(&[service, &*attempt.outcome]).inc();
         }
     }
 
     /// The series that a request with these labels counts in. To find them by their labels costs more than to sign.
-    fn series(&self, labels: &Labels<'_>) -> Arc<Series> {
-        let hash = self.hasher.hash_one(labels);
-        let place = self.recent.get(usize::try_from(hash).unwrap_or_default() % RECENT);
-        if let Some(place) = place
-            && let Some(recent) = place.load().as_ref()
-            && recent.is_for(labels)
-        {
-            return Arc::clone(recent);
+    fn series(&self, config: &Config, labels: Labels<'_>) -> Arc<Series> {
+        if let Some(recent) = self.recent(&labels) {
+            return recent;
         }
-        let service = self.bounded(labels.service);
-        // An unknown region's name is the client's too.
-        let region = if service == "other" { "other" } else { labels.region };
-        let status = labels.status.to_string();
-        let code = labels.code.unwrap_or(&status);
+        // A name that a client made up has no series of its own, and takes no other's place among the recent ones.
+        let labels = Labels {
+            service: config.labels.service(&config.knowledge, labels.service),
+            region: config.labels.region(&config.knowledge, labels.region),
+            ..labels
+        };
+        if let Some(recent) = self.recent(&labels) {
+            return recent;
+        }
+        let Labels { service, operation, region, identity, action, status, .. } = labels;
+        let text = status.to_string();
+        let code = labels.code.unwrap_or(&text);
         let series = Arc::new(Series {
-            service: labels.service.into(),
-            operation: labels.operation.into(),
-            region: labels.region.into(),
-            identity: labels.identity.into(),
-            action: labels.action,
+            service: service.into(),
+            operation: operation.into(),
+            region: region.into(),
+            identity: identity.into(),
+            action,
             code: labels.code,
-            status: labels.status,
-            requests: self.requests.with_label_values(&[service.as_str(), labels.operation, region, labels.identity, labels.action, code]),
-            duration: self.duration.with_label_values(&[service.as_str()]),
-            signatures: self.signatures.with_label_values(&[service.as_str(), region, labels.identity]),
-            attempts: self.attempts.with_label_values(&[service.as_str()]),
-            broken: self.broken.with_label_values(&[service.as_str()]),
+            status,
+            requests: self.requests.with_label_values(&[service, operation, region, identity, action, code]),
+            duration: self.duration.with_label_values(&[service]),
+            signatures: self.signatures.with_label_values(&[service, region, identity]),
+            attempts: self.attempts.with_label_values(&[service]),
+            broken: self.broken.with_label_values(&[service]),
         });
-        if let Some(place) = place {
+        if let Some(place) = self.place(&labels) {
             place.store(Some(Arc::clone(&series)));
         }
         series
     }
 
-    fn bounded(&self, service: &str) -> String {
-        let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
-        if services.contains(service) {
-            return service.to_owned();
-        }
-        if services.len() >= MOST_SERVICES {
-            return "other".to_owned();
-        }
-        services.insert(service.to_owned());
-        service.to_owned()
+    fn place(&self, labels: &Labels<'_>) -> Option<&ArcSwapOption<Series>> {
+        let hash = self.hasher.hash_one(labels);
+        self.recent.get(usize::try_from(hash).unwrap_or_default() % RECENT)
+    }
+
+    fn recent(&self, labels: &Labels<'_>) -> Option<Arc<Series>> {
+        let recent = self.place(labels)?.load();
+        recent.as_ref().filter(|recent| recent.is_for(labels)).map(Arc::clone)
     }
 
     /// What is looked up when it is asked for. `ready`: `/readyz` answers 200.
@@ -449,6 +443,9 @@ fn described(collector: &dyn Collector) -> Vec<Description> {
 #[cfg(test)]
 mod tests {
     use prometheus::TextEncoder;
+    use sigward_gateway::knowledge::Knowledge;
+    use sigward_gateway::settings::EngineSettings;
+    use sigward_gateway::{Attempt, Clients};
 
     use super::*;
     use crate::lines::tests::denied;
@@ -456,7 +453,7 @@ mod tests {
     #[test]
     fn a_denied_call_is_counted_with_all_that_is_known_of_it() {
         let metrics = Metrics::new();
-        metrics.count(&denied(), None, Duration::ZERO);
+        metrics.count(&config("{}"), &denied(), None, Duration::ZERO);
         let text = TextEncoder::new().encode_to_string(&metrics.gather(&Live::default(), Duration::ZERO)).unwrap();
         let labels = r#"action="deny",code="403",identity="default",operation="DeleteTable",region="us-east-1",service="dynamodb""#;
         assert!(text.contains(&format!("sigward_requests_total{{{labels}}} 1\n")), "{text}");
@@ -466,10 +463,10 @@ mod tests {
     fn ambiguous_calls_and_what_a_rule_would_refuse_are_counted() {
         let metrics = Metrics::new();
         let would_refuse = vec![("no-deletes".into(), "operation"), ("#2".into(), "bucket")];
-        metrics.count(&Record { ambiguous: Some("target"), ..Record::default() }, None, Duration::ZERO);
-        metrics.count(&Record { would_refuse: would_refuse.clone(), ..Record::default() }, None, Duration::ZERO);
+        metrics.count(&config("{}"), &Record { ambiguous: Some("target"), ..Record::default() }, None, Duration::ZERO);
+        metrics.count(&config("{}"), &Record { would_refuse: would_refuse.clone(), ..Record::default() }, None, Duration::ZERO);
         // Whoever does not wait for the answer is counted too.
-        metrics.count(&Record { would_refuse, ..Record::default() }, Some("client-gone"), Duration::ZERO);
+        metrics.count(&config("{}"), &Record { would_refuse, ..Record::default() }, Some("client-gone"), Duration::ZERO);
         let text = TextEncoder::new().encode_to_string(&metrics.gather(&Live::default(), Duration::ZERO)).unwrap();
         for expected in [
             r#"sigward_ambiguous_calls_total{kind="target"} 1"#,
@@ -480,16 +477,84 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_a_client_makes_up_does_not_grow_the_labels_for_ever() {
-        let metrics = Metrics::new();
-        for number in 0..2 * MOST_SERVICES {
-            let record = Record { service: Some(format!("made-up-{number}").into()), ..Record::default() };
-            metrics.count(&record, Some("403"), Duration::ZERO);
+    fn config(settings: &str) -> Config {
+        let settings = EngineSettings::from_json(settings).unwrap();
+        Config::new(settings, Knowledge::shipped().unwrap(), Clients::default(), Arc::default()).unwrap()
+    }
+
+    fn text(metrics: &Metrics) -> String {
+        TextEncoder::new().encode_to_string(&metrics.gather(&Live::default(), Duration::ZERO)).unwrap()
+    }
+
+    fn called(service: &str, region: &str) -> Record {
+        let attempt = |outcome: &'static str| Attempt {
+            outcome: outcome.into(),
+            took: Duration::ZERO,
+            waited: Duration::from_secs(1),
+            began: Duration::ZERO,
+            upstream: None,
+        };
+        Record {
+            service: Some(service.into()),
+            region: Some(region.into()),
+            identity: Some("default".into()),
+            disposition: Disposition::Sign,
+            signatures: 2,
+            status: 200,
+            quota_empty: true,
+            attempts: vec![attempt("503"), attempt("200")],
+            ..Record::default()
         }
-        let text = TextEncoder::new().encode_to_string(&metrics.gather(&Live::default(), Duration::ZERO)).unwrap();
-        let series = text.lines().filter(|line| line.starts_with("sigward_requests_total{")).count();
-        assert_eq!(series, MOST_SERVICES + 1);
+    }
+
+    #[test]
+    fn what_clients_make_up_makes_no_series() {
+        let (metrics, config) = (Metrics::new(), config("{}"));
+        metrics.count(&config, &called("sqs", "us-east-1"), None, Duration::ZERO);
+        metrics.count(&config, &called("other", "other"), None, Duration::ZERO);
+        let lines = text(&metrics).lines().count();
+        for number in 0..60_000_u32 {
+            let letters: String = (0..4).map(|place| char::from(b'a' + u8::try_from((number >> (4 * place)) & 15).unwrap())).collect();
+            metrics.count(&config, &called("sqs", &format!("us-{letters}-1")), None, Duration::ZERO);
+            metrics.count(&config, &called(&format!("made-{letters}"), "us-east-1"), None, Duration::ZERO);
+        }
+        // `sqs` with another region, and another service with `us-east-1`: one series each of those that have a region.
+        assert_eq!(text(&metrics).lines().count(), lines + 4);
+        // Whatever came before it, a real name has its own.
+        metrics.count(&config, &called("dynamodb", "eu-west-1"), None, Duration::ZERO);
+        let text = text(&metrics);
+        for line in [
+            r#"sigward_requests_total{action="sign",code="200",identity="default",operation="",region="eu-west-1",service="dynamodb"} 1"#,
+            r#"sigward_requests_total{action="sign",code="200",identity="default",operation="",region="other",service="sqs"} 60000"#,
+            r#"sigward_signatures_total{identity="default",region="us-east-1",service="other"} 120000"#,
+            r#"sigward_retries_total{cause="503",service="other"} 60001"#,
+            r#"sigward_retry_quota_empty_total{service="dynamodb"} 1"#,
+        ] {
+            assert!(text.lines().any(|there| there == line), "{line}\n{text}");
+        }
         assert!(text.contains(&format!("sigward_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"))));
+    }
+
+    #[test]
+    fn what_the_operator_names_has_series_of_its_own() {
+        let metrics = Metrics::new();
+        let named = config(r#"{"default_region": "xx-home-1", "routes": [{"host": "a.test", "service": "minio", "region": "xx-lab-1"}]}"#);
+        for region in ["xx-home-1", "xx-lab-1", "*", "xx-else-1"] {
+            metrics.count(&named, &called("minio", region), None, Duration::ZERO);
+        }
+        // Settings that change: what is not named any more is counted with the others from then on, or where it was.
+        metrics.count(&config("{}"), &called("minio", "xx-new-1"), None, Duration::ZERO);
+        let told = text(&metrics);
+        let series: Vec<&str> = told.lines().filter(|line| line.starts_with("sigward_signatures_total{")).collect();
+        assert_eq!(
+            series,
+            [
+                r#"sigward_signatures_total{identity="default",region="*",service="minio"} 2"#,
+                r#"sigward_signatures_total{identity="default",region="other",service="minio"} 2"#,
+                r#"sigward_signatures_total{identity="default",region="other",service="other"} 2"#,
+                r#"sigward_signatures_total{identity="default",region="xx-home-1",service="minio"} 2"#,
+                r#"sigward_signatures_total{identity="default",region="xx-lab-1",service="minio"} 2"#,
+            ]
+        );
     }
 }

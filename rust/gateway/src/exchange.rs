@@ -34,6 +34,7 @@ use crate::client::{self, Asked, Claimed, Clients};
 use crate::identity::{Identities, Identity};
 use crate::judge::{self, CODE_PREFIX, RetryClass, Verdict};
 use crate::knowledge::{Knowledge, Operation};
+use crate::labels::Labels;
 use crate::live::{Endpoint, Live, UnderWay};
 use crate::pace::{Asked as PaceAsked, Paced, Paces, Patience, Subject, Ticket};
 use crate::quota;
@@ -66,6 +67,8 @@ pub struct Config {
     pub default_identity: Arc<str>,
     /// What looks wrong with the rules, for the log.
     pub warnings: Vec<String>,
+    /// Names that things are kept by.
+    pub labels: Labels,
 }
 
 impl Config {
@@ -76,7 +79,8 @@ impl Config {
         let paces = Paces::new(&settings.pace, settings.retry.mode == RetryMode::Adaptive)?;
         let warnings = rules::check(&settings, &knowledge)?;
         let default_identity = settings.default_identity.as_str().into();
-        Ok(Self { settings, router, knowledge, clients, paces, live, default_identity, warnings })
+        let labels = Labels::new(&settings);
+        Ok(Self { settings, router, knowledge, clients, paces, live, default_identity, warnings, labels })
     }
 
     /// True if TLS to this host is to be intercepted.
@@ -1488,7 +1492,8 @@ impl Exchange {
         }
         let throttled = class == Some(RetryClass::Throttling);
         if let (Some(operation), Some(signing)) = (&self.record.operation, &self.signing)
-            && let Some(advice) = self.config.live.throttles.note(operation, &signing.region, at.since_start, throttled)
+            && let region = self.config.labels.region(&self.config.knowledge, &signing.region)
+            && let Some(advice) = self.config.live.throttles.note(operation, region, at.since_start, throttled)
         {
             self.record.advice = Some(advice);
         }
@@ -1527,7 +1532,8 @@ impl Exchange {
         let subject = Subject {
             signing_name: &signing.service,
             operation: self.record.operation.as_deref(),
-            region: &signing.region,
+            region: config.labels.region(&config.knowledge, &signing.region),
+            known_as: config.labels.service(&config.knowledge, &signing.service),
             account: identity.and_then(|identity| identity.account.as_deref()).unwrap_or(&signing.identity),
             method: head.method.as_str(),
             object: call.bucket_and_key(),

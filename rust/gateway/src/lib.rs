@@ -15,6 +15,7 @@ pub mod exchange;
 pub mod identity;
 pub mod judge;
 pub mod knowledge;
+pub mod labels;
 pub mod live;
 pub mod pace;
 pub mod quota;

@@ -19,7 +19,7 @@ const AGAIN: Duration = Duration::from_secs(300);
 const SHARE: f64 = 0.05;
 
 /// Service, operation, region.
-type Key = (Arc<str>, Box<str>, Arc<str>);
+type Key = (Arc<str>, Box<str>, Box<str>);
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -98,12 +98,12 @@ impl Seen {
 
 impl Throttles {
     /// Notes an answer. Gives what is to be said of its operation, if it is news.
-    pub fn note(&self, operation: &Operation, region: &Arc<str>, now: Duration, throttled: bool) -> Option<Throttled> {
+    pub fn note(&self, operation: &Operation, region: &str, now: Duration, throttled: bool) -> Option<Throttled> {
         if !throttled && !self.any.load(Ordering::Relaxed) {
             return None;
         }
         let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (Arc::clone(&operation.service), operation.name.clone(), Arc::clone(region));
+        let key = (Arc::clone(&operation.service), operation.name.clone(), region.into());
         if !throttled && !all.contains_key(&key) {
             return None;
         }
@@ -153,9 +153,8 @@ mod tests {
         let throttles = Throttles::default();
         let knowledge = Knowledge::shipped().unwrap();
         let operation = knowledge.named("ec2", "ec2", "DescribeInstances").unwrap();
-        let region: Arc<str> = "eu-west-1".into();
         let at = |seconds: u64| Duration::from_secs(1000 + seconds);
-        let note = |seconds, throttled| throttles.note(operation, &region, at(seconds), throttled).map(|told| told.steady);
+        let note = |seconds, throttled| throttles.note(operation, "eu-west-1", at(seconds), throttled).map(|told| told.steady);
         assert_eq!(note(0, false), None);
         assert!(throttles.all(at(0)).is_empty(), "what is never throttled costs nothing");
         assert_eq!(note(1, true), Some(false));

@@ -14,9 +14,11 @@ use crate::settings::{PaceSettings, Per, WhenFull};
 pub struct Subject<'a> {
     /// The service in the scope.
     pub signing_name: &'a str,
+    /// The same; of a service that nobody knows, `other`.
+    pub known_as: &'a str,
     /// The operation, if the table tells.
     pub operation: Option<&'a Operation>,
-    /// The region in the scope.
+    /// The region in the scope; of one that nobody knows, `other`.
     pub region: &'a str,
     /// The account, or who signs: limits are the account's.
     pub account: &'a str,
@@ -240,7 +242,7 @@ impl Paces {
             None if self.adaptive => {
                 let name = subject.operation.map_or("", |operation| &*operation.name);
                 Some(Paced {
-                    key: pacer.key((subject.account, subject.region, subject.signing_name, name)),
+                    key: pacer.key((subject.account, subject.region, subject.known_as, name)),
                     limit: Limit::NONE,
                     patience: self.patience,
                     rule: "adaptive".into(),
@@ -319,7 +321,7 @@ mod tests {
     fn subject(call: &Call) -> Subject<'_> {
         let operation = call.known_operation().map(|operation| &**operation);
         let (signing_name, object) = (call.service.as_deref().unwrap(), call.bucket_and_key());
-        Subject { signing_name, operation, region: "eu-west-1", account: "a", method: "GET", object, client: "c" }
+        Subject { signing_name, known_as: signing_name, operation, region: "eu-west-1", account: "a", method: "GET", object, client: "c" }
     }
 
     #[test]
