@@ -44,7 +44,7 @@ use crate::refuse::{Reader, Refusal, Shape};
 use crate::resource;
 use crate::route::{Calls, Choice, Route, RouteQuery, Router, Undecided, Upstream, over_tls};
 use crate::rules;
-use crate::settings::{Action, CustomerEndpoints, EngineSettings, LogTo, PayloadMode, Repeat, RetryMode, SignatureVariant};
+use crate::settings::{Action, CustomerEndpoints, EngineSettings, LogTo, PayloadMode, Repeat, RetryMode, SignatureVariant, Unknown};
 use crate::sign::{self, BodyHash, Made, Terms};
 use crate::token::{self, Token};
 
@@ -79,6 +79,10 @@ impl Config {
         let paces = Paces::new(&settings.pace, settings.retry.mode == RetryMode::Adaptive)?;
         let warnings = rules::check(&settings, &knowledge)?;
         let default_identity = settings.default_identity.as_str().into();
+        let mut warnings = warnings;
+        if settings.rules.unknown == Unknown::Report {
+            warnings.push("rules.unknown is \"report\": rules are no boundary until it is \"closed\"".into());
+        }
         let labels = Labels::new(&settings);
         Ok(Self { settings, router, knowledge, clients, paces, live, default_identity, warnings, labels })
     }
@@ -752,7 +756,7 @@ impl Exchange {
         match action {
             Action::Deny => {
                 self.record.disposition = Disposition::Deny;
-                return Err(Some(Refusal::denied(&self.record, &target.host, choice)));
+                return Err(Some(Refusal::denied(&self.record, &target.host, choice, self.call.as_ref())));
             }
             Action::Pass => self.passes(target),
             // A presigned request brings its own signature, also where a route says how to sign the others.
@@ -951,7 +955,7 @@ impl Exchange {
             Ok(choice) if choice.route.is_some_and(|route| route.action == Action::Deny) => {
                 self.record.route = choice.route.map(|route| Arc::clone(&route.name));
                 self.record.disposition = Disposition::Deny;
-                Err(Refusal::denied(&self.record, host, &choice))
+                Err(Refusal::denied(&self.record, host, &choice, Some(call)))
             }
             Ok(choice) => {
                 self.record.would_refuse.extend(choice.would_refuse);
@@ -2043,7 +2047,7 @@ fn forbidden(host: &str) -> Refusal {
         403,
         "forbidden-address",
         format!("{:?} is a loopback, link-local or metadata address.", admit::shown(host)),
-        "Such addresses are served only where a [[route]] names the host, or has `connect` or `upstream`.",
+        "Give the listener an `upstream`, or name the host in a [[route]], or give that `connect` or `upstream`.",
     )
 }
 

@@ -16,8 +16,8 @@ use smallvec::SmallVec;
 
 use crate::recognise::Variant;
 use crate::recognise::form::Query;
-use crate::recognise::table::{HostRow, HostScope, Hosts};
 use crate::recognise::names_beside_the_table;
+use crate::recognise::table::{HostRow, HostScope, Hosts};
 use crate::refuse::Shape;
 
 const MAGIC: &[u8] = b"SIGWARDK";

@@ -15,7 +15,7 @@ use sigward_sigv4::Style;
 
 use crate::admit::shown;
 use crate::recognise::form::is_form;
-use crate::recognise::style_of;
+use crate::recognise::{Call, style_of};
 use crate::record::{Record, redact_text};
 use crate::route::Choice;
 use crate::slugs::is_known;
@@ -92,7 +92,7 @@ impl Refusal {
     }
 
     /// A route denies the call. `record`: what is known of it; `host`: what it is bound for.
-    pub fn denied(record: &Record, host: &str, choice: &Choice<'_>) -> Self {
+    pub fn denied(record: &Record, host: &str, choice: &Choice<'_>, read: Option<&Call>) -> Self {
         let route = record.route.as_deref().unwrap_or_default();
         let operation = record.operation.as_ref().map(ToString::to_string);
         let call = operation.or_else(|| record.service.as_ref().map(|service| format!("a call to {}", shown(service))));
@@ -102,6 +102,9 @@ impl Refusal {
         let details = details.into_iter().filter_map(|(name, value)| Some(format!(", {name} {}", shown(value.as_ref()?))));
         let mut message = format!("{}{}.", what.into_iter().flatten().collect::<Vec<_>>().join(" "), details.collect::<String>());
         // Writing to a String does not fail.
+        if let Some(touched) = choice.route.zip(read).and_then(|(route, read)| route.touched(read)) {
+            let _ = write!(message, " It touches {touched}.");
+        }
         if let Some(unknown) = choice.unknown {
             let _ = write!(message, " It applies because this is unknown: {unknown}.");
         }
@@ -436,7 +439,7 @@ mod tests {
 
     #[test]
     fn a_denied_call_has_awss_own_code() {
-        let denied = Refusal::denied(&Record::default(), "h", &Choice::default());
+        let denied = Refusal::denied(&Record::default(), "h", &Choice::default(), None);
         let code = |shape, service: Option<&str>| denied.code(shape, service).into_owned();
         for (shape, expected) in [
             (Shape::Json10, "AccessDeniedException"),
@@ -466,7 +469,7 @@ mod tests {
     fn a_client_that_expects_the_query_protocols_code_gets_it_too() {
         let mut headers = HeaderMap::new();
         headers.insert("x-amzn-query-mode", HeaderValue::from_static("true"));
-        let denied = Refusal::denied(&Record::default(), "h", &Choice::default());
+        let denied = Refusal::denied(&Record::default(), "h", &Choice::default(), None);
         for shape in [Shape::Json10, Shape::Cbor] {
             let reader = Reader::new(shape, Some("sqs"), Some(&headers));
             assert_eq!(denied.response(reader, false, None).headers()["x-amzn-query-error"], "AccessDenied;Sender");
@@ -480,14 +483,14 @@ mod tests {
     #[test]
     fn a_denied_call_is_described_as_far_as_it_is_known() {
         let mut record = Record { route: Some("no-deletes".into()), ..Record::default() };
-        assert_eq!(Refusal::denied(&record, "h", &Choice::default()).message, "route no-deletes denies at \"h\".");
+        assert_eq!(Refusal::denied(&record, "h", &Choice::default(), None).message, "route no-deletes denies at \"h\".");
         record.service = Some("sqs".into());
         record.resource = Some("https://me:abc@queue/1?X-Amz-Signature=abc".into());
         record.region = Some("us-east-1".into());
         record.client = Some("ci".into());
         record.identity = Some("default".into());
         assert_eq!(
-            Refusal::denied(&record, "h", &Choice::default()).message,
+            Refusal::denied(&record, "h", &Choice::default(), None).message,
             "route no-deletes denies a call to sqs on https://redacted@queue/1?X-Amz-Signature=redacted at \"h\", region us-east-1, client ci, \
              identity default."
         );

@@ -10,7 +10,7 @@ use sigward_sigv4::Style;
 use sigward_sigv4::wire::percent_decoded;
 use smallvec::SmallVec;
 
-use crate::admit::{Scheme, Target, normal_host};
+use crate::admit::{Scheme, Target, normal_host, shown};
 use crate::edit::Edits;
 use crate::knowledge::{Knowledge, api_of};
 use crate::recognise::s3::{Bucket, Key, Object};
@@ -406,6 +406,20 @@ impl Route {
         let by_host = self.host.as_ref().is_some_and(|pattern| pattern.is(&target.host));
         let named = self.upstream.is_some() || self.connect.is_some() || by_host;
         Upstream { target: self.upstream.as_ref().unwrap_or(target).clone(), connect: self.connect.clone(), named }
+    }
+
+    /// In words: what the call touches that this rule's bucket is for, or all that it touches. `None`: no more than one object.
+    pub(crate) fn touched(&self, call: &Call) -> Option<String> {
+        const MOST: usize = 5;
+        let objects = call.objects();
+        let of_rule = |object: &&Object| self.bucket.as_ref().is_none_or(|pattern| pattern.covers(object) != Coverage::None);
+        if objects.len() < 2 && !call.lists() {
+            return None;
+        }
+        let names: Vec<String> = objects.iter().filter(of_rule).map(|object| format!("{:?}", shown(&object.to_string()))).collect();
+        let more = names.len().saturating_sub(MOST);
+        let listed = names.iter().take(MOST).map(String::as_str).collect::<Vec<_>>().join(", ");
+        Some(if more == 0 { listed } else { format!("{listed} and {more} more") })
     }
 
     /// It changes nothing of how a request is read.

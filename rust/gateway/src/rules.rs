@@ -429,7 +429,8 @@ impl<'a> Checker<'a> {
         if named.name.pattern.is_all() && (known || own()) {
             return Ok(Some(calls));
         }
-        let mend = match self.table.suggestions(named).as_slice() {
+        let advice = match self.table.suggestions(named).as_slice() {
+            _ if written.contains(',') => ": a rule takes one operation or pattern; write a rule for each".to_owned(),
             [] => ". If it is right, set unchecked = true".to_owned(),
             names => format!("; did you mean {}? If it is right, set unchecked = true", names.join(" or ")),
         };
@@ -440,12 +441,12 @@ impl<'a> Checker<'a> {
                 (true, false) => format!("matches no operation of {service}"),
                 (false, _) => "matches no operation".to_owned(),
             };
-            return Err(Finding::Error(format!("{label}: operation: {written:?} {what}{mend}")));
+            return Err(Finding::Error(format!("{label}: operation: {written:?} {what}{advice}")));
         }
         let source = &self.table.knowledge.source;
         let what = if known { "no operations of the service" } else { "no service" };
         let why = format!("the table ({source}) has {what} {service:?}, so {written:?} may match nothing");
-        Err(Finding::Warning(format!("{label}: operation: {why}{mend}")))
+        Err(Finding::Warning(format!("{label}: operation: {why}{advice}")))
     }
 
     /// Conditions that cannot hold together. `calls`: those of the rule's operation.
@@ -545,8 +546,15 @@ impl<'a> Checker<'a> {
         if let Some(bucket) = &rule.bucket
             && let Some((kind, meant)) = self.not_a_bucket(bucket.written)
         {
-            let mend = meant.map_or_else(|| "write BUCKET or BUCKET/KEY".to_owned(), |meant| format!("write {meant:?}"));
-            found.push(format!("{label}: bucket: {:?} is {kind}, and no bucket has such a name; {mend}", bucket.written));
+            let advice = meant.map_or_else(|| "write BUCKET or BUCKET/KEY".to_owned(), |meant| format!("write {meant:?}"));
+            found.push(format!("{label}: bucket: {:?} is {kind}, and no bucket has such a name; {advice}", bucket.written));
+        }
+        if let Some(bucket) = &rule.bucket
+            && bucket.written.ends_with('/')
+        {
+            let whole = bucket.written.trim_end_matches('/');
+            let why = format!("{:?} has no object in it", bucket.written);
+            found.push(format!("{label}: bucket: {why}; write {:?} for all below it", format!("{whole}/*")));
         }
         if let Some(host) = &rule.host {
             let text = &host.text;
@@ -769,6 +777,7 @@ mod tests {
             ("*:TerminateInstance", "\"*:TerminateInstance\" matches no operation; did you mean *:TerminateInstances?"),
             ("s*:GetItem", "matches no operation; did you mean dynamodb:GetItem?"),
             ("ec2:Frobnicate", "\"ec2:Frobnicate\" is no operation of ec2. If it is right, set unchecked = true"),
+            ("s3:GetObject,s3:PutObject", "is no operation of s3: a rule takes one operation or pattern; write a rule for each"),
             ("ec2:F*x", "\"ec2:F*x\" matches no operation of ec2. If"),
         ] {
             let told = operation(pattern).unwrap_err();
@@ -926,6 +935,7 @@ mod tests {
             ),
             (r#""bucket": "https://team.s3.amazonaws.com/logs""#, "is a URL, and no bucket has such a name; write \"team/logs\""),
             (r#""bucket": "https://s3.eu-west-1.amazonaws.com/team/logs/*""#, "write \"team/logs/*\""),
+            (r#""bucket": "team/logs/""#, "\"team/logs/\" has no object in it; write \"team/logs/*\" for all below it"),
             (r#""bucket": "https://s3.amazonaws.com""#, "is a URL, and no bucket has such a name; write BUCKET or BUCKET/KEY"),
             (r#""bucket": "arn:aws:s3:::team/*""#, "is an ARN, and no bucket has such a name; write \"team/*\""),
             (r#""bucket": "arn:aws:s3:eu-west-1:1:accesspoint/ap""#, "is an ARN, and no bucket has such a name; write BUCKET"),

@@ -1,5 +1,7 @@
 //! What a call to S3 touches: the object of its path, the source of a copy, the keys of a listing or of a multi-object delete.
 
+use std::fmt;
+
 use http::{HeaderMap, HeaderName, Method};
 use quick_xml::events::Event;
 use sigward_sigv4::wire::percent_decoded;
@@ -41,6 +43,21 @@ pub(crate) struct Object {
 
 impl Object {
     const UNKNOWN: Self = Self { bucket: Bucket::Unknown, key: Key::Unknown };
+}
+
+impl fmt::Display for Object {
+    /// `bucket/key`, `bucket/prefix*`; what is unknown as `?`.
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.bucket {
+            Bucket::Named(name) | Bucket::AccessPoint(name) => write!(to, "{name}/")?,
+            Bucket::Unknown => to.write_str("?/")?,
+        }
+        match &self.key {
+            Key::Exact(key) => write!(to, "{}", String::from_utf8_lossy(key)),
+            Key::Prefix(prefix) => write!(to, "{}*", String::from_utf8_lossy(prefix)),
+            Key::Unknown => to.write_str("?"),
+        }
+    }
 }
 
 pub(crate) type Objects = SmallVec<[Object; 1]>;
