@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 
 use http::HeaderMap;
 use sha2::{Digest, Sha256};
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use crate::recognise::Variant;
 use crate::recognise::form::Query;
@@ -438,20 +438,18 @@ impl Group {
 
     /// The operations of this name, of the services that fit: of those that the host names, else of all.
     fn named(&self, name: &str, host: &str, fits: impl Fn(&Service) -> bool) -> Named {
-        let mut found = Names::new();
-        let mut by_host = false;
-        for service in self.services.iter().filter(|service| fits(service)) {
-            let Some(operation) = service.named(name) else { continue };
-            let is_named = self.services.len() == 1 || service.is_named_by(host);
-            if is_named && !by_host {
-                by_host = true;
-                found.clear();
+        let found: SmallVec<[(&Service, &Arc<Operation>); 2]> =
+            self.services.iter().filter(|service| fits(service)).filter_map(|service| Some((service, service.named(name)?))).collect();
+        let names: Names = match found.as_slice() {
+            [] => return Named::Nothing,
+            [(_, only)] => smallvec![Arc::clone(only)],
+            several => {
+                let by_host: Names =
+                    several.iter().filter(|(service, _)| service.is_named_by(host)).map(|(_, found)| Arc::clone(found)).collect();
+                if by_host.is_empty() { several.iter().map(|(_, found)| Arc::clone(found)).collect() } else { by_host }
             }
-            if is_named == by_host {
-                found.push(Arc::clone(operation));
-            }
-        }
-        if found.is_empty() { Named::Nothing } else { Named::One(found) }
+        };
+        Named::One(names)
     }
 
     fn insert(&mut self, method: &str, path: &str, leaf: (u32, u32)) -> Option<()> {
@@ -499,6 +497,11 @@ impl Group {
         self.nodes.len() as u32 - 1
     }
 
+    /// The services that the host names, a bit each by their places.
+    fn named_by(&self, host: &str) -> u64 {
+        self.services.iter().enumerate().filter(|(_, service)| service.is_named_by(host)).fold(0, |all, (at, _)| all | bit(at))
+    }
+
     /// What method, path, query and headers name.
     pub(crate) fn rest(&self, call: &RestCall<'_, '_>) -> Named {
         let Some(mut root) = self.roots.get(call.method).copied() else { return Named::Nothing };
@@ -509,20 +512,26 @@ impl Group {
         }
         let Some(rest) = call.path.strip_prefix('/') else { return Named::Nothing };
         // Services that the host names come first; where one label of a path may hold an ARN's slashes, last.
-        let named = call.s3.is_none() && self.services.iter().any(|service| service.is_named_by(call.host));
-        let passes = [(named, false), (named, true), (false, false), (false, true)];
-        let found = passes.iter().skip(if named { 0 } else { 2 }).find_map(|&(only_named, arns)| {
-            let mut search = Search { group: self, call, only_named, arns, budget: BUDGET };
+        let named = if call.s3.is_none() && self.services.len() > 1 { self.named_by(call.host) } else { 0 };
+        let passes = [(named, false), (named, true), (0, false), (0, true)];
+        let found = passes.iter().skip(if named == 0 { 2 } else { 0 }).find_map(|&(only, arns)| {
+            let mut search = Search { group: self, call, only, arns, budget: BUDGET };
             search.walk(root, rest)
         });
         found.unwrap_or(Named::Nothing)
     }
 }
 
+/// No signing name has as many services as there are bits.
+fn bit(at: usize) -> u64 {
+    1_u64.checked_shl(at as u32).unwrap_or_default()
+}
+
 struct Search<'a, 'b, 'q> {
     group: &'a Group,
     call: &'b RestCall<'b, 'q>,
-    only_named: bool,
+    /// The services that count, a bit each by their places; 0: all.
+    only: u64,
     arns: bool,
     budget: u32,
 }
@@ -585,9 +594,8 @@ impl Search<'_, '_, '_> {
             .leaves
             .iter()
             .filter_map(|(service, operation)| {
-                let service = self.group.services.get(*service as usize)?;
-                let operation = service.operations.get(*operation as usize)?;
-                (self.serves(service, operation) && self.holds(operation)).then_some(operation)
+                let operation = self.group.services.get(*service as usize)?.operations.get(*operation as usize)?;
+                (self.serves(*service, operation) && self.holds(operation)).then_some(operation)
             })
             .collect();
         let is_best = |one: &&&Arc<Operation>| fitting.iter().all(|other| one.covers(other) || !other.covers(one));
@@ -600,10 +608,10 @@ impl Search<'_, '_, '_> {
         }
     }
 
-    fn serves(&self, service: &Service, operation: &Operation) -> bool {
+    fn serves(&self, service: u32, operation: &Operation) -> bool {
         match self.call.s3 {
             Some(s3) => s3.control == (*operation.service == *"s3control"),
-            None => !self.only_named || service.is_named_by(self.call.host),
+            None => self.only == 0 || bit(service as usize) & self.only != 0,
         }
     }
 

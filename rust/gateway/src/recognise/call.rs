@@ -225,7 +225,9 @@ impl<'a> CallReader<'a, '_> {
         }
         let direct = target.or(rpc.filter(|_| self.speaks(CBOR)).map(|(path, named)| (path.into(), named)));
         let rest = if self.speaks(REST) { self.rest()? } else { Part::Absent };
-        let action = if self.speaks(QUERY) || direct.is_some() { self.action()? } else { Action::None };
+        let typed_as_form = || is_typed_as_form(self.source.headers);
+        let asks_action = if direct.is_some() { !self.query.is_empty() || typed_as_form() } else { self.speaks(QUERY) };
+        let action = if asks_action { self.action()? } else { Action::None };
         // Two places that name one call must agree.
         if let Some((text, named)) = direct {
             if let Part::Known(names) = &rest
@@ -242,8 +244,8 @@ impl<'a> CallReader<'a, '_> {
             }
             // With a form beside it, the service may go by that one's Action.
             return Ok(match action {
-                Action::Pending if is_typed_as_form(self.source.headers) => (PENDING, true),
-                Action::Unreadable if is_typed_as_form(self.source.headers) => (UNREADABLE, true),
+                Action::Pending if typed_as_form() => (PENDING, true),
+                Action::Unreadable if typed_as_form() => (UNREADABLE, true),
                 _ => (named.map_or(Part::Unknown("the operation: X-Amz-Target names none of the table"), Part::Known), false),
             });
         }
@@ -254,7 +256,7 @@ impl<'a> CallReader<'a, '_> {
                 }
                 // A form may follow whose Action is another one.
                 Action::Pending => Ok((rest, true)),
-                Action::Unreadable if is_typed_as_form(self.source.headers) => Ok((UNREADABLE, true)),
+                Action::Unreadable if typed_as_form() => Ok((UNREADABLE, true)),
                 _ => Ok((rest, false)),
             };
         }

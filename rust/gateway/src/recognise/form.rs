@@ -20,6 +20,10 @@ impl<'a> Query<'a> {
         Self(pairs(query.as_bytes()).collect())
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Pair<'a>> {
         self.0.iter()
     }

@@ -292,9 +292,10 @@ fn is_expected(open: &[String], name: &str) -> bool {
 
 /// A method that says another one in a header: some servers take that.
 pub(crate) fn overriding_method<'h>(method: &str, headers: &'h HeaderMap) -> Option<&'h str> {
-    const NAMES: &[&str] = &["x-http-method-override", "x-http-method", "x-method-override"];
-    let other = |name: &&str| headers.get(*name)?.to_str().ok().filter(|other| !other.eq_ignore_ascii_case(method));
-    NAMES.iter().find_map(other).filter(|other| other.parse::<Method>().is_ok())
+    // To compare the few names that there are costs less than to look each of these up.
+    let is_override = |name: &HeaderName| matches!(name.as_str(), "x-http-method-override" | "x-http-method" | "x-method-override");
+    let mut others = headers.iter().filter(|(name, _)| is_override(name)).filter_map(|(_, value)| value.to_str().ok());
+    others.find(|other| !other.eq_ignore_ascii_case(method) && other.parse::<Method>().is_ok())
 }
 
 #[cfg(test)]
