@@ -398,7 +398,7 @@ class Call:
     @property
     def target(self) -> str:
         """Path and query as they go out."""
-    def resource(self, partition: str, /) -> str | None:
+    def resource(self, partition: str) -> str | None:
         """What the call is for, as far as host, path and query tell: an ARN, a URL, or `Member=value`."""
 
 @final
