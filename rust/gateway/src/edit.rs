@@ -64,6 +64,9 @@ impl Edits {
 }
 
 fn name(text: &str) -> Result<HeaderName, String> {
+    if text.contains('*') {
+        return Err(format!("{text:?}: a header is named in full, `*` stands for nothing here"));
+    }
     text.parse().map_err(|_| format!("{text:?} is not the name of a header"))
 }
 
@@ -137,6 +140,7 @@ mod tests {
     fn what_is_sigward_s_to_set_is_refused_by_its_field() {
         for (json, field, said) in [
             (r#"{"remove_headers": ["Host"]}"#, "remove_headers", "host is set by sigward itself"),
+            (r#"{"remove_headers": ["x-amz-*"]}"#, "remove_headers", "named in full"),
             (r#"{"remove_headers": ["a b"]}"#, "remove_headers", "not the name of a header"),
             (r#"{"add_headers": {"Transfer-Encoding": "chunked"}}"#, "add_headers", "set by sigward itself"),
             (r#"{"add_headers": {"x-amz-date": "now"}}"#, "add_headers", "belongs to the signature"),

@@ -802,7 +802,7 @@ impl Exchange {
         }
         // A bucket that S3 has said to be elsewhere is asked for there at once.
         let settled = route.is_some_and(|route| route.region.is_some() || route.rewrites());
-        let learnt = if settled { None } else { self.bucket().and_then(|bucket| config.live.region_of(bucket)) };
+        let learnt = if settled { None } else { self.known_bucket().and_then(|name| config.live.region_of(&name)) };
         self.settle(upstream, learnt.as_deref()).map_err(Some)
     }
 
@@ -906,6 +906,12 @@ impl Exchange {
     fn bucket(&self) -> Option<&str> {
         let (call, signing) = (self.call.as_ref()?, self.signing.as_ref()?);
         (*signing.service == *"s3").then(|| call.bucket()).flatten()
+    }
+
+    /// What a bucket's region is kept by: partition and name. `None`: the request does not go to AWS's S3, whose word alone counts.
+    fn known_bucket(&self) -> Option<String> {
+        let there = recognise(&self.config.knowledge, &self.terms.as_ref()?.host, None)?;
+        Some(format!("{}/{}", there.partition, self.bucket()?))
     }
 
     /// Where it goes; `region`: not where the host says, but where the bucket is.
@@ -1450,8 +1456,8 @@ impl Exchange {
             },
             (RetryClass::Region, Some(signing)) if self.may_mend(at) && !self.redirected => match region {
                 Some(region) if *signing.region != *region => {
-                    if let Some(bucket) = self.bucket() {
-                        self.config.live.learn_region(bucket, region);
+                    if let Some(name) = self.known_bucket().filter(|_| self.config.knowledge.has_region(region)) {
+                        self.config.live.learn_region(&name, region);
                     }
                     self.redirected = true;
                     self.tell(format!("{status} region").into(), at.since_start);
@@ -1655,6 +1661,10 @@ impl Exchange {
         self.under_way = None;
         if let Some(endpoint) = self.endpoint.as_ref().filter(|_| theirs && self.state == State::Sending) {
             endpoint.circuit.failed(&self.config.settings.circuit, at.since_start, random);
+        }
+        // A region that has no such endpoint is none.
+        if let (Failure::Connect(_), Some(name)) = (failure, self.known_bucket()) {
+            self.config.live.forget_region(&name);
         }
         // Without a connection nothing was done.
         let nothing_sent = matches!(failure, Failure::Connect(_));

@@ -160,6 +160,8 @@ pub(crate) struct RestCall<'a, 'q> {
 pub(crate) struct S3Place {
     /// S3 Control, rather than S3.
     pub(crate) control: bool,
+    /// S3 Express.
+    pub(crate) express: bool,
     /// The bucket is in the host's name.
     pub(crate) bucket_in_host: bool,
 }
@@ -610,7 +612,11 @@ impl Search<'_, '_, '_> {
 
     fn serves(&self, service: u32, operation: &Operation) -> bool {
         match self.call.s3 {
-            Some(s3) => s3.control == (*operation.service == *"s3control"),
+            Some(s3) => {
+                let of_buckets = matches!(&*operation.name, "ListBuckets" | "ListDirectoryBuckets");
+                s3.control == (*operation.service == *"s3control")
+                    && (!of_buckets || s3.express == (*operation.name == *"ListDirectoryBuckets"))
+            }
             None => self.only == 0 || bit(service as usize) & self.only != 0,
         }
     }

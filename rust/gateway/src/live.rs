@@ -120,7 +120,12 @@ impl Live {
         locked(&self.regions).get(bucket).map(Arc::clone)
     }
 
-    /// Remembers where S3 said that a bucket is.
+    /// What S3 said of a bucket does not hold.
+    pub fn forget_region(&self, bucket: &str) {
+        locked(&self.regions).remove(bucket);
+    }
+
+    /// Remembers where S3 said that a bucket is. `bucket`: partition and name.
     pub fn learn_region(&self, bucket: &str, region: &str) {
         let mut regions = locked(&self.regions);
         if regions.len() >= MOST {

@@ -455,11 +455,15 @@ impl Route {
 
 /// The buckets that a call is known to touch; `None`: there may be others.
 fn buckets_of(call: &Call) -> Option<SmallVec<[Box<str>; 1]>> {
-    let name = |object: &Object| match &object.bucket {
-        Bucket::Named(bucket) => Some(bucket.clone()),
-        _ => None,
-    };
-    call.objects().iter().map(name).collect()
+    let mut names: SmallVec<[Box<str>; 1]> = SmallVec::new();
+    for object in call.objects() {
+        match &object.bucket {
+            Bucket::Named(bucket) if names.contains(bucket) => {}
+            Bucket::Named(bucket) => names.push(bucket.clone()),
+            _ => return None,
+        }
+    }
+    Some(names)
 }
 
 /// The path that is sent, and what a server that normalises it makes of it, must both match or both not.

@@ -992,3 +992,75 @@ fn a_member_that_stands_in_a_body_twice_is_refused_whatever_is_logged() {
         assert_eq!(refused(drive.tell(Event::Body { bytes: body, last: true, trailers: None })).1, "ambiguous-call", "{settings}");
     }
 }
+
+#[test]
+fn what_attackers_tried() {
+    const MINIO: &str = r#"{"routes": [{"host": "minio.test", "service": "s3", "bucket": "team/secret/*", "action": "deny"},
+        {"host": "minio.test", "service": "s3", "bucket": "team/pub/*"}, {"host": "*", "action": "deny"}]}"#;
+    for path in ["/team/pub/../secret/x", "/team/./secret/x", "/team/%2e/secret/x", "/pub/../team/secret/x", "/team//secret/x"] {
+        let mut drive = Drive::new(MINIO);
+        assert_eq!(refused(drive.tell(Event::arrived(get_of("minio.test", path)))).1, "denied", "{path}");
+    }
+    sent(Drive::new(MINIO).tell(Event::arrived(get_of("minio.test", "/team/pub/a/"))));
+
+    const SHAPE: &str = "GraniteServiceVersion20100801";
+    for path in ["{}/operation/DeleteAlarms/", "/{}/operation/DeleteAlarms", "{}/operation//DeleteAlarms", "{}/x/../operation/DeleteAlarms"]
+    {
+        let mut drive = Drive::new(r#"{"routes": [{"operation": "cloudwatch:DeleteAlarms", "action": "deny"}]}"#);
+        let mut asked = head("monitoring.us-east-1.amazonaws.com", BodySize::Known(0));
+        asked.path = format!("/service/{}", path.replace("{}", SHAPE));
+        asked.headers.insert("x-amz-target", HeaderValue::from_str(&format!("{SHAPE}.ListMetrics")).unwrap());
+        assert_eq!(refused(drive.tell(Event::arrived(asked))).1, "ambiguous-call", "{path}");
+    }
+
+    // A rule for one operation of the service does not close what customers have made.
+    let mut drive = Drive::new(r#"{"routes": [{"operation": "es:DeleteDomain", "action": "deny"}]}"#);
+    sent(drive.tell(Event::arrived(get_of("search-logs.us-east-1.es.amazonaws.com", "/_search"))));
+    let mut drive = Drive::new(r#"{"routes": [{"operation": "es:*", "action": "deny"}]}"#);
+    assert_eq!(refused(drive.tell(Event::arrived(get_of("search-logs.us-east-1.es.amazonaws.com", "/_search")))).1, "denied");
+
+    // One request has two names where only one of them is served.
+    for (host, sent_for) in [("s3.us-east-1.amazonaws.com", false), ("s3express-control.us-east-1.amazonaws.com", true)] {
+        let mut drive = Drive::new(r#"{"routes": [{"operation": "s3:ListDirectoryBuckets"}, {"operation": "*:*", "action": "deny"}]}"#);
+        let step = drive.tell(Event::arrived(get_of(host, "/")));
+        assert_eq!(matches!(step, Step::Send(_)), sent_for, "{host}");
+    }
+
+    let mut drive = Drive::new(r#"{"routes": [{"operation": "s3:CopyObject"}, {"operation": "*:*", "action": "deny"}]}"#);
+    let mut copy = RequestHead { method: Method::PUT, ..get_of("b.s3.us-east-1.amazonaws.com", "/k") };
+    copy.headers.insert("x-amz-copy-source", HeaderValue::from_static("x"));
+    assert_eq!(refused(drive.tell(Event::arrived(copy))).1, "denied");
+}
+
+#[test]
+fn a_region_is_learnt_from_aws_alone_and_forgotten_where_nobody_answers() {
+    let moved =
+        |region: &'static str| HeaderMap::from_iter([(HeaderName::from_static("x-amz-bucket-region"), HeaderValue::from_static(region))]);
+    let mut drive = Drive::new(r#"{"routes": [{"host": "minio.test", "service": "s3"}], "retry": {"mode": "off"}}"#);
+    sent(drive.tell(Event::arrived(get_of("minio.test", "/prod/k"))));
+    drive.tell(Event::Response { status: 301, headers: &moved("eu-west-1") });
+    let asks = |drive: &mut Drive| {
+        drive.next();
+        sent(drive.tell(Event::arrived(get_of("s3.us-east-1.amazonaws.com", "/prod/k")))).headers["host"].to_str().unwrap().to_owned()
+    };
+    assert_eq!(asks(&mut drive), "s3.us-east-1.amazonaws.com");
+    drive.tell(Event::Response { status: 301, headers: &moved("us-zzzz-9") });
+    assert_eq!(asks(&mut drive), "s3.us-east-1.amazonaws.com");
+    drive.tell(Event::Response { status: 301, headers: &moved("eu-west-1") });
+    assert_eq!(asks(&mut drive), "s3.eu-west-1.amazonaws.com");
+    drive.tell(Event::Failed(Failure::Connect("no such name".into())));
+    assert_eq!(asks(&mut drive), "s3.us-east-1.amazonaws.com");
+}
+
+/// The work, not the time: many of them would not end.
+#[test]
+fn what_is_repeated_a_thousand_times_is_looked_at_once() {
+    let rules: Vec<String> = (0..300).map(|number| format!(r#"{{"bucket": "b/s{number}/*x*y", "action": "deny"}}"#)).collect();
+    let mut drive = Drive::new(&format!(r#"{{"routes": [{}, {{"bucket": "b/*", "operation": "s3:DeleteObjects"}}]}}"#, rules.join(",")));
+    let delete = RequestHead { method: Method::POST, path: "/b?delete".into(), ..head("s3.us-east-1.amazonaws.com", BodySize::Unknown) };
+    drive.tell(Event::arrived(delete));
+    let body = format!("<Delete>{}</Delete>", "<Object><Key>aaaaaaaaaaa</Key></Object>".repeat(26_000));
+    assert_eq!(refused(drive.tell(Event::Body { bytes: body.as_bytes(), last: true, trailers: None })).1, "denied");
+    let path = format!("/?{}", vec!["x-id"; 3180].join("&"));
+    sent(Drive::new("{}").tell(Event::arrived(get_of("lambda.us-east-1.amazonaws.com", &path))));
+}

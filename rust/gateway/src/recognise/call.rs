@@ -49,6 +49,8 @@ pub struct Call {
     pub target: String,
     /// What of S3's it touches; empty: nothing.
     objects: Objects,
+    /// `//` and dot segments in the path are what they are: AWS's S3.
+    keeps_path: bool,
     /// Not all of it is known before the body is.
     pub needs_body: bool,
 }
@@ -106,12 +108,13 @@ impl Call {
             named_by_action: false,
             target,
             objects: Objects::new(),
+            keeps_path: source.style == Style::S3 && bucket_in_host(source.host).is_some(),
             needs_body: false,
         };
         let Some(service) = source.service else { return Ok(call) };
         // The connections of API Gateway's WebSockets are managed behind the customer's own name.
         if source.of_customer && **service != *"execute-api" {
-            call.operation = Part::Unknown("what a customer's own endpoint does");
+            // What it does is the customer's, and no operation of the service's.
             return Ok(call);
         }
         let place = place_of(source, service);
@@ -123,7 +126,7 @@ impl Call {
         };
         let (path, query) = call.target.split_once('?').unwrap_or((&call.target, ""));
         let query = Query::of(query);
-        let reader = CallReader { source, group, place, path, query: &query };
+        let reader = CallReader { source, group, place, on_aws: bucket_in_host(source.host).is_some(), path, query: &query };
         let (operation, in_query) = reader.operation()?;
         let (objects, touches) = reader.objects(&operation)?;
         let needs_body = source.body == Body::Pending && (in_query || touches);
@@ -172,7 +175,7 @@ impl Call {
 
     /// The path, without query, as rules see it.
     pub(crate) fn paths(&self) -> Readings<'_> {
-        Readings::of(self.style, self.target.split('?').next().unwrap_or_default())
+        Readings::of(self.keeps_path, self.target.split('?').next().unwrap_or_default())
     }
 
     /// What its query says, decoded.
@@ -199,6 +202,8 @@ struct CallReader<'a, 'q> {
     group: &'a Group,
     /// Where S3 has the bucket; `None`: it is not S3's.
     place: Option<HostBucket<'a>>,
+    /// The host is AWS's own S3.
+    on_aws: bool,
     path: &'a str,
     query: &'a Query<'q>,
 }
@@ -222,6 +227,9 @@ impl<'a> CallReader<'a, '_> {
         let rpc = self.rpc();
         if let (Some((target, _)), Some(path)) = (&target, &rpc) {
             return Err(Ambiguity::new("target", quoted(target), format_args!("the path names {:?}", shown(path.0))));
+        }
+        if let (Some((target, _)), true) = (&target, self.source.headers.contains_key("smithy-protocol")) {
+            return Err(Ambiguity::new("target", quoted(target), "smithy-protocol says that the path names it"));
         }
         let direct = target.or(rpc.filter(|_| self.speaks(CBOR)).map(|(path, named)| (path.into(), named)));
         let rest = if self.speaks(REST) { self.rest()? } else { Part::Absent };
@@ -264,6 +272,7 @@ impl<'a> CallReader<'a, '_> {
             Action::Named(_, part) => (part, true),
             Action::Pending => (PENDING, true),
             Action::Unreadable => (UNREADABLE, true),
+            Action::None if self.source.of_customer && !self.path.starts_with("/@connections") => (Part::Absent, false),
             Action::None if rest == Part::Absent => (Part::Unknown("the operation: nothing in the request names one of the table"), false),
             Action::None => (rest, false),
         })
@@ -276,6 +285,11 @@ impl<'a> CallReader<'a, '_> {
             let target = format!("X-Amz-Target names {:?}", shown(&String::from_utf8_lossy(target.as_bytes())));
             let other = if let Part::Known(names) = &rest { the_path(names) } else { "the path names an operation of S3".into() };
             return Err(Ambiguity::new("target", target, other));
+        }
+        // Some servers take a source without a slash for none.
+        let copies = self.source.headers.get(s3::COPY_SOURCE).is_some_and(|source| !s3::names_object(source.as_bytes()));
+        if copies && matches!(&rest, Part::Known(names) if names.iter().any(|operation| s3::is_copy(&operation.name))) {
+            return Ok(Part::Unknown("the operation: x-amz-copy-source names no object"));
         }
         Ok(rest)
     }
@@ -303,11 +317,11 @@ impl<'a> CallReader<'a, '_> {
         if self.group.protocols & !REST == 0 {
             return None;
         }
-        let (front, name) = self.path.rsplit_once("/operation/")?;
-        let (prefix, shape) = front.rsplit_once("/service/")?;
-        if name.contains('/') || shape.contains('/') {
-            return None;
-        }
+        let Some((prefix, shape, name)) = rpc_path(self.path) else {
+            // A server that normalises the path may find one.
+            let cleaned = cleaned(self.path).unwrap_or_else(|| self.path.to_owned());
+            return rpc_path(cleaned.trim_end_matches('/')).is_some().then_some((self.path, None));
+        };
         let named = if prefix.is_empty() && self.is_post() { self.group.rpc(shape, name, self.source.host) } else { Named::Nothing };
         Some((self.path, one(named)))
     }
@@ -317,7 +331,8 @@ impl<'a> CallReader<'a, '_> {
         const UNTOLD: Part<Names> = Part::Unknown("the operation: servers may read the path in different ways");
         let place = self.place;
         let looked_up = |path: &str, bucket_in_host: bool| {
-            let s3 = place.map(|place| S3Place { control: place == HostBucket::Control, bucket_in_host });
+            let express = self.source.service.is_some_and(|service| **service == *"s3express");
+            let s3 = place.map(|place| S3Place { control: place == HostBucket::Control, express, bucket_in_host });
             let call = RestCall {
                 host: self.source.host,
                 method: self.source.method.as_str(),
@@ -332,19 +347,16 @@ impl<'a> CallReader<'a, '_> {
                 Named::Several(one, other) => Err(Ambiguity::new("query", format_args!("it is {one}"), format_args!("it is {other}"))),
             }
         };
-        for (name, _) in self.query.iter() {
-            if (self.group.tells(name) || **name == *b"x-id")
-                && let Some((one, other)) = self.query.conflict(name)
-            {
-                return Err(conflict("query", name, one, other));
-            }
+        if let Some((name, one, other)) = self.query.conflict(|name| self.group.tells(name) || *name == *b"x-id") {
+            return Err(conflict("query", name, one, other));
         }
         let in_host = matches!(place, Some(HostBucket::Named(_) | HostBucket::AccessPoint(_)));
         let found = looked_up(self.path, in_host)?;
         let part = match place {
-            Some(HostBucket::Unclear) if bucket_in_host(self.source.host).is_none() && looked_up(self.path, true)? != found => UNTOLD,
-            Some(_) => found.map_or(NOTHING, Part::Known),
-            None => {
+            Some(HostBucket::Unclear) if !self.on_aws && looked_up(self.path, true)? != found => UNTOLD,
+            // AWS takes keys as they come. Other servers are files' and proxies', too.
+            Some(_) if self.on_aws || !is_dirty(self.path) => found.map_or(NOTHING, Part::Known),
+            _ => {
                 let other = cleaned(self.path).map(|path| looked_up(&path, false)).transpose()?;
                 match (found, other) {
                     (Some(names), None) => Part::Known(names),
@@ -392,13 +404,14 @@ impl<'a> CallReader<'a, '_> {
         };
         let Source { headers, body, .. } = *self.source;
         let request = s3::Request { place, operation, path: self.path, query: self.query, headers, body };
-        Ok((s3::touched(&request), s3::is_in_body(operation)))
+        let touched = s3::touched(&request);
+        Ok((if self.on_aws { touched } else { s3::as_a_server_may_read(touched, headers) }, s3::is_in_body(operation)))
     }
 
     /// What names an object may do so once.
     fn check_objects(&self) -> Result<(), Ambiguity> {
-        if let Some((one, other)) = self.query.conflict(b"prefix") {
-            return Err(conflict("query", b"prefix", one, other));
+        if let Some((name, one, other)) = self.query.conflict(|name| *name == *b"prefix") {
+            return Err(conflict("query", name, one, other));
         }
         let mut sources = self.source.headers.get_all(s3::COPY_SOURCE).iter();
         if let (Some(one), Some(other)) = (sources.next(), sources.next()) {
@@ -518,6 +531,13 @@ impl Actions {
 fn hides_action(form: &[u8]) -> bool {
     form.contains(&b';')
         && form.split(|byte| *byte == b';').skip(1).any(|piece| pairs(piece).next().is_some_and(|(name, _)| *name == *b"Action"))
+}
+
+/// What stands before it, the service's shape and the operation of an RPC v2 path.
+fn rpc_path(path: &str) -> Option<(&str, &str, &str)> {
+    let (front, name) = path.rsplit_once("/operation/")?;
+    let (prefix, shape) = front.rsplit_once("/service/")?;
+    (!name.contains('/') && !shape.contains('/')).then_some((prefix, shape, name))
 }
 
 fn is_typed_as_form(headers: &HeaderMap) -> bool {

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 
-use sigward_sigv4::Style;
 use sigward_sigv4::wire::percent_decoded;
 
 /// A path as rules see it: decoded. `other`: the same with `%2F` decoded, slashes merged and dot segments removed, if that differs.
@@ -14,8 +13,9 @@ pub(crate) struct Readings<'a> {
 
 impl<'a> Readings<'a> {
     /// `path`: without query, in its one spelling.
-    pub(crate) fn of(style: Style, path: &'a str) -> Self {
-        let other = if style == Style::S3 { None } else { cleaned(path) };
+    /// `kept`: `//` and dot segments are what they are.
+    pub(crate) fn of(kept: bool, path: &'a str) -> Self {
+        let other = if kept { None } else { cleaned(path) };
         Self { sent: decoded(path, other.is_some()), other: other.map(|path| decoded(&path, false).into_owned()) }
     }
 }
@@ -40,12 +40,12 @@ pub(crate) fn cleaned(path: &str) -> Option<String> {
     let path = path.replace("%2F", "/");
     let mut kept: Vec<&str> = Vec::new();
     for segment in path.split('/') {
-        match segment {
+        match without_parameters(segment) {
             "" | "." => {}
             ".." => {
                 kept.pop();
             }
-            segment => kept.push(segment),
+            _ => kept.push(segment),
         }
     }
     let slash = path.ends_with('/') || path.ends_with("/.") || path.ends_with("/..");
@@ -55,7 +55,12 @@ pub(crate) fn cleaned(path: &str) -> Option<String> {
 
 /// Servers differ in what they make of this path: it holds `//` or dot segments.
 pub(crate) fn is_dirty(path: &str) -> bool {
-    path.contains("//") || (path.contains("/.") && path.split('/').any(|segment| matches!(segment, "." | "..")))
+    path.contains("//") || (path.contains("/.") && path.split('/').any(|segment| matches!(without_parameters(segment), "." | "..")))
+}
+
+/// Some servers take what follows a semicolon for a segment's parameters.
+fn without_parameters(segment: &str) -> &str {
+    segment.split(';').next().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -73,13 +78,14 @@ mod tests {
             ("//a", "//a", Some("/a")),
             ("/a//b/", "/a//b/", Some("/a/b/")),
             ("/a/../b", "/a/../b", Some("/b")),
+            ("/a/..;x/b", "/a/..;x/b", Some("/b")),
             ("/../..", "/../..", Some("/")),
             ("/a/.", "/a/.", Some("/a/")),
         ] {
-            let found = Readings::of(Style::Generic, path);
+            let found = Readings::of(false, path);
             assert_eq!((text(&found.sent), found.other.as_deref().map(text)), (sent.to_owned(), other.map(str::to_owned)), "{path}");
         }
-        let s3 = Readings::of(Style::S3, "/b//../k%20");
+        let s3 = Readings::of(true, "/b//../k%20");
         assert_eq!((text(&s3.sent), s3.other), ("/b//../k ".to_owned(), None));
     }
 }

@@ -130,6 +130,53 @@ pub(crate) fn touched(request: &Request<'_, '_>) -> Objects {
     }
 }
 
+/// More keys than S3 takes in one call are not looked at one by one. Source: `DeleteObjects` (S3 API Reference).
+const MOST_KEYS: usize = 1000;
+
+pub(crate) fn is_copy(operation: &str) -> bool {
+    matches!(operation, "CopyObject" | "UploadPartCopy")
+}
+
+/// True if a copy's source can be one.
+pub(crate) fn names_object(source: &[u8]) -> bool {
+    source.contains(&b'/') || source.windows(3).any(|window| window.eq_ignore_ascii_case(b"%2f"))
+}
+
+/// The same on a server that is not AWS's. It may keep objects as files, or stand behind a proxy: what `//` and dot segments lead to is
+/// unknown. `MinIO` unpacks archives to other keys.
+pub(crate) fn as_a_server_may_read(objects: Objects, headers: &HeaderMap) -> Objects {
+    let unpacks = headers.keys().any(|name| name.as_str().starts_with("x-amz-meta-") && name.as_str().contains("snowball"));
+    let read = |object: Object| match &object.key {
+        Key::Exact(key) | Key::Prefix(key) => match climbs(key) {
+            None => object,
+            Some(true) => Object::UNKNOWN,
+            Some(false) => Object { key: Key::Unknown, ..object },
+        },
+        Key::Unknown => object,
+    };
+    objects.into_iter().map(read).chain(unpacks.then_some(Object::UNKNOWN)).collect()
+}
+
+/// Whether a key with empty or dot segments leads out of its bucket. `None`: it has none.
+fn climbs(key: &[u8]) -> Option<bool> {
+    let (mut depth, mut dirty, mut out) = (0_i64, false, false);
+    let mut segments = key.split(|byte| *byte == b'/').peekable();
+    while let Some(segment) = segments.next() {
+        match segment {
+            // A slash at the end is part of a key.
+            b"" => dirty |= segments.peek().is_some(),
+            b"." => dirty = true,
+            b".." => {
+                dirty = true;
+                depth -= 1;
+                out |= depth < 0;
+            }
+            _ => depth += 1,
+        }
+    }
+    dirty.then_some(out)
+}
+
 /// True if the body says what is touched.
 pub(crate) fn is_in_body(operation: Option<&str>) -> bool {
     operation == Some("DeleteObjects")
@@ -237,6 +284,9 @@ fn deleted_keys(body: &[u8]) -> Option<Vec<Box<[u8]>>> {
             Event::End(_) => match open.pop()?.as_str() {
                 "Key" => {
                     of_this += 1;
+                    if keys.len() >= MOST_KEYS {
+                        return None;
+                    }
                     keys.push(std::mem::take(&mut text).into_bytes().into());
                 }
                 "Object" if of_this != 1 => return None,
