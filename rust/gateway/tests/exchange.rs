@@ -995,6 +995,7 @@ fn a_member_that_stands_in_a_body_twice_is_refused_whatever_is_logged() {
 
 #[test]
 fn what_attackers_tried() {
+    const SHAPE: &str = "GraniteServiceVersion20100801";
     const MINIO: &str = r#"{"routes": [{"host": "minio.test", "service": "s3", "bucket": "team/secret/*", "action": "deny"},
         {"host": "minio.test", "service": "s3", "bucket": "team/pub/*"}, {"host": "*", "action": "deny"}]}"#;
     for path in ["/team/pub/../secret/x", "/team/./secret/x", "/team/%2e/secret/x", "/pub/../team/secret/x", "/team//secret/x"] {
@@ -1003,7 +1004,6 @@ fn what_attackers_tried() {
     }
     sent(Drive::new(MINIO).tell(Event::arrived(get_of("minio.test", "/team/pub/a/"))));
 
-    const SHAPE: &str = "GraniteServiceVersion20100801";
     for path in ["{}/operation/DeleteAlarms/", "/{}/operation/DeleteAlarms", "{}/operation//DeleteAlarms", "{}/x/../operation/DeleteAlarms"]
     {
         let mut drive = Drive::new(r#"{"routes": [{"operation": "cloudwatch:DeleteAlarms", "action": "deny"}]}"#);
@@ -1026,8 +1026,9 @@ fn what_attackers_tried() {
         assert_eq!(matches!(step, Step::Send(_)), sent_for, "{host}");
     }
 
-    let mut drive = Drive::new(r#"{"routes": [{"operation": "s3:CopyObject"}, {"operation": "*:*", "action": "deny"}]}"#);
-    let mut copy = RequestHead { method: Method::PUT, ..get_of("b.s3.us-east-1.amazonaws.com", "/k") };
+    let copies = r#"{"routes": [{"host": "minio.test", "service": "s3", "operation": "s3:CopyObject"}, {"host": "*", "action": "deny"}]}"#;
+    let mut drive = Drive::new(copies);
+    let mut copy = RequestHead { method: Method::PUT, ..get_of("minio.test", "/b/k") };
     copy.headers.insert("x-amz-copy-source", HeaderValue::from_static("x"));
     assert_eq!(refused(drive.tell(Event::arrived(copy))).1, "denied");
 }

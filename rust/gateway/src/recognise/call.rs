@@ -286,8 +286,8 @@ impl<'a> CallReader<'a, '_> {
             let other = if let Part::Known(names) = &rest { the_path(names) } else { "the path names an operation of S3".into() };
             return Err(Ambiguity::new("target", target, other));
         }
-        // Some servers take a source without a slash for none.
-        let copies = self.source.headers.get(s3::COPY_SOURCE).is_some_and(|source| !s3::names_object(source.as_bytes()));
+        // AWS refuses a source without a slash; other servers take it for none.
+        let copies = !self.on_aws && self.source.headers.get(s3::COPY_SOURCE).is_some_and(|source| !s3::names_object(source.as_bytes()));
         if copies && matches!(&rest, Part::Known(names) if names.iter().any(|operation| s3::is_copy(&operation.name))) {
             return Ok(Part::Unknown("the operation: x-amz-copy-source names no object"));
         }
