@@ -208,7 +208,7 @@ async def test_what_is_refused_for_it_spends_nothing(start: Start, upstream: Ups
 
 
 async def test_a_call_that_waits_while_it_fails_is_kept(start: Start, upstream: Upstream, log: Path) -> None:
-    """It was accepted when it came; what is signed later is told."""
+    """It was accepted when it came; what is signed later is logged."""
     os.mkfifo(log)
     proxy = await start(upstream, audit_log=str(log), grace=0.0, retry={"base": 0.01})
     blocked = asyncio.Event()

@@ -1,4 +1,4 @@
-"""A call that sigward does not let pass: what the client's SDK makes of the answer, and what the operator is told of it.
+"""A call that sigward does not let pass: what the client's SDK makes of the answer, and what the operator sees of it.
 
 The answer has AWS's own code for it, so that programs catch what they always catch; `x-sigward-error` and `x-sigward-reason` say
 that it was sigward. Metrics, logs and spans describe the call as fully as one that was signed.

@@ -137,7 +137,7 @@ class Service:
                     logger.warning("%s has changed: that takes a restart", name)
             self._adopt(read)
             self._tell_unvouched()
-            self._tell_warnings()
+            self._log_warnings()
             logger.info("settings and credentials are read anew")
         # Whatever becomes of the settings: who renames a log's file counts on it.
         try:
@@ -170,7 +170,7 @@ class Service:
                     "the CA in %s does not vouch for %s, so HTTPS_PROXY clients are refused there. %s", self.plan.ca_dir, name, RENEW
                 )
 
-    def _tell_warnings(self) -> None:
+    def _log_warnings(self) -> None:
         """Of rules that hold, and look wrong."""
         for warning in self.engine.warnings():
             logger.warning("%s", warning)
@@ -218,7 +218,7 @@ class Service:
         await asyncio.to_thread(self.keeper.wait_loaded, FIRST_LOAD)
         await self.front.start()
         self._tell_unvouched()
-        self._tell_warnings()
+        self._log_warnings()
         if self.vendor:
             await self.vendor.start()
         self.engine.set_ready("listeners", True)

@@ -28,7 +28,7 @@ pub(crate) fn terms(settings: &EngineSettings) -> Terms {
     Terms { to: settings.audit_log.clone(), trouble }
 }
 
-/// True if calls are signed whether the log tells of them or not.
+/// True if calls are signed although the log cannot record them.
 pub(crate) fn may_lose(settings: &EngineSettings) -> bool {
     settings.audit_when_full == AuditFull::Drop
 }

@@ -1152,7 +1152,7 @@ impl Exchange {
         Ok(())
     }
 
-    /// What the body tells of the call: a form's action, the keys that are deleted.
+    /// Reads what the body says of the call: a form's action, the keys that are deleted.
     fn read_body(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
         if !self.call.as_ref().is_some_and(|call| call.needs_body) {
             return Ok(());
