@@ -38,13 +38,29 @@ def read(service: str, method: str, host: str, target: str, headers: list[tuple[
     moto chooses one protocol by the content type, which services do not all do alike. `target`: origin-form, with query.
     """
     path, mark, query = target.partition("?")
-    # "Smithy HTTP binding traits": a slash at the end is optional. moto tries greedy labels with it first.
+    # "Smithy HTTP binding traits": a slash at the end is optional. moto tries greedy labels with it first, so it is left out but for
+    # operations whose own path ends in one.
     meant = path if service == "s3" else path.rstrip("/") or "/"
     request = wsgi(method, host, f"{meant}{mark}{query}", headers, body)
-    readings = {reading for protocol, router in routers(service) if (reading := read_as(protocol, router, request))}
+    as_sent = wsgi(method, host, f"{path}{mark}{query}", headers, body)
+    readings = set()
+    for protocol, router in routers(service):
+        with_slash = read_as(protocol, router, as_sent) if meant != path else None
+        if with_slash is None or with_slash.operation not in ending_in_slash(service):
+            with_slash = read_as(protocol, router, request)
+        if with_slash is not None:
+            readings.add(with_slash)
     if CBOR in protocols(service) and (operation := in_cbor_path(method, target)) in operations(service):
         readings.add(Reading(operation))
     return readings
+
+
+@functools.cache
+def ending_in_slash(service: str) -> frozenset[str]:
+    """Operations whose own path ends in a slash, such as `/approval-teams/?List`."""
+    found = get_service_model(service)
+    paths = {name: found.operation_model(name).http.get("requestUri", "").partition("?")[0] for name in found.operation_names}
+    return frozenset(name for name, path in paths.items() if len(path) > 1 and path.endswith("/"))
 
 
 def read_as(protocol: str, router: ProtocolRouter, request: Request) -> Reading | None:

@@ -355,7 +355,7 @@ impl<'a> CallReader<'a, '_> {
         let part = match place {
             Some(HostBucket::Unclear) if !self.on_aws && looked_up(self.path, true)? != found => UNTOLD,
             // AWS takes keys as they come. Other servers are files' and proxies', too.
-            Some(_) if self.on_aws || !is_dirty(self.path) => found.map_or(NOTHING, Part::Known),
+            Some(place) if (self.on_aws && place != HostBucket::Control) || !is_dirty(self.path) => found.map_or(NOTHING, Part::Known),
             _ => {
                 let other = cleaned(self.path).map(|path| looked_up(&path, false)).transpose()?;
                 match (found, other) {
@@ -710,6 +710,7 @@ pub(crate) mod tests {
             ),
             ("lambda", "lambda.x", "GET", "/2015-03-31/functions/", &target("A.DeleteFunction"), "target"),
             ("s3", s3, "GET", "/?acl&policy", &[], "query"),
+            ("s3", s3, "GET", "/?list-type=2&policy", &[], "query"),
             ("s3", s3, "PUT", "/k?acl", &[("x-amz-copy-source", "a/b")], "query"),
             ("s3", s3, "PUT", "/k", &[("x-amz-copy-source", "a/b"), ("x-amz-copy-source", "c/d")], "header"),
             ("s3", s3, "GET", "/?prefix=a&prefix=b", &[], "query"),
@@ -780,6 +781,23 @@ pub(crate) mod tests {
         let eks = Sample { service: Some("eks"), host: "eks.us-east-1.amazonaws.com", target: tags, ..Sample::default() };
         assert_eq!(eks.read(), "eks:ListTagsForResource");
         assert_eq!(eks.call().unwrap().target, tags);
+    }
+
+    #[test]
+    fn paths_of_s3_control_are_no_keys() {
+        let sample = Sample {
+            service: Some("s3"),
+            host: "1.s3-control.us-east-1.amazonaws.com",
+            headers: &[("x-amz-account-id", "1")],
+            ..Sample::default()
+        };
+        for (target, expected) in [
+            ("/v20180820/mrap/instances/x/policy", "s3control:GetMultiRegionAccessPointPolicy"),
+            ("/v20180820/mrap/instances/x/policy//", "?"),
+            ("/v20180820/nothing", "?"),
+        ] {
+            assert_eq!(Sample { target, ..sample.clone() }.read(), expected, "{target}");
+        }
     }
 
     #[test]
