@@ -289,7 +289,7 @@ async fn through(mut stream: TcpStream, proxy: &Proxy, host: &str, port: u16) ->
                 let answer: String = line.chars().take(SHOWN_ANSWER).collect();
                 let mend = match (status, &proxy.authorization) {
                     ("407", Some(_)) => "; it does not take the user and password of egress.proxy",
-                    ("407", None) => "; it wants http://user:password@host:port",
+                    ("407", None) => "; it wants a user and a password in egress.proxy",
                     _ => "",
                 };
                 return Err(ConnectError::Proxy { proxy: shown(proxy), why: format!("it answered {answer:?}{mend}") });
