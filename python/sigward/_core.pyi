@@ -562,6 +562,9 @@ class Engine:
         """
     def intercepts(self, host: str, port: int, /) -> bool:
         """True if TLS to this destination is to be intercepted: a route signs or denies it, or it is an AWS endpoint that takes SigV4."""
+    def offers_http2(self) -> bool:
+        """True if clients may speak HTTP/2 (`client_http2`)."""
+
     def tunnels(self) -> bool:
         """False if nothing is served that is not signed with an issued key, so no tunnel may be opened."""
     def load_authority(self, path: str, /) -> bool:

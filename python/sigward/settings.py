@@ -707,6 +707,9 @@ class Settings(BaseSettings):
     front: Literal["mitmproxy", "native"] = Field(
         "mitmproxy", description="`native`: Rust from socket to socket, for loads that Python cannot serve; without addons and mitmweb."
     )
+    client_http2: Literal["auto", "never"] = Field(
+        "auto", description="HTTP/2 for clients: `auto` offers it to TLS clients beside HTTP/1.1; `never` serves HTTP/1.1 alone."
+    )
     threads: int = Field(1, ge=1, le=64, description="Engine threads.")
     access_log: Annotated[str, BeforeValidator(parse_log), Shape("`off`, `stderr` or path")] = Field(
         "off",
@@ -934,6 +937,7 @@ class Settings(BaseSettings):
             "retry",
             "circuit",
             "tls",
+            "client_http2",
             "limits",
             "rules",
             "customer_endpoints",

@@ -36,7 +36,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sigward_gateway::client::MASTER;
 use sigward_gateway::knowledge::Knowledge;
-use sigward_gateway::settings::{ClientsSettings, EngineSettings, TlsSettings};
+use sigward_gateway::settings::{ClientHttp2, ClientsSettings, EngineSettings};
 use sigward_gateway::{Clients, Config, Live, RequestHead};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
@@ -121,7 +121,7 @@ impl Engine {
             Arc::new(Shared::new(config(settings, Arc::default())?).map_err(|error| format!("no descriptor for the engine: {error}"))?);
         let _log = tracing::dispatcher::set_default(&shared.dispatch);
         let tls = tls::client_config(&shared.config.load().settings.tls)?;
-        shared.given.store(tls::server_config(&shared.config.load().settings.tls)?);
+        shared.given.store(tls::server_config(&shared.config.load().settings)?);
         shared.open_logs(&shared.config.load().settings)?;
         let (stop, _) = watch::channel(false);
         let mut workers = Vec::with_capacity(threads);
@@ -176,9 +176,8 @@ impl Engine {
     pub fn configure(&self, settings: &str) -> Result<(), String> {
         let settings = EngineSettings::from_json(settings)?;
         let _log = tracing::dispatcher::set_default(&self.shared.dispatch);
-        let tls: &TlsSettings = &settings.tls;
-        let given = tls::server_config(tls)?;
-        let tls = tls::client_config(tls)?;
+        let given = tls::server_config(&settings)?;
+        let tls = tls::client_config(&settings.tls)?;
         let config = config(settings, Arc::clone(&self.shared.config.load().live))?;
         self.shared.open_logs(&config.settings)?;
         if config.settings.otlp != self.shared.config.load().settings.otlp {
@@ -230,6 +229,11 @@ impl Engine {
     /// True if TLS to this host is to be intercepted.
     pub fn intercepts(&self, host: &str) -> bool {
         self.shared.config.load().intercepts(&normal(host))
+    }
+
+    /// True if clients may speak HTTP/2 (`client_http2`).
+    pub fn offers_http2(&self) -> bool {
+        self.shared.config.load().settings.client_http2 == ClientHttp2::Auto
     }
 
     /// True if a tunnel that is not looked into may be opened: not where every request must be signed with an issued key.

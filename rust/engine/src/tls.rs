@@ -7,11 +7,17 @@ use std::{fmt, fs};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use sigward_gateway::settings::TlsSettings;
+use sigward_gateway::settings::{ClientHttp2, EngineSettings, TlsSettings};
+
+/// What clients may agree on by ALPN, the best first.
+pub(crate) fn client_protocols(http2: ClientHttp2) -> Vec<Vec<u8>> {
+    let all: [&[u8]; 3] = [b"h2", b"http/1.1", b"http/1.0"];
+    all.iter().skip(usize::from(http2 == ClientHttp2::Never)).map(|protocol| protocol.to_vec()).collect()
+}
 
 /// What reverse listeners show to TLS clients, if a certificate is given. The error names the file and the mend.
-pub(crate) fn server_config(settings: &TlsSettings) -> Result<Option<Arc<ServerConfig>>, String> {
-    let (certificate, key) = match (&settings.certificate, &settings.key) {
+pub(crate) fn server_config(settings: &EngineSettings) -> Result<Option<Arc<ServerConfig>>, String> {
+    let (certificate, key) = match (&settings.tls.certificate, &settings.tls.key) {
         (None, None) => return Ok(None),
         (Some(certificate), Some(key)) => (certificate, key),
         _ => return Err("tls.certificate, tls.key: both are needed, or neither".into()),
@@ -29,7 +35,7 @@ pub(crate) fn server_config(settings: &TlsSettings) -> Result<Option<Arc<ServerC
         .with_no_client_auth()
         .with_single_cert(chain, secret)
         .map_err(|error| wrong("certificate", certificate, &error))?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = client_protocols(settings.client_http2);
     Ok(Some(Arc::new(config)))
 }
 

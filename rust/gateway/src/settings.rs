@@ -47,6 +47,8 @@ pub struct EngineSettings {
     pub tls: TlsSettings,
     /// The way out.
     pub egress: EgressSettings,
+    /// Whether clients may speak HTTP/2.
+    pub client_http2: ClientHttp2,
     /// What clients may take of it.
     pub limits: Limits,
     /// Who may ask.
@@ -80,6 +82,7 @@ impl Default for EngineSettings {
             circuit: CircuitSettings::default(),
             tls: TlsSettings::default(),
             egress: EgressSettings::default(),
+            client_http2: ClientHttp2::Auto,
             limits: Limits::default(),
             clients: ClientsSettings::default(),
             otlp: None,
@@ -594,6 +597,17 @@ pub enum Http2 {
     /// For every request.
     Always,
     /// For none.
+    Never,
+}
+
+/// Whether clients may speak HTTP/2.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientHttp2 {
+    /// Those that ask for it.
+    #[default]
+    Auto,
+    /// HTTP/1.1 alone is offered.
     Never,
 }
 

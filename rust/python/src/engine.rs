@@ -124,6 +124,10 @@ impl Engine {
         self.engine.intercepts(host)
     }
 
+    fn offers_http2(&self) -> bool {
+        self.engine.offers_http2()
+    }
+
     fn tunnels(&self) -> bool {
         self.engine.tunnels()
     }

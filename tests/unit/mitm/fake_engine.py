@@ -117,6 +117,9 @@ class FakeEngine:
     def intercepts(self, host: str, _port: int, /) -> bool:
         return host.endswith(".amazonaws.com")
 
+    def offers_http2(self) -> bool:
+        return True
+
     def tunnels(self) -> bool:
         return True
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderValue, Method, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
-use sigward_gateway::settings::EngineSettings;
+use sigward_gateway::settings::{ClientHttp2, EngineSettings};
 use sigward_gateway::{BodySize, Refusal, Shape};
 use tokio::sync::watch;
 
@@ -180,6 +180,7 @@ async fn next(front: &Front, io: &Shared, ending: &mut watch::Receiver<Ending>, 
     let timeouts = &settings.timeouts;
     let mut since = Instant::now();
     let mut begun = !locked(io).stream.plain.is_empty();
+    let may_be_http2 = first && settings.client_http2 == ClientHttp2::Auto;
     let reading = std::future::poll_fn(|context| {
         let mut io = locked(io);
         let Io { stream, alarm, .. } = &mut *io;
@@ -188,7 +189,7 @@ async fn next(front: &Front, io: &Shared, ending: &mut watch::Receiver<Ending>, 
             return Poll::Ready(Next::End);
         }
         loop {
-            if first && PREFACE.starts_with(stream.plain.get(..stream.plain.len().min(PREFACE.len())).unwrap_or_default()) {
+            if may_be_http2 && PREFACE.starts_with(stream.plain.get(..stream.plain.len().min(PREFACE.len())).unwrap_or_default()) {
                 if stream.plain.len() >= PREFACE.len() {
                     return Poll::Ready(Next::Http2);
                 }

@@ -9,9 +9,11 @@ use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair,
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use sigward_gateway::settings::ClientHttp2;
 use zeroize::Zeroizing;
 
 use super::constraints::Constraints;
+use crate::tls::client_protocols;
 
 /// Hosts whose certificates are kept.
 const MOST: usize = 1000;
@@ -24,7 +26,8 @@ pub(crate) struct Authority {
     chain: Vec<CertificateDer<'static>>,
     /// One key for all leaves of a process.
     key: KeyPair,
-    made: Mutex<HashMap<String, Arc<ServerConfig>>>,
+    /// With HTTP/2, and without.
+    made: [Mutex<HashMap<String, Arc<ServerConfig>>>; 2],
 }
 
 impl fmt::Debug for Authority {
@@ -49,7 +52,7 @@ impl Authority {
             chain.pop();
         }
         let key = KeyPair::generate().map_err(|error| wrong(&error))?;
-        Ok(Self { issuer, constraints, chain, key, made: Mutex::default() })
+        Ok(Self { issuer, constraints, chain, key, made: Default::default() })
     }
 
     /// True if name constraints limit the CA.
@@ -63,12 +66,13 @@ impl Authority {
     }
 
     /// What a TLS server for this host needs.
-    pub(crate) fn server(&self, host: &str) -> Result<Arc<ServerConfig>, String> {
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn server(&self, host: &str, http2: ClientHttp2) -> Result<Arc<ServerConfig>, String> {
+        let [with, without] = &self.made;
+        let mut made = if http2 == ClientHttp2::Auto { with } else { without }.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = made.get(host) {
             return Ok(Arc::clone(known));
         }
-        let config = Arc::new(self.make(host).map_err(|error| format!("no certificate for {host:?}: {error}"))?);
+        let config = Arc::new(self.make(host, http2).map_err(|error| format!("no certificate for {host:?}: {error}"))?);
         if made.len() >= MOST {
             made.clear();
         }
@@ -76,7 +80,7 @@ impl Authority {
         Ok(config)
     }
 
-    fn make(&self, host: &str) -> Result<ServerConfig, Box<dyn std::error::Error>> {
+    fn make(&self, host: &str, http2: ClientHttp2) -> Result<ServerConfig, Box<dyn std::error::Error>> {
         if !self.vouches_for(host) {
             // A tunnel for such a host is refused; of other connections the client only says that the handshake failed.
             tracing::warn!("clients will refuse the certificate for {host:?}: {}", super::NOT_VOUCHED);
@@ -97,7 +101,7 @@ impl Authority {
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.serialize_der()));
         let chain = std::iter::once(leaf.der().clone()).chain(self.chain.iter().cloned()).collect();
         let mut config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key)?;
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.alpn_protocols = client_protocols(http2);
         config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
         Ok(config)
     }

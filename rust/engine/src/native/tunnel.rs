@@ -170,7 +170,8 @@ impl Front {
     }
 
     fn server_config(&self, name: &str) -> Option<Result<Arc<ServerConfig>, String>> {
-        self.native.authority.get().map(|authority| authority.server(name))
+        let http2 = self.shared.config.load().settings.client_http2;
+        self.native.authority.get().map(|authority| authority.server(name, http2))
     }
 
     fn patience(&self) -> Duration {
