@@ -385,6 +385,7 @@ class Route(Group):
     host: str | None = Field(
         None, min_length=1, description="The host it is for; `*` matches any run of characters; none: every host of AWS's."
     )
+    port: int | None = Field(None, ge=1, le=65535, description="The port it is for, as the client names it; none: every port.")
     path: str | None = Field(None, description="The path it is for, likewise; none: every path.")
     operation: str | None = Field(
         None,

@@ -120,8 +120,8 @@ class FakeEngine:
     def offers_http2(self) -> bool:
         return True
 
-    def tunnels(self) -> bool:
-        return True
+    def handling(self, host: str, port: int, opening: str, *_: object) -> tuple[str, str, str]:
+        return ("intercept" if self.intercepts(host, port) and opening != "other" else "tunnel"), "", ""
 
     def may_connect(self, _host: str, _address: str | None = None, /) -> bool:
         return False
