@@ -108,7 +108,7 @@ class Signer:
     `style`: "s3" (path encoded once, as sent) or "generic" (path normalised, encoded twice). `variant`: "v4a" takes a region set
     (`*`, or regions joined by commas) for `region`. `token`: where a session token goes, "signed" as `x-amz-security-token`,
     "added-after" signing (IoT), or "s3express" as `x-amz-s3session-token`. `normalize` False: the generic style leaves the path
-    as it is. `content_sha256`: add that header also where the style does not ask for it.
+    as it is. `content_sha256`: add that header also where the style does not ask for it. `query_plus`: what a raw `+` in the query is.
     Raises `SigningError` when a field is empty or holds a control character, `ValueError` for an unknown word.
     """
 
@@ -125,6 +125,7 @@ class Signer:
         token: Literal["signed", "added-after", "s3express"] = "signed",  # noqa: S107 (no password)
         normalize: bool = True,
         content_sha256: bool = False,
+        query_plus: Literal["blank", "plus"] = "blank",
     ) -> Signer: ...
     def sign(
         self,

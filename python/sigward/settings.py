@@ -424,6 +424,16 @@ class Route(Group):
         description="Where a session token goes: `x-amz-security-token` signed, or added after signing (IoT's WebSockets), or "
         "`x-amz-s3session-token` (S3 Express, with credentials of CreateSession).",
     )
+    query_plus: Literal["blank", "plus"] = Field(
+        "blank",
+        description="What a raw `+` in a query means: a blank, sent and signed as `%20`, or a plus sign (`%2B`). A client with an issued "
+        "key says it by its signature.",
+    )
+    unsigned_headers: list[str] = Field(
+        default_factory=list,
+        description="Headers to send unsigned because something behind sigward changes them, besides those that always are: see "
+        '"Unsigned headers".',
+    )
     copy_headers: dict[str, str] = Field(
         default_factory=dict,
         description='Of what is signed: headers that go on under another name, too: `{ Authorization = "X-Original-Authorization" }`.',

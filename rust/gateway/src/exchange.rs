@@ -23,7 +23,7 @@ use http::{HeaderName, HeaderValue, Method, Response};
 use sha2::{Digest, Sha256};
 use sigward_sigv4::chunked::{ChunkSigner, Decoder, Encoder, Framing};
 use sigward_sigv4::event::{self, EventSigner};
-use sigward_sigv4::{Credentials, Options, Scope, SignError, Style};
+use sigward_sigv4::{Credentials, Options, QueryPlus, Scope, SignError, Style};
 use smallvec::SmallVec;
 
 use crate::address::is_forbidden_host;
@@ -518,7 +518,7 @@ impl Exchange {
                 }
                 self.body(keep, bytes, last, at)
             }
-            (State::Deciding, Event::Body { bytes, last, .. }) => match self.decide(bytes, last) {
+            (State::Deciding, Event::Body { bytes, last, .. }) => match self.decide(bytes, last, at) {
                 Ok(()) => self.body(Keep::Memory, bytes, last, at),
                 Err(refusal) => self.refuse(&refusal),
             },
@@ -592,7 +592,7 @@ impl Exchange {
                 let refusal = client::header_lost(&claimed.client.name, name);
                 return self.refuse(&refusal);
             }
-            match claimed.check_head(head.method.as_str(), at.unix_seconds) {
+            match claimed.check_head(head.method.as_str(), head.body, at.unix_seconds) {
                 Ok(verified) => self.decoder = verified.and_then(|verified| verified.decoder()).map(Box::new),
                 Err(refusal) => return self.refuse(&refusal),
             }
@@ -616,7 +616,9 @@ impl Exchange {
             return self.too_large(max);
         }
         let body = unread_body(head);
-        match self.route(&config, &target, found, body) {
+        let plus_unknown = body == Body::Pending && self.claimed.as_ref().is_some_and(|claimed| claimed.body_tells_plus());
+        let routed = if plus_unknown { Err(None) } else { self.route(&config, &target, found, body) };
+        match routed {
             Ok(()) => self.plan_body(at),
             Err(None) if self.load.overloaded => self.overloaded(IN_FLIGHT),
             Err(None) => {
@@ -640,7 +642,8 @@ impl Exchange {
             unknown: config.settings.rules.unknown,
         };
         let websocket = self.upgrade.as_ref().is_some_and(sign::is_websocket);
-        let mut reading = Reading { config, head, target, found, body, websocket, calls: SmallVec::new(), usual: None };
+        let signed_plus = self.claimed.as_ref().and_then(|claimed| claimed.query_plus());
+        let mut reading = Reading { config, head, target, found, body, websocket, signed_plus, calls: SmallVec::new(), usual: None };
         let chosen = config.router.find(&asked, &mut reading);
         let read = chosen.and_then(|choice| reading.take(choice.route).map(|(call, terms)| (choice, call, terms)).map_err(Undecided::from));
         let (choice, call, terms) = match read {
@@ -892,6 +895,7 @@ impl Exchange {
             host: &terms.host,
             service: call.service.as_ref(),
             style: call.style,
+            query_plus: terms.query_plus,
             of_customer: terms.of_customer,
             may_hold_bucket: terms.may_hold_bucket,
             method: &head.method,
@@ -1183,10 +1187,7 @@ impl Exchange {
             Token::Unknown => {}
             Token::Added(body) => {
                 // What the client signed is checked before it is changed.
-                if let Some(claimed) = &mut self.claimed {
-                    claimed.check_body(head.method.as_str(), Some(Sha256::digest(bytes).into()), at.unix_seconds)?;
-                    self.body_checked = true;
-                }
+                self.check_signed(Some(Sha256::digest(bytes).into()), at)?;
                 self.token_there = true;
                 self.read_again(Body::Whole(&body), "token")?;
                 self.edited = Some(body);
@@ -1195,8 +1196,26 @@ impl Exchange {
         Ok(())
     }
 
+    /// The client's signature, with the body, if there is one to check.
+    fn check_signed(&mut self, digest: Option<[u8; 32]>, at: &Moment<'_>) -> Result<(), Refusal> {
+        if let (Some(claimed), Some(head), false) = (&mut self.claimed, &self.head, self.body_checked) {
+            claimed.check_body(head.method.as_str(), digest, at.unix_seconds)?;
+            // The query that is signed is the one that rules have decided on.
+            if let (Some(plus), Some(terms)) = (claimed.query_plus(), &self.terms)
+                && plus != terms.query_plus
+            {
+                return Err(client::plus_unlike(&claimed.client.name));
+            }
+        }
+        self.body_checked = true;
+        Ok(())
+    }
+
     /// Routes a request of which only the body tells what the rules ask. `last`: that is all of it.
-    fn decide(&mut self, bytes: &[u8], last: bool) -> Result<(), Refusal> {
+    fn decide(&mut self, bytes: &[u8], last: bool, at: &Moment<'_>) -> Result<(), Refusal> {
+        if last && self.claimed.as_ref().is_some_and(|claimed| claimed.body_tells_plus()) {
+            self.check_signed(Some(Sha256::digest(bytes).into()), at)?;
+        }
         let (config, Some(target)) = (Arc::clone(&self.config), self.head.as_ref().map(|head| head.target.clone())) else { return Ok(()) };
         let hinted = self
             .head
@@ -1237,12 +1256,9 @@ impl Exchange {
     /// Signs and sends. `may_refresh`: ask for credentials if there are none.
     fn attempt(&mut self, at: &Moment<'_>, may_refresh: bool) -> Step {
         // Nothing that a client signed goes out before the signature is found to be right.
-        if let (Some(claimed), Some(head), false) = (&mut self.claimed, &self.head, self.body_checked)
-            && let Err(refusal) = claimed.check_body(head.method.as_str(), self.digest.filter(|_| !self.unwrapped), at.unix_seconds)
-        {
+        if let Err(refusal) = self.check_signed(self.digest.filter(|_| !self.unwrapped), at) {
             return self.refuse(&refusal);
         }
-        self.body_checked = true;
         // Still here: nothing has checked the signatures of the body's chunks.
         if self.decoder.is_some() && self.signing.is_some() {
             return self.unsigned_payload();
@@ -1917,6 +1933,7 @@ fn unread_body(head: &RequestHead) -> Body<'static> {
 struct ReadingTerms {
     service: Option<Arc<str>>,
     style: Style,
+    query_plus: QueryPlus,
     host: Arc<str>,
     of_customer: bool,
     may_hold_bucket: bool,
@@ -1931,6 +1948,8 @@ struct Reading<'a> {
     body: Body<'a>,
     /// A WebSocket is asked for.
     websocket: bool,
+    /// What the client's own signature takes a raw `+` in the query for.
+    signed_plus: Option<QueryPlus>,
     calls: SmallVec<[(ReadingTerms, Call); 1]>,
     /// Which of them is that of rules that change nothing of it.
     usual: Option<usize>,
@@ -1947,6 +1966,7 @@ impl Reading<'_> {
         let style = service.as_deref().map_or(Style::Generic, style_of);
         ReadingTerms {
             style: route.map_or(style, |route| route.style.unwrap_or(style)),
+            query_plus: self.signed_plus.unwrap_or_else(|| route.map_or(QueryPlus::Blank, |route| route.query_plus)),
             host: Arc::clone(host),
             of_customer: there.is_some_and(|there| there.of_customer),
             may_hold_bucket: rewritten.is_none() && route.is_some_and(Route::may_hold_bucket),
@@ -1990,6 +2010,7 @@ impl Reading<'_> {
             host: &terms.host,
             service: terms.service.as_ref(),
             style: terms.style,
+            query_plus: terms.query_plus,
             of_customer: terms.of_customer,
             may_hold_bucket: terms.may_hold_bucket,
             method: &self.head.method,

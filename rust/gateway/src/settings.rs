@@ -705,6 +705,10 @@ pub struct RouteSettings {
     pub variant: SignatureVariant,
     /// Where a session token goes.
     pub token: TokenPlace,
+    /// What a raw `+` in a query stands for.
+    pub query_plus: QueryPlus,
+    /// Headers that go on, but are not signed, besides [`sigward_sigv4::UNSIGNED_HEADERS`].
+    pub unsigned_headers: Vec<String>,
     /// Headers that are sent on under another name too: name to new name.
     pub copy_headers: BTreeMap<String, String>,
     /// Headers that are not sent on.
@@ -767,6 +771,17 @@ pub enum TokenPlace {
     AddedAfter,
     /// `x-amz-s3session-token`, signed.
     S3express,
+}
+
+/// What a raw `+` in a query stands for.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum QueryPlus {
+    /// A blank, as in forms.
+    #[default]
+    Blank,
+    /// A plus sign.
+    Plus,
 }
 
 /// What a route does with a request.

@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use crate::encode::{Keep, push_encoded, push_recoded, spelled};
+use crate::encode::{Keep, push_encoded, push_query_recoded, push_recoded, spelled};
 use crate::out::Out;
 use crate::{SignError, Style};
 
@@ -290,6 +290,7 @@ fn push_normalized(out: &mut impl Out, path: &[u8]) {
 /// A query's terms, each in its one spelling. What is sent so is not copied.
 pub(crate) struct Query<'a> {
     sent: &'a [u8],
+    plus: &'static [u8],
     respelled: SmallVec<[u8; 256]>,
     terms: SmallVec<[Term; 16]>,
     length: usize,
@@ -312,9 +313,9 @@ struct Place {
 }
 
 impl<'a> Query<'a> {
-    /// Takes a query as sent, without the terms whose names (as sent) `leave_out` picks.
-    pub(crate) fn new(sent: &'a [u8], leave_out: impl Fn(&[u8]) -> bool) -> Result<Self, SignError> {
-        let mut query = Self { sent, respelled: SmallVec::new(), terms: SmallVec::new(), length: 0 };
+    /// Takes a query as sent, without the terms whose names (as sent) `leave_out` picks. `plus`: how a raw `+` is written.
+    pub(crate) fn new(sent: &'a [u8], plus: &'static [u8], leave_out: impl Fn(&[u8]) -> bool) -> Result<Self, SignError> {
+        let mut query = Self { sent, plus, respelled: SmallVec::new(), terms: SmallVec::new(), length: 0 };
         // Places are of 32 bits; no server takes so long a query.
         if sent.len() > MAX_QUERY {
             return Err(SignError::Long { field: "query", most: MAX_QUERY });
@@ -353,7 +354,7 @@ impl<'a> Query<'a> {
             return Place { respelled: false, start: start as u32, end: (start + piece.len()) as u32 };
         }
         let start = self.respelled.len() as u32;
-        push_recoded(&mut self.respelled, piece, Keep::Unreserved);
+        push_query_recoded(&mut self.respelled, piece, self.plus);
         Place { respelled: true, start, end: self.respelled.len() as u32 }
     }
 
