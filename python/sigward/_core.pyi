@@ -46,6 +46,7 @@ __all__ = [
     "refusals",
     "retry_delay",
     "same_authority",
+    "unsigned_headers",
 ]
 
 __version__: Final[str]
@@ -625,6 +626,9 @@ def normal_host(host: str, /) -> str | None:
 
 def same_authority(one: str, other: str, port: int, /) -> bool:
     """True if two of `host[:port]` name one place. `port`: the one that is meant where none is given."""
+
+def unsigned_headers() -> list[tuple[str, str]]:
+    """Every header that goes on unsigned, and the source that says why. A name that ends in `*` stands for all that begin so."""
 
 def metric_descriptions() -> list[tuple[str, Literal["counter", "gauge", "histogram"], str, list[str]]]:
     """Every metric, by name: its name, kind, help and label names."""

@@ -309,6 +309,8 @@ struct Signing {
     style: Style,
     options: Options,
     in_query: bool,
+    /// Headers that the route leaves unsigned.
+    unsigned: Arc<[HeaderName]>,
 }
 
 /// What signing makes, beside headers: the path to send, if the signature is in the query; what the body is wrapped in; how it was done.
@@ -842,6 +844,7 @@ impl Exchange {
         let signing = self.signing.insert(Signing {
             options,
             in_query,
+            unsigned: route.map(|route| Arc::clone(&route.unsigned)).unwrap_or_default(),
             style: call.style,
             region: self.record.region.clone().unwrap_or_else(|| config.settings.default_region.as_str().into()),
             identity: self.record.identity.clone().unwrap_or_else(|| Arc::clone(&config.default_identity)),
@@ -1310,6 +1313,7 @@ impl Exchange {
                 credentials,
                 scope: Scope { region: &signing.region, signing_name: &signing.service, style: signing.style },
                 options: Options { content_sha256, ..signing.options },
+                unsigned: &signing.unsigned,
                 unix_seconds,
                 shown: self.shows_head && self.config.settings.inspect,
             };

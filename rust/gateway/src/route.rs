@@ -135,6 +135,8 @@ pub struct Route {
     pub(crate) query_plus: QueryPlus,
     /// What it changes of the headers.
     pub(crate) edits: Edits,
+    /// The headers that it leaves unsigned.
+    pub(crate) unsigned: Arc<[HeaderName]>,
     host: Option<Pattern>,
     path: Option<Pattern>,
     operation: Option<(Pattern, Pattern)>,
@@ -345,8 +347,8 @@ impl Route {
                 return wrong(field, "a name without blanks and slashes is expected");
             }
         }
-        let edits = match Edits::new(settings) {
-            Ok(edits) => edits,
+        let (edits, unsigned) = match Edits::new(settings).and_then(|edits| Ok((edits, edit::unsigned(settings)?))) {
+            Ok(checked) => checked,
             Err((field, why)) => return wrong(field, &why),
         };
         let shared = |text: &Option<String>| text.as_deref().map(Arc::from);
@@ -370,6 +372,7 @@ impl Route {
                 settings::QueryPlus::Plus => QueryPlus::Plus,
             },
             edits,
+            unsigned,
             // As a request's host is written when it is compared.
             host: settings.host.as_deref().map(|host| Pattern::new(&normal_host(host).unwrap_or_else(|| host.to_ascii_lowercase().into()))),
             path: settings.path.as_deref().map(Pattern::decoded),

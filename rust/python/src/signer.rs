@@ -319,7 +319,13 @@ impl Verifier {
     }
 }
 
+#[pyfunction]
+fn unsigned_headers() -> Vec<(&'static str, &'static str)> {
+    sigward_sigv4::UNSIGNED_HEADERS.to_vec()
+}
+
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(unsigned_headers, module)?)?;
     module.add_class::<Signer>()?;
     module.add_class::<SigningSteps>()?;
     module.add_class::<Verifier>()

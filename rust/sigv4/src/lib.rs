@@ -15,7 +15,7 @@ pub mod time;
 pub mod verify;
 pub mod wire;
 
-pub use canonical::is_signed_header;
+pub use canonical::{UNSIGNED_HEADERS, is_signed_header};
 pub use checksum::{Checksum, ChecksumAlgorithm};
 pub use credentials::Credentials;
 pub use error::SignError;
