@@ -566,6 +566,8 @@ class Engine:
         """True if TLS to this destination is to be intercepted: a route signs or denies it, or it is an AWS endpoint that takes SigV4."""
     def tunnels(self) -> bool:
         """False if nothing is served that is not signed with an issued key, so no tunnel may be opened."""
+    def came_round(self, headers: _Headers, /) -> str | None:
+        """Why a CONNECT with these headers is refused (508 `loop`): its `Via` says that it is this engine's own. None: it is not."""
     def load_authority(self, path: str, /) -> bool:
         """Reads the CA that forward listeners intercept with: one PEM file with its key, its certificate, and those up to the root that
         clients trust. True: name constraints limit it. Raises ValueError."""

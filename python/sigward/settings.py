@@ -759,6 +759,10 @@ class Settings(BaseSettings):
         description="Endpoints that belong to an AWS customer, whichever it is (execute-api, lambda-url, AppSync): sign, or "
         "refuse where no route names the host. The owner may see a session token that is sent there.",
     )
+    via: bool = Field(
+        True,
+        description="Send a `Via` header with a random name of this process, and refuse a request that comes back with it (508 `loop`).",
+    )
     route: list[Route] = Field(default_factory=list, description="Rules for hosts; see below.")
     pace: list[Pace] = Field(default_factory=list, description="Limits of calls a second; see below.")
 
@@ -947,6 +951,7 @@ class Settings(BaseSettings):
             "limits",
             "rules",
             "customer_endpoints",
+            "via",
         }
         chosen = self.model_dump(mode="json", include=taken)
         chosen["egress"] = self.egress.engine()

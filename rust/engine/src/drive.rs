@@ -114,7 +114,7 @@ pub(crate) async fn drive<'a>(
     shows_head: bool,
     under_way: &'a mut UnderWay,
 ) -> Answer {
-    let mut exchange = Exchange::new(shared.config.load_full(), shared.next_seed());
+    let mut exchange = Exchange::new(shared.config.load_full(), shared.next_seed()).through(&shared.hop);
     if shows_head {
         exchange = exchange.showing_head();
     }

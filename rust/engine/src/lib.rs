@@ -34,10 +34,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use sigward_gateway::client::MASTER;
 use sigward_gateway::knowledge::Knowledge;
 use sigward_gateway::settings::{ClientsSettings, EngineSettings, TlsSettings};
-use sigward_gateway::{Clients, Config, Live, RequestHead};
+use sigward_gateway::{Clients, Config, Live, Refusal, RequestHead};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
@@ -237,6 +238,11 @@ impl Engine {
         !self.shared.config.load().clients.required()
     }
 
+    /// The refusal of a request, or a CONNECT, that this engine has sent itself, as its `Via` headers say.
+    pub fn check_loop(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        if self.shared.config.load().settings.via { self.shared.hop.check(headers) } else { Ok(()) }
+    }
+
     /// True if a client may reach `host`, and `address`, to which it resolved.
     pub fn may_connect(&self, host: &str, address: Option<std::net::IpAddr>) -> bool {
         let host = normal(host);
@@ -361,5 +367,5 @@ fn normal(host: &str) -> Arc<str> {
 }
 
 fn pool(tls: &Arc<rustls::ClientConfig>, settings: &EngineSettings, shared: &Shared) -> Arc<Pool> {
-    Pool::new(connect::Connector::new(tls, settings, &shared.resolver), settings.timeouts.pool_idle)
+    Pool::new(connect::Connector::new(tls, settings, &shared.resolver, &shared.hop), settings.timeouts.pool_idle)
 }

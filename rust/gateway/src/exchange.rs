@@ -47,6 +47,7 @@ use crate::rules;
 use crate::settings::{Action, CustomerEndpoints, EngineSettings, LogTo, PayloadMode, Repeat, RetryMode, SignatureVariant, Unknown};
 use crate::sign::{self, BodyHash, Made, Terms};
 use crate::token::{self, Token};
+use crate::via::Hop;
 
 /// Settings, checked: an immutable snapshot.
 #[derive(Debug)]
@@ -389,6 +390,8 @@ pub struct Exchange {
     shows_head: bool,
     /// What the upstream is told of the trace.
     onward: Option<Onward>,
+    /// What this process is called on the way.
+    hop: Option<Arc<Hop>>,
     record: Record,
 }
 
@@ -452,6 +455,7 @@ impl Exchange {
             edited: None,
             shows_head: false,
             onward: None,
+            hop: None,
             record: Record::default(),
         }
     }
@@ -468,6 +472,22 @@ impl Exchange {
     pub fn tracing(mut self, onward: Onward) -> Self {
         self.onward = Some(onward);
         self
+    }
+
+    /// The upstream is told by whom the request came (`via` in the settings), and what has come by here before is refused.
+    #[must_use]
+    pub fn through(mut self, hop: &Arc<Hop>) -> Self {
+        self.hop = self.config.settings.via.then(|| Arc::clone(hop));
+        self
+    }
+
+    /// The head of the answer, as it is delivered: a reverse listener's client comes back to the listener, where the upstream names itself.
+    pub fn localize(&self, headers: &mut HeaderMap) {
+        if let (Some(head), Some(upstream)) = (&self.head, &self.upstream)
+            && head.entry == Entry::Reverse
+        {
+            location::to_listener(headers, &upstream.target);
+        }
     }
 
     /// What there is to tell so far.
@@ -572,7 +592,8 @@ impl Exchange {
         self.shape = shape_of(&config, &head, found.map(|found| found.signing_name));
         // As it was signed, before hop-by-hop headers go.
         let asked = (!config.clients.is_off()).then(|| Asked::of(&head));
-        let admitted = admit::admit(&mut head, &self.config.settings.limits);
+        let passed = self.hop.as_ref().map_or(Ok(()), |hop| hop.check(&head.headers));
+        let admitted = passed.and_then(|()| admit::admit(&mut head, &self.config.settings.limits));
         let head = self.head.insert(head);
         match admitted {
             Ok(upgrade) => self.upgrade = upgrade,
@@ -1282,6 +1303,9 @@ impl Exchange {
         let trailers =
             if as_it_came && !matches!(self.form, Form::Chunks(_) | Form::Events) { body::trailing(&headers) } else { Vec::new() };
         body::announce(&mut headers, &trailers);
+        if let Some(hop) = &self.hop {
+            hop.sign_off(&mut headers);
+        }
         let (mut path, mut wrap) = (head.path.clone(), None);
         let unsigned = self.record.operation.as_ref().is_some_and(|operation| operation.unsigned());
         if unsigned {

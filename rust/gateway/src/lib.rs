@@ -30,6 +30,7 @@ pub mod sign;
 pub mod slugs;
 pub mod throttles;
 mod token;
+mod via;
 
 pub use address::{is_forbidden, is_forbidden_host};
 pub use admit::{BodySize, Entry, RequestHead, Scheme, Target, normal_host};
@@ -41,3 +42,4 @@ pub use live::Live;
 pub use record::{Attempt, Disposition, Record};
 pub use refuse::{Fault, Reader, Refusal, Shape};
 pub use route::Upstream;
+pub use via::Hop;

@@ -57,6 +57,8 @@ pub struct EngineSettings {
     pub rules: RulesSettings,
     /// Endpoints that are some customer's own: `{id}.execute-api…`, `{id}.lambda-url…`, `AppSync`.
     pub customer_endpoints: CustomerEndpoints,
+    /// Requests carry a `Via` that names this process, and one that comes back is refused.
+    pub via: bool,
     /// First match wins.
     pub routes: Vec<RouteSettings>,
 }
@@ -85,6 +87,7 @@ impl Default for EngineSettings {
             otlp: None,
             rules: RulesSettings::default(),
             customer_endpoints: CustomerEndpoints::Sign,
+            via: true,
             routes: Vec::new(),
         }
     }

@@ -128,6 +128,12 @@ impl Engine {
         self.engine.tunnels()
     }
 
+    #[pyo3(signature = (headers, /))]
+    fn came_round(&self, headers: &Bound<'_, PyAny>) -> PyResult<Option<String>> {
+        let (headers, _) = header_map(headers)?;
+        Ok(self.engine.check_loop(&headers).err().map(|refusal| refusal.reason()))
+    }
+
     #[pyo3(signature = (path, /))]
     fn load_authority(&self, python: Python<'_>, path: &str) -> PyResult<bool> {
         python.detach(|| self.engine.load_authority(std::path::Path::new(path))).map_err(PyValueError::new_err)

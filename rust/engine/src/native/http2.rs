@@ -273,7 +273,7 @@ async fn answer(front: Front, mut request: Request<Incoming>, via: Via, client: 
     };
     if request.method() == Method::CONNECT && matches!(via, Via::Proxy) {
         let authority = request.uri().authority().map_or_else(String::new, ToString::to_string);
-        let beyond = match front.connect(&authority).await {
+        let beyond = match front.connect(&authority, request.headers()).await {
             Ok(beyond) => beyond,
             Err(refusal) => return refused(&refusal, open),
         };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use http::header::HOST;
+use http::header::{HOST, HeaderMap};
 use rustls::ServerConfig;
 use sigward_gateway::{Refusal, Scheme, Target, is_forbidden};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -44,9 +44,12 @@ pub(super) async fn copy(one: &mut (impl AsyncRead + AsyncWrite + Unpin), other:
 
 impl Front {
     /// CONNECT: AWS's hosts are looked into, all else is passed on, but never to a local address.
-    pub(super) async fn connect(&self, authority: &str) -> Result<Beyond, Refusal> {
+    pub(super) async fn connect(&self, authority: &str, headers: &HeaderMap) -> Result<Beyond, Refusal> {
         let target = super::target::authority(authority)?;
         let config = self.shared.config.load_full();
+        if config.settings.via {
+            self.shared.hop.check(headers)?;
+        }
         if config.intercepts(&target.host) && self.native.authority.get().is_some() {
             if !self.native.vouches_for(&target.host) {
                 return Err(Refusal::sigward(
