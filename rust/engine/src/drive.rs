@@ -434,6 +434,7 @@ impl Driver<'_> {
             return Answer { response: Response::from_parts(head, AnswerBody::empty()), record: self.exchange.take_record(), upgrade };
         }
         remove_hop_by_hop(&mut head.headers);
+        self.exchange.localize(&mut head.headers);
         tell_attempts(&mut head.headers, self.exchange.record());
         body.put_back(std::mem::take(&mut self.prefix));
         Answer { response: Response::from_parts(head, body), record: self.exchange.take_record(), upgrade: None }

@@ -36,6 +36,7 @@ use crate::judge::{self, CODE_PREFIX, RetryClass, Verdict};
 use crate::knowledge::{Knowledge, Operation};
 use crate::labels::Labels;
 use crate::live::{Endpoint, Live, UnderWay};
+use crate::location;
 use crate::pace::{Asked as PaceAsked, Paced, Paces, Patience, Subject, Ticket};
 use crate::quota;
 use crate::recognise::{self, Ambiguity, Body, Call, Hint, HostBucket, Recognised, Source, Variant, recognise, style_of};

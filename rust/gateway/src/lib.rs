@@ -17,6 +17,7 @@ pub mod judge;
 pub mod knowledge;
 pub mod labels;
 pub mod live;
+mod location;
 pub mod pace;
 pub mod quota;
 pub mod recognise;
