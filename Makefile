@@ -99,7 +99,7 @@ docs: build ## Build the documentation's site into build/site; a warning is an e
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 .PHONY: reference
-reference: build ## Write docs/settings.md, cli.md and errors.md from the code.
+reference: build ## Write docs/settings.md, cli.md, errors.md and what else is made of the code.
 	$(BIN)/python -m sigward.docs docs
 
 .PHONY: check

@@ -46,6 +46,7 @@ __all__ = [
     "refusals",
     "retry_delay",
     "same_authority",
+    "unsigned_headers",
 ]
 
 __version__: Final[str]
@@ -108,7 +109,7 @@ class Signer:
     `style`: "s3" (path encoded once, as sent) or "generic" (path normalised, encoded twice). `variant`: "v4a" takes a region set
     (`*`, or regions joined by commas) for `region`. `token`: where a session token goes, "signed" as `x-amz-security-token`,
     "added-after" signing (IoT), or "s3express" as `x-amz-s3session-token`. `normalize` False: the generic style leaves the path
-    as it is. `content_sha256`: add that header also where the style does not ask for it.
+    as it is. `content_sha256`: add that header also where the style does not ask for it. `query_plus`: what a raw `+` in the query is.
     Raises `SigningError` when a field is empty or holds a control character, `ValueError` for an unknown word.
     """
 
@@ -125,6 +126,7 @@ class Signer:
         token: Literal["signed", "added-after", "s3express"] = "signed",  # noqa: S107 (no password)
         normalize: bool = True,
         content_sha256: bool = False,
+        query_plus: Literal["blank", "plus"] = "blank",
     ) -> Signer: ...
     def sign(
         self,
@@ -576,7 +578,8 @@ class Engine:
         server's name and what ALPN offers. With "refuse": the slug and what the client is told."""
     def offers_http2(self) -> bool:
         """True if clients may speak HTTP/2 (`client_http2`)."""
-
+    def came_round(self, headers: _Headers, /) -> str | None:
+        """Why a CONNECT with these headers is refused (508 `loop`): its `Via` says that it is this engine's own. None: it is not."""
     def load_authority(self, path: str, /) -> bool:
         """Reads the CA that forward listeners intercept with: one PEM file with its key, its certificate, and those up to the root that
         clients trust. True: name constraints limit it. Raises ValueError."""
@@ -640,6 +643,9 @@ def first_bytes(data: bytes, /) -> Literal["undecided", "http", "tls", "other"]:
 
 def same_authority(one: str, other: str, port: int, /) -> bool:
     """True if two of `host[:port]` name one place. `port`: the one that is meant where none is given."""
+
+def unsigned_headers() -> list[tuple[str, str]]:
+    """Every header that goes on unsigned, and the source that says why. A name that ends in `*` stands for all that begin so."""
 
 def metric_descriptions() -> list[tuple[str, Literal["counter", "gauge", "histogram"], str, list[str]]]:
     """Every metric, by name: its name, kind, help and label names."""

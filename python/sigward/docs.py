@@ -41,6 +41,25 @@ A flag has a dash where a key has `_`; a variable is in capitals, with two under
 "pass"}]'`. SIGHUP reads all of it anew; what is taken at the start alone is named in the log.
 """
 
+UNSIGNED = """\
+# Unsigned headers
+
+These headers go on, but the signature does not cover them: each may be changed, added or removed between sigward and AWS, and a signature
+over the old value would not match. `*` stands for any rest of a name. `sigward sign` leaves out the same ones. What the client listed
+in `SignedHeaders` does not matter, because its signature is replaced.
+
+If something in your network changes another header, name it in a route:
+
+```toml
+[[route]]
+host = "storage.internal.example"
+service = "s3"
+unsigned_headers = ["Range", "X-Tenant"]
+```
+
+Host, every `x-amz-*` header, `Content-Type` and the other headers that say which call a request is cannot be left unsigned.
+"""
+
 CLI = """\
 # Commands
 
@@ -267,8 +286,15 @@ def page(lines: list[str]) -> str:
     return MADE + "\n".join(lines).rstrip() + "\n"
 
 
+def unsigned_page() -> str:
+    """docs/unsigned-headers.md."""
+    rows = [row(f"`{name}`", source) for name, source in _core.unsigned_headers()]
+    return page([UNSIGNED, "| header | source |", "|---|---|", *rows])
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "settings.md": settings_page,
+    "unsigned-headers.md": unsigned_page,
     "cli.md": cli_page,
     "errors.md": errors_page,
     "metrics.md": metrics.reference,

@@ -425,6 +425,16 @@ class Route(Group):
         description="Where a session token goes: `x-amz-security-token` signed, or added after signing (IoT's WebSockets), or "
         "`x-amz-s3session-token` (S3 Express, with credentials of CreateSession).",
     )
+    query_plus: Literal["blank", "plus"] = Field(
+        "blank",
+        description="What a raw `+` in a query means: a blank, sent and signed as `%20`, or a plus sign (`%2B`). A client with an issued "
+        "key says it by its signature.",
+    )
+    unsigned_headers: list[str] = Field(
+        default_factory=list,
+        description="Headers to send unsigned because something behind sigward changes them, besides those that always are: see "
+        '"Unsigned headers".',
+    )
     copy_headers: dict[str, str] = Field(
         default_factory=dict,
         description='Of what is signed: headers that go on under another name, too: `{ Authorization = "X-Original-Authorization" }`.',
@@ -753,6 +763,10 @@ class Settings(BaseSettings):
         description="Endpoints that belong to an AWS customer, whichever it is (execute-api, lambda-url, AppSync): sign, or "
         "refuse where no route names the host. The owner may see a session token that is sent there.",
     )
+    via: bool = Field(
+        True,
+        description="Send a `Via` header with a random name of this process, and refuse a request that comes back with it (508 `loop`).",
+    )
     route: list[Route] = Field(default_factory=list, description="Rules for hosts; see below.")
     pace: list[Pace] = Field(default_factory=list, description="Limits of calls a second; see below.")
 
@@ -942,6 +956,7 @@ class Settings(BaseSettings):
             "limits",
             "rules",
             "customer_endpoints",
+            "via",
         }
         chosen = self.model_dump(mode="json", include=taken)
         chosen["egress"] = self.egress.engine()

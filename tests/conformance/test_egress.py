@@ -112,7 +112,8 @@ async def test_signed_requests_go_through_it(start: Start, upstream: Upstream, e
         response = await proxy.ask(request())
         assert (response.status, response.body) == (200, b"ok")
     assert egress.asked == [f"{HOST}:443"]
-    assert egress.heads[0] == f"CONNECT {HOST}:443 HTTP/1.1\r\nHost: {HOST}:443\r\n\r\n".encode()
+    head = rb"CONNECT %b:443 HTTP/1\.1\r\nHost: %b:443\r\nVia: 1\.1 sigward-[0-9a-f]{16}\r\n\r\n"
+    assert re.fullmatch(head % ((re.escape(HOST.encode()),) * 2), egress.heads[0])
     for received in upstream.received:
         assert_signed(received, HOST)
         assert received.all("proxy-authorization") == []

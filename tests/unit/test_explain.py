@@ -91,6 +91,13 @@ def test_a_wrong_secret_is_seen_with_the_request(sigward: Shell) -> None:
     assert "signed others, or with another secret" in other["cause"]
 
 
+def test_a_plus_in_the_query_is_what_it_is_said_to_be(sigward: Shell) -> None:
+    asked, theirs = ["--url", URL.replace("x%20y", "x+y")], aws(URL.replace("x%20y", "x%2By")).s3()
+    assert "`+`" in explained(sigward, theirs, *asked)["cause"]
+    assert "the secret is not the one" in explained(sigward, theirs, *asked, "--query-plus", "plus")["cause"]
+    assert "the secret is not the one" in explained(sigward, aws().s3(), *asked)["cause"]
+
+
 @pytest.mark.parametrize(
     ("theirs", "arguments", "part", "said"),
     [

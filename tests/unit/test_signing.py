@@ -1,7 +1,7 @@
 """The signer: byte-equality with botocore, and what is never shown."""
 
 import datetime
-from typing import Any
+from typing import Any, Literal
 from unittest import mock
 from urllib.parse import quote
 
@@ -47,9 +47,11 @@ def botocore_signed(
     return seen["canonical"], seen["to_sign"], request.headers["Authorization"]
 
 
-def test_what_botocore_does_not_sign_is_not_signed() -> None:
+def test_what_botocore_does_not_sign_is_not_signed_nor_what_a_hop_may_change() -> None:
     signer = _core.Signer(KEY, SECRET, None, "us-east-1", "sqs")
-    left_out = [(name.encode(), b"x") for name in botocore.auth.SIGNED_HEADERS_BLACKLIST]
+    listed = {name.replace("*", "x") for name, _ in _core.unsigned_headers()}
+    assert {"via", "forwarded", "x-forwarded-x", "x-real-ip"} | botocore.auth.SIGNED_HEADERS_BLACKLIST <= listed
+    left_out = [(name.title().encode(), b"x") for name in listed]
     steps = signer.steps(b"GET", b"/", b"", [(b"host", b"h"), (b"kept", b"x"), *left_out], b"", WHEN)
     assert b"SignedHeaders=host;kept;x-amz-date," in dict(steps.headers)[b"authorization"]
 
@@ -116,9 +118,16 @@ def canonical(style: str, path: bytes, query: bytes = b"", headers: list[tuple[b
     return steps.canonical_request.decode().split("\n")
 
 
-def test_a_literal_plus_in_a_query_is_a_plus() -> None:
-    """botocore leaves it as it is; a verifier that decodes would read a blank. %2B is read alike by all."""
-    assert canonical("generic", b"/", b"a=b+c")[2] == "a=b%2Bc"
+@pytest.mark.parametrize("style", ["generic", "s3"])
+def test_a_literal_plus_in_a_query_is_a_blank_unless_told_otherwise(style: Literal["generic", "s3"]) -> None:
+    """botocore leaves it as it is; a verifier that decodes reads a blank. `%20` and `%2B` are read alike by all."""
+    assert canonical(style, b"/", b"a=b+c%2B")[2] == "a=b%20c%2B"
+    plus = _core.Signer(KEY, SECRET, None, "us-east-1", "s3", style, query_plus="plus")
+    headers = [(b"host", b"h.test")]
+    assert b"\na=b%2Bc%2B\n" in plus.steps(b"GET", b"/", b"a=b+c%2B", headers, b"", WHEN).canonical_request
+    assert plus.presign(b"GET", b"/", b"a=b+c", headers, b"", 60, WHEN).startswith(b"X-Amz-Algorithm=AWS4-HMAC-SHA256&")
+    assert plus.presign(b"GET", b"/", b"a=b+c", headers, b"", 60, WHEN).count(b"&a=b%2Bc&") == 1
+    assert signer(style).presign(b"GET", b"/", b"a=b+c", headers, b"", 60, WHEN).count(b"&a=b%20c&") == 1
 
 
 def test_lower_case_escapes_are_spelled_in_capitals() -> None:

@@ -80,6 +80,7 @@ class Sign(Command):
     data: str | None = Field(None, description="The body.")
     data_file: Path | None = Field(None, description="The body, from a file.")
     service: str | None = Field(None, description="Signing name, where the host does not tell.")
+    query_plus: Literal["blank", "plus"] = Field("blank", description="Meaning of a raw `+` in the query, as in a `[[route]]`.")
     at: str | None = Field(None, description="The time, e.g. 2015-08-30T12:36:00Z; none: now.")
     json_output: bool = Field(False, description="Print JSON.")
 
@@ -99,6 +100,7 @@ class Explain(Command):
     data: str | None = Field(None, description="The body.")
     data_file: Path | None = Field(None, description="The body, from a file.")
     service: str | None = Field(None, description="Signing name, where the host does not tell.")
+    query_plus: Literal["blank", "plus"] = Field("blank", description="Meaning of a raw `+` in the query, as in a `[[route]]`.")
     json_output: bool = Field(False, description="Print JSON.")
 
     def execute(self) -> int:

@@ -277,7 +277,11 @@ def from_difference(difference: _core.Difference) -> Verdict:
     elif part.startswith("query"):
         plus = "+" in ours + theirs or ("%20" in ours) != ("%20" in theirs) or ("%2B" in ours) != ("%2B" in theirs)
         cause = "A `+` or a blank in the query is read in two ways." if plus else f"The query parameter {name} differs."
-        mend = "Send a blank as %20 and a plus as %2B." if plus else "Look for what adds, drops or changes it between signer and AWS."
+        mend = (
+            "Send a blank as %20 and a plus as %2B; see `query_plus`."
+            if plus
+            else "Look for what adds, drops or changes it between signer and AWS."
+        )
     elif part.startswith("header"):
         missing = difference.theirs is None
         cause = f"The header {name} {'did not arrive' if missing else 'arrived with another value' if ours else 'is not one of ours'}."

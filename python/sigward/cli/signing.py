@@ -55,7 +55,8 @@ def signed_steps(
     # What a client says of its body's hash is what is signed.
     given = next((value.decode("latin-1") for name, value in headers if name.lower() == b"x-amz-content-sha256"), None)
     try:
-        signer = _core.Signer(snapshot.access_key_id, snapshot.secret_access_key, snapshot.session_token, scope_region, service, style)
+        keys = snapshot.access_key_id, snapshot.secret_access_key, snapshot.session_token
+        signer = _core.Signer(*keys, scope_region, service, style, query_plus=command.query_plus)
         steps = signer.steps(
             method.encode(), (split.path or "/").encode(), split.query.encode(), headers, given or body(command), moment(at)
         )

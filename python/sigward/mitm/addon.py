@@ -126,6 +126,9 @@ class Tunnels:
     async def http_connect(self, flow: http.HTTPFlow) -> None:
         """Refuses a tunnel to a local address while the client can still be told."""
         host, port = flow.request.host, flow.request.port
+        if why := self.engine.came_round(flow.request.headers.fields):
+            flow.response = refusal(508, "loop", why)
+            return
         if _core.normal_host(host) is None:
             flow.response = refusal(400, "bad-target", f"CONNECT names {host!r}, which is no host.")
             return

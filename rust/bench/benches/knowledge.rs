@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use http::Method;
 use sigward_gateway::knowledge::Knowledge;
 use sigward_gateway::recognise::{Body, Call, Source, recognise, style_of};
+use sigward_sigv4::QueryPlus;
 
 fn hosts(bench: &mut Criterion) {
     let Ok(table) = Knowledge::shipped() else { return };
@@ -53,6 +54,7 @@ fn operations(bench: &mut Criterion) {
             host,
             service: Some(&signing_name),
             style: style_of(service),
+            query_plus: QueryPlus::Blank,
             of_customer: false,
             may_hold_bucket: false,
             method: &method,

@@ -12,7 +12,7 @@ use futures_util::stream::FuturesUnordered;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use sigward_gateway::settings::{EgressSettings, EngineSettings, Proxy};
-use sigward_gateway::{Failure, Scheme, Target, Upstream, is_forbidden, is_forbidden_host};
+use sigward_gateway::{Failure, Hop, Scheme, Target, Upstream, is_forbidden, is_forbidden_host};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -134,10 +134,12 @@ pub(crate) struct Connector {
     dns: Duration,
     egress: EgressSettings,
     resolver: Arc<Resolver>,
+    /// What a proxy on the way is told of this one.
+    hop: Option<Arc<Hop>>,
 }
 
 impl Connector {
-    pub(crate) fn new(tls: &Arc<ClientConfig>, settings: &EngineSettings, resolver: &Arc<Resolver>) -> Self {
+    pub(crate) fn new(tls: &Arc<ClientConfig>, settings: &EngineSettings, resolver: &Arc<Resolver>, hop: &Arc<Hop>) -> Self {
         let speaking = |protocols: &[&[u8]]| {
             let mut config = ClientConfig::clone(tls);
             config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
@@ -149,6 +151,7 @@ impl Connector {
             dns: settings.timeouts.dns,
             egress: settings.egress.clone(),
             resolver: Arc::clone(resolver),
+            hop: settings.via.then(|| Arc::clone(hop)),
         }
     }
 
@@ -187,7 +190,8 @@ impl Connector {
             return Err(ConnectError::Forbidden(host.to_owned()));
         }
         if let Some(proxy) = self.egress.proxy_for(host) {
-            let reached = async { through(self.tcp(&proxy.host, proxy.port, true).await?, proxy, host, port).await };
+            let hop = self.hop.as_deref();
+            let reached = async { through(self.tcp(&proxy.host, proxy.port, true).await?, proxy, host, port, hop).await };
             return reached.await.map_err(|error| match error {
                 ConnectError::Io(error) => ConnectError::Proxy { proxy: shown(proxy), why: error.to_string() },
                 error => error,
@@ -266,9 +270,14 @@ fn shown(proxy: &Proxy) -> String {
 const SHOWN_ANSWER: usize = 120;
 
 /// CONNECT through a proxy on the way.
-async fn through(mut stream: TcpStream, proxy: &Proxy, host: &str, port: u16) -> Result<Socket, ConnectError> {
+async fn through(mut stream: TcpStream, proxy: &Proxy, host: &str, port: u16, hop: Option<&Hop>) -> Result<Socket, ConnectError> {
     let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
     let mut head = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n");
+    if let Some(line) = hop.and_then(|hop| hop.line().to_str().ok()) {
+        head.push_str("Via: ");
+        head.push_str(line);
+        head.push_str("\r\n");
+    }
     if let Some(authorization) = &proxy.authorization {
         head.push_str("Proxy-Authorization: ");
         head.push_str(authorization.expose());

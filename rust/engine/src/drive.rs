@@ -114,7 +114,7 @@ pub(crate) async fn drive<'a>(
     shows_head: bool,
     under_way: &'a mut UnderWay,
 ) -> Answer {
-    let mut exchange = Exchange::new(shared.config.load_full(), shared.next_seed());
+    let mut exchange = Exchange::new(shared.config.load_full(), shared.next_seed()).through(&shared.hop);
     if shows_head {
         exchange = exchange.showing_head();
     }
@@ -434,6 +434,7 @@ impl Driver<'_> {
             return Answer { response: Response::from_parts(head, AnswerBody::empty()), record: self.exchange.take_record(), upgrade };
         }
         remove_hop_by_hop(&mut head.headers);
+        self.exchange.localize(&mut head.headers);
         tell_attempts(&mut head.headers, self.exchange.record());
         body.put_back(std::mem::take(&mut self.prefix));
         Answer { response: Response::from_parts(head, body), record: self.exchange.take_record(), upgrade: None }

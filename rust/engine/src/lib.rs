@@ -34,10 +34,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use sigward_gateway::client::MASTER;
 use sigward_gateway::knowledge::Knowledge;
-use sigward_gateway::settings::{ClientHttp2, ClientsSettings, EngineSettings};
-use sigward_gateway::{Clients, Config, Handling, Live, Opening, RequestHead};
+use sigward_gateway::settings::{ClientHttp2, ClientsSettings, EngineSettings, TlsSettings};
+use sigward_gateway::{Clients, Config, Handling, Live, Opening, Refusal, RequestHead};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
@@ -241,6 +242,11 @@ impl Engine {
         self.shared.config.load().settings.client_http2 == ClientHttp2::Auto
     }
 
+    /// The refusal of a request, or a CONNECT, that this engine has sent itself, as its `Via` headers say.
+    pub fn check_loop(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        if self.shared.config.load().settings.via { self.shared.hop.check(headers) } else { Ok(()) }
+    }
+
     /// True if a client may reach `host`, and `address`, to which it resolved.
     pub fn may_connect(&self, host: &str, address: Option<std::net::IpAddr>) -> bool {
         let host = normal(host);
@@ -365,5 +371,5 @@ fn normal(host: &str) -> Arc<str> {
 }
 
 fn pool(tls: &Arc<rustls::ClientConfig>, settings: &EngineSettings, shared: &Shared) -> Arc<Pool> {
-    Pool::new(connect::Connector::new(tls, settings, &shared.resolver), settings.timeouts.pool_idle)
+    Pool::new(connect::Connector::new(tls, settings, &shared.resolver, &shared.hop), settings.timeouts.pool_idle)
 }

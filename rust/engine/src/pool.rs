@@ -245,6 +245,7 @@ impl std::fmt::Debug for Pool {
 
 #[cfg(test)]
 mod tests {
+    use sigward_gateway::Hop;
     use sigward_gateway::settings::EngineSettings;
 
     use super::*;
@@ -252,7 +253,7 @@ mod tests {
     fn pool(idle_for: Duration) -> Arc<Pool> {
         let settings = EngineSettings::from_json("{}").unwrap();
         let tls = crate::tls::client_config(&settings.tls).unwrap();
-        let pool = Pool::new(Connector::new(&tls, &settings, &Arc::default()), idle_for);
+        let pool = Pool::new(Connector::new(&tls, &settings, &Arc::default(), &Arc::new(Hop::new(1))), idle_for);
         for number in 0..1000 {
             let target = Target::from_url(&format!("https://sqs.us-made{number}-1.amazonaws.com")).unwrap();
             let upstream = Arc::new(Upstream { target, connect: None, named: false });

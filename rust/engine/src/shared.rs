@@ -11,7 +11,7 @@ use prometheus::TextEncoder;
 use prometheus::proto::MetricFamily;
 use rustls::ServerConfig;
 use sigward_gateway::settings::EngineSettings;
-use sigward_gateway::{Config, Identities, Identity};
+use sigward_gateway::{Config, Hop, Identities, Identity};
 use sigward_sigv4::{Credentials, SignError};
 use tokio::sync::{Notify, watch};
 use tracing::Dispatch;
@@ -46,6 +46,8 @@ pub(crate) struct Shared {
     /// A limit that a fleet shares is used for the first time.
     pub(crate) unleased: Notify,
     seed: AtomicU64,
+    /// What this process is called in `Via`.
+    pub(crate) hop: Arc<Hop>,
     pub(crate) resolver: Arc<Resolver>,
     /// What reverse listeners show to TLS clients, if it is given.
     pub(crate) given: ArcSwapOption<ServerConfig>,
@@ -79,6 +81,7 @@ impl Shared {
             queued: Notify::new(),
             unleased: Notify::new(),
             seed: AtomicU64::new(seed),
+            hop: Arc::new(Hop::new(RandomState::new().hash_one("via"))),
             resolver: Arc::default(),
             given: ArcSwapOption::empty(),
             held: AtomicU64::new(0),

@@ -18,7 +18,7 @@ use sha2::Sha256;
 use sigward_sigv4::chunked::Framing;
 use sigward_sigv4::verify::{Claim, Place, Rules, Verified, VerifyError};
 use sigward_sigv4::wire::percent_decoded;
-use sigward_sigv4::{Credentials, Payload, Request, Style};
+use sigward_sigv4::{Credentials, Payload, QueryPlus, Request, Style};
 use zeroize::Zeroizing;
 
 use crate::admit::{BodySize, RequestHead, is_hop_by_hop, shown};
@@ -113,7 +113,7 @@ impl Clients {
         }
         match asked.with(head.method.as_str(), Payload::Given(b""), Claim::of) {
             Ok(claim) => match known(claim.access_key_id()) {
-                Some(client) => Ok(Some(Box::new(Claimed { client, claim, asked, checked: false }))),
+                Some(client) => Ok(Some(Box::new(Claimed { client, claim, asked, checked: false, query_plus: None }))),
                 None if self.required => Err(Refusal::client(
                     403,
                     "invalid-access-key-id",
@@ -227,6 +227,8 @@ pub(crate) struct Claimed {
     claim: Claim,
     asked: Asked,
     checked: bool,
+    /// As what it is found to be signed.
+    query_plus: Option<QueryPlus>,
 }
 
 impl Claimed {
@@ -291,12 +293,24 @@ impl Claimed {
         )
     }
 
-    /// Checks as soon as what was signed is known: at once, if the head tells the body's hash.
-    pub(crate) fn check_head(&mut self, method: &str, unix_seconds: u64) -> Result<Option<Verified>, Refusal> {
-        if !(self.asked.headers.contains_key(CONTENT_SHA256) || self.as_for_s3()) {
-            return Ok(None);
-        }
-        let verified = self.check(method, Payload::Given(b""), unix_seconds)?;
+    /// What the client takes a raw `+` in its query for, as far as its signature says so and has been checked.
+    pub(crate) fn query_plus(&self) -> Option<QueryPlus> {
+        self.query_plus
+    }
+
+    /// Only its signature, which covers the body, will say what a raw `+` in its query stands for.
+    pub(crate) fn body_tells_plus(&self) -> bool {
+        !self.checked && self.asked.path.split_once('?').is_some_and(|(_, query)| query.contains('+'))
+    }
+
+    /// Checks as soon as what was signed is known: at once, if the head tells the body's hash, or that there is no body.
+    pub(crate) fn check_head(&mut self, method: &str, size: BodySize, unix_seconds: u64) -> Result<Option<Verified>, Refusal> {
+        let payload = match size {
+            _ if self.asked.headers.contains_key(CONTENT_SHA256) || self.as_for_s3() => Payload::Given(b""),
+            BodySize::Known(0) => Payload::EMPTY,
+            _ => return Ok(None),
+        };
+        let verified = self.check(method, payload, unix_seconds)?;
         self.checked = true;
         Ok(Some(verified))
     }
@@ -312,10 +326,12 @@ impl Claimed {
         Ok(())
     }
 
-    fn check(&self, method: &str, payload: Payload<'_>, unix_seconds: u64) -> Result<Verified, Refusal> {
+    fn check(&mut self, method: &str, payload: Payload<'_>, unix_seconds: u64) -> Result<Verified, Refusal> {
         let rules = Rules::new(style_of(self.claim.signing_name()), unix_seconds);
         let verified = self.asked.with(method, payload, |request| self.claim.verify(&self.client.credentials, request, &rules));
-        verified.map_err(|error| refusal(&self.client.name, &error))
+        let verified = verified.map_err(|error| refusal(&self.client.name, &error))?;
+        self.query_plus = verified.query_plus;
+        Ok(verified)
     }
 }
 
@@ -343,6 +359,18 @@ pub(crate) fn header_lost(client: &str, name: &str) -> Refusal {
         "signed-header-removed",
         format!("client {client:?}: the header {name:?} is signed, but Connection names it, so it ends here."),
         "Take it out of the Connection header.",
+    )
+}
+
+/// The client has signed another query than the one that rules have decided on.
+pub(crate) fn plus_unlike(client: &str) -> Refusal {
+    Refusal::client(
+        403,
+        "signature-does-not-match",
+        format!(
+            "client {client:?}: a `+` in the query is signed as what it is not taken for here, and the body is too large to know before."
+        ),
+        "Send %20 for a blank and %2B for a plus, or set `query_plus` in a [[route]].",
     )
 }
 

@@ -1,5 +1,7 @@
-//! edit: what a route changes of a request's headers before it is signed. Only what may be changed: framing, Host and the signature's own
-//! headers are sigward's to set.
+//! edit: what a route changes of a request's headers before it is signed, and which of them it leaves unsigned. Only what may be changed:
+//! framing, Host and the signature's own headers are sigward's to set.
+
+use std::sync::Arc;
 
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderMap};
 use http::{HeaderName, HeaderValue};
@@ -61,6 +63,23 @@ impl Edits {
             headers.entry(name).or_insert_with(|| value.clone());
         }
     }
+}
+
+/// The headers of one route's `unsigned_headers`, checked. AWS refuses a signature that leaves out Host or an `x-amz-*` header ("Create a
+/// signed AWS API request"), and S3 one without content-type ("Authenticating Requests: Using the Authorization Header"); what names the
+/// call stays signed, so that nothing on the way can make another call of it.
+pub(crate) fn unsigned(settings: &RouteSettings) -> Result<Arc<[HeaderName]>, (&'static str, String)> {
+    let unsigned = |text: &String| {
+        let name = name(text)?;
+        if name == HOST || name.as_str().starts_with("x-amz-") {
+            return Err(format!("{name} must be signed; AWS refuses the request otherwise"));
+        }
+        if NAMES_CALL.contains(&name.as_str()) {
+            return Err(format!("{name} must be signed; it says which call a request is"));
+        }
+        Ok(name)
+    };
+    settings.unsigned_headers.iter().map(unsigned).collect::<Result<_, String>>().map_err(|why| ("unsigned_headers", why))
 }
 
 fn name(text: &str) -> Result<HeaderName, String> {
@@ -134,6 +153,17 @@ mod tests {
         left.sort();
         assert_eq!(left, ["authorization: Bearer a", "x-kept: theirs", "x-original-authorization: Bearer a", "x-tenant: ours"]);
         assert!(headers["x-original-authorization"].is_sensitive());
+    }
+
+    #[test]
+    fn what_must_be_signed_cannot_be_left_unsigned() {
+        let names = |json: &str| unsigned(&serde_json::from_str(json).unwrap());
+        let found = names(r#"{"unsigned_headers": ["Range", "x-my-hop", "via"]}"#).unwrap();
+        assert_eq!(found.iter().map(HeaderName::as_str).collect::<Vec<_>>(), ["range", "x-my-hop", "via"]);
+        for name in ["Host", "X-Amz-Date", "x-amz-meta-a", "Content-Type", "content-encoding", "x-http-method-override", "x-*", "a b", ""] {
+            let (field, why) = names(&format!(r#"{{"unsigned_headers": ["{name}"]}}"#)).unwrap_err();
+            assert_eq!(field, "unsigned_headers", "{why}");
+        }
     }
 
     #[test]

@@ -23,7 +23,7 @@ use http::{HeaderName, HeaderValue, Method, Response};
 use sha2::{Digest, Sha256};
 use sigward_sigv4::chunked::{ChunkSigner, Decoder, Encoder, Framing};
 use sigward_sigv4::event::{self, EventSigner};
-use sigward_sigv4::{Credentials, Options, Scope, SignError, Style};
+use sigward_sigv4::{Credentials, Options, QueryPlus, Scope, SignError, Style};
 use smallvec::SmallVec;
 
 use crate::address::is_forbidden_host;
@@ -36,6 +36,7 @@ use crate::judge::{self, CODE_PREFIX, RetryClass, Verdict};
 use crate::knowledge::{Knowledge, Operation};
 use crate::labels::Labels;
 use crate::live::{Endpoint, Live, UnderWay};
+use crate::location;
 use crate::pace::{Asked as PaceAsked, Paced, Paces, Patience, Subject, Ticket};
 use crate::quota;
 use crate::recognise::{self, Ambiguity, Body, Call, Hint, HostBucket, Recognised, Source, Variant, recognise, style_of};
@@ -47,6 +48,7 @@ use crate::rules;
 use crate::settings::{Action, CustomerEndpoints, EngineSettings, LogTo, PayloadMode, Repeat, RetryMode, SignatureVariant, Unknown};
 use crate::sign::{self, BodyHash, Made, Terms};
 use crate::token::{self, Token};
+use crate::via::Hop;
 
 /// Settings, checked: an immutable snapshot.
 #[derive(Debug)]
@@ -309,6 +311,8 @@ struct Signing {
     style: Style,
     options: Options,
     in_query: bool,
+    /// Headers that the route leaves unsigned.
+    unsigned: Arc<[HeaderName]>,
 }
 
 /// What signing makes, beside headers: the path to send, if the signature is in the query; what the body is wrapped in; how it was done.
@@ -387,6 +391,8 @@ pub struct Exchange {
     shows_head: bool,
     /// What the upstream is told of the trace.
     onward: Option<Onward>,
+    /// What this process is called on the way.
+    hop: Option<Arc<Hop>>,
     record: Record,
 }
 
@@ -450,6 +456,7 @@ impl Exchange {
             edited: None,
             shows_head: false,
             onward: None,
+            hop: None,
             record: Record::default(),
         }
     }
@@ -466,6 +473,22 @@ impl Exchange {
     pub fn tracing(mut self, onward: Onward) -> Self {
         self.onward = Some(onward);
         self
+    }
+
+    /// The upstream is told by whom the request came (`via` in the settings), and what has come by here before is refused.
+    #[must_use]
+    pub fn through(mut self, hop: &Arc<Hop>) -> Self {
+        self.hop = self.config.settings.via.then(|| Arc::clone(hop));
+        self
+    }
+
+    /// The head of the answer, as it is delivered: a reverse listener's client comes back to the listener, where the upstream names itself.
+    pub fn localize(&self, headers: &mut HeaderMap) {
+        if let (Some(head), Some(upstream)) = (&self.head, &self.upstream)
+            && head.entry == Entry::Reverse
+        {
+            location::to_listener(headers, &upstream.target);
+        }
     }
 
     /// What there is to tell so far.
@@ -518,7 +541,7 @@ impl Exchange {
                 }
                 self.body(keep, bytes, last, at)
             }
-            (State::Deciding, Event::Body { bytes, last, .. }) => match self.decide(bytes, last) {
+            (State::Deciding, Event::Body { bytes, last, .. }) => match self.decide(bytes, last, at) {
                 Ok(()) => self.body(Keep::Memory, bytes, last, at),
                 Err(refusal) => self.refuse(&refusal),
             },
@@ -570,7 +593,8 @@ impl Exchange {
         self.shape = shape_of(&config, &head, found.map(|found| found.signing_name));
         // As it was signed, before hop-by-hop headers go.
         let asked = (!config.clients.is_off()).then(|| Asked::of(&head));
-        let admitted = admit::admit(&mut head, &self.config.settings.limits);
+        let passed = self.hop.as_ref().map_or(Ok(()), |hop| hop.check(&head.headers));
+        let admitted = passed.and_then(|()| admit::admit(&mut head, &self.config.settings.limits));
         let head = self.head.insert(head);
         match admitted {
             Ok(upgrade) => self.upgrade = upgrade,
@@ -592,7 +616,7 @@ impl Exchange {
                 let refusal = client::header_lost(&claimed.client.name, name);
                 return self.refuse(&refusal);
             }
-            match claimed.check_head(head.method.as_str(), at.unix_seconds) {
+            match claimed.check_head(head.method.as_str(), head.body, at.unix_seconds) {
                 Ok(verified) => self.decoder = verified.and_then(|verified| verified.decoder()).map(Box::new),
                 Err(refusal) => return self.refuse(&refusal),
             }
@@ -616,7 +640,9 @@ impl Exchange {
             return self.too_large(max);
         }
         let body = unread_body(head);
-        match self.route(&config, &target, found, body) {
+        let plus_unknown = body == Body::Pending && self.claimed.as_ref().is_some_and(|claimed| claimed.body_tells_plus());
+        let routed = if plus_unknown { Err(None) } else { self.route(&config, &target, found, body) };
+        match routed {
             Ok(()) => self.plan_body(at),
             Err(None) if self.load.overloaded => self.overloaded(IN_FLIGHT),
             Err(None) => {
@@ -641,7 +667,8 @@ impl Exchange {
             unknown: config.settings.rules.unknown,
         };
         let websocket = self.upgrade.as_ref().is_some_and(sign::is_websocket);
-        let mut reading = Reading { config, head, target, found, body, websocket, calls: SmallVec::new(), usual: None };
+        let signed_plus = self.claimed.as_ref().and_then(|claimed| claimed.query_plus());
+        let mut reading = Reading { config, head, target, found, body, websocket, signed_plus, calls: SmallVec::new(), usual: None };
         let chosen = config.router.find(&asked, &mut reading);
         let read = chosen.and_then(|choice| reading.take(choice.route).map(|(call, terms)| (choice, call, terms)).map_err(Undecided::from));
         let (choice, call, terms) = match read {
@@ -840,6 +867,7 @@ impl Exchange {
         let signing = self.signing.insert(Signing {
             options,
             in_query,
+            unsigned: route.map(|route| Arc::clone(&route.unsigned)).unwrap_or_default(),
             style: call.style,
             region: self.record.region.clone().unwrap_or_else(|| config.settings.default_region.as_str().into()),
             identity: self.record.identity.clone().unwrap_or_else(|| Arc::clone(&config.default_identity)),
@@ -893,6 +921,7 @@ impl Exchange {
             host: &terms.host,
             service: call.service.as_ref(),
             style: call.style,
+            query_plus: terms.query_plus,
             of_customer: terms.of_customer,
             may_hold_bucket: terms.may_hold_bucket,
             method: &head.method,
@@ -1184,10 +1213,7 @@ impl Exchange {
             Token::Unknown => {}
             Token::Added(body) => {
                 // What the client signed is checked before it is changed.
-                if let Some(claimed) = &mut self.claimed {
-                    claimed.check_body(head.method.as_str(), Some(Sha256::digest(bytes).into()), at.unix_seconds)?;
-                    self.body_checked = true;
-                }
+                self.check_signed(Some(Sha256::digest(bytes).into()), at)?;
                 self.token_there = true;
                 self.read_again(Body::Whole(&body), "token")?;
                 self.edited = Some(body);
@@ -1196,8 +1222,26 @@ impl Exchange {
         Ok(())
     }
 
+    /// The client's signature, with the body, if there is one to check.
+    fn check_signed(&mut self, digest: Option<[u8; 32]>, at: &Moment<'_>) -> Result<(), Refusal> {
+        if let (Some(claimed), Some(head), false) = (&mut self.claimed, &self.head, self.body_checked) {
+            claimed.check_body(head.method.as_str(), digest, at.unix_seconds)?;
+            // The query that is signed is the one that rules have decided on.
+            if let (Some(plus), Some(terms)) = (claimed.query_plus(), &self.terms)
+                && plus != terms.query_plus
+            {
+                return Err(client::plus_unlike(&claimed.client.name));
+            }
+        }
+        self.body_checked = true;
+        Ok(())
+    }
+
     /// Routes a request of which only the body tells what the rules ask. `last`: that is all of it.
-    fn decide(&mut self, bytes: &[u8], last: bool) -> Result<(), Refusal> {
+    fn decide(&mut self, bytes: &[u8], last: bool, at: &Moment<'_>) -> Result<(), Refusal> {
+        if last && self.claimed.as_ref().is_some_and(|claimed| claimed.body_tells_plus()) {
+            self.check_signed(Some(Sha256::digest(bytes).into()), at)?;
+        }
         let (config, Some(target)) = (Arc::clone(&self.config), self.head.as_ref().map(|head| head.target.clone())) else { return Ok(()) };
         let hinted = self
             .head
@@ -1238,12 +1282,9 @@ impl Exchange {
     /// Signs and sends. `may_refresh`: ask for credentials if there are none.
     fn attempt(&mut self, at: &Moment<'_>, may_refresh: bool) -> Step {
         // Nothing that a client signed goes out before the signature is found to be right.
-        if let (Some(claimed), Some(head), false) = (&mut self.claimed, &self.head, self.body_checked)
-            && let Err(refusal) = claimed.check_body(head.method.as_str(), self.digest.filter(|_| !self.unwrapped), at.unix_seconds)
-        {
+        if let Err(refusal) = self.check_signed(self.digest.filter(|_| !self.unwrapped), at) {
             return self.refuse(&refusal);
         }
-        self.body_checked = true;
         // Still here: nothing has checked the signatures of the body's chunks.
         if self.decoder.is_some() && self.signing.is_some() {
             return self.unsigned_payload();
@@ -1264,6 +1305,9 @@ impl Exchange {
         let trailers =
             if as_it_came && !matches!(self.form, Form::Chunks(_) | Form::Events) { body::trailing(&headers) } else { Vec::new() };
         body::announce(&mut headers, &trailers);
+        if let Some(hop) = &self.hop {
+            hop.sign_off(&mut headers);
+        }
         let (mut path, mut wrap) = (head.path.clone(), None);
         let unsigned = self.record.operation.as_ref().is_some_and(|operation| operation.unsigned());
         if unsigned {
@@ -1295,6 +1339,7 @@ impl Exchange {
                 credentials,
                 scope: Scope { region: &signing.region, signing_name: &signing.service, style: signing.style },
                 options: Options { content_sha256, ..signing.options },
+                unsigned: &signing.unsigned,
                 unix_seconds,
                 shown: self.shows_head && self.config.settings.inspect,
             };
@@ -1918,6 +1963,7 @@ fn unread_body(head: &RequestHead) -> Body<'static> {
 struct ReadingTerms {
     service: Option<Arc<str>>,
     style: Style,
+    query_plus: QueryPlus,
     host: Arc<str>,
     of_customer: bool,
     may_hold_bucket: bool,
@@ -1932,6 +1978,8 @@ struct Reading<'a> {
     body: Body<'a>,
     /// A WebSocket is asked for.
     websocket: bool,
+    /// What the client's own signature takes a raw `+` in the query for.
+    signed_plus: Option<QueryPlus>,
     calls: SmallVec<[(ReadingTerms, Call); 1]>,
     /// Which of them is that of rules that change nothing of it.
     usual: Option<usize>,
@@ -1948,6 +1996,7 @@ impl Reading<'_> {
         let style = service.as_deref().map_or(Style::Generic, style_of);
         ReadingTerms {
             style: route.map_or(style, |route| route.style.unwrap_or(style)),
+            query_plus: self.signed_plus.unwrap_or_else(|| route.map_or(QueryPlus::Blank, |route| route.query_plus)),
             host: Arc::clone(host),
             of_customer: there.is_some_and(|there| there.of_customer),
             may_hold_bucket: rewritten.is_none() && route.is_some_and(Route::may_hold_bucket),
@@ -1991,6 +2040,7 @@ impl Reading<'_> {
             host: &terms.host,
             service: terms.service.as_ref(),
             style: terms.style,
+            query_plus: terms.query_plus,
             of_customer: terms.of_customer,
             may_hold_bucket: terms.may_hold_bucket,
             method: &self.head.method,

@@ -6,16 +6,17 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use sigward_sigv4::Style;
+use http::HeaderName;
 use sigward_sigv4::wire::percent_decoded;
+use sigward_sigv4::{QueryPlus, Style};
 use smallvec::SmallVec;
 
 use crate::admit::{Scheme, Target, normal_host, shown};
-use crate::edit::Edits;
+use crate::edit::{self, Edits};
 use crate::knowledge::{Knowledge, api_of};
 use crate::recognise::s3::{Bucket, Key, Object};
 use crate::recognise::{Ambiguity, Call, Part, style_of};
-use crate::settings::{Action, PathStyle, PayloadMode, RouteSettings, SignaturePlace, SignatureVariant, TokenPlace, Unknown};
+use crate::settings::{self, Action, PathStyle, PayloadMode, RouteSettings, SignaturePlace, SignatureVariant, TokenPlace, Unknown};
 
 /// Where the bytes go.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -132,8 +133,12 @@ pub struct Route {
     pub style: Option<Style>,
     /// How requests are signed under it.
     pub form: SigningForm,
+    /// What a raw `+` in a query stands for.
+    pub(crate) query_plus: QueryPlus,
     /// What it changes of the headers.
     pub(crate) edits: Edits,
+    /// The headers that it leaves unsigned.
+    pub(crate) unsigned: Arc<[HeaderName]>,
     host: Option<Pattern>,
     port: Option<u16>,
     path: Option<Pattern>,
@@ -373,8 +378,8 @@ impl Route {
                 return wrong(field, "a name without blanks and slashes is expected");
             }
         }
-        let edits = match Edits::new(settings) {
-            Ok(edits) => edits,
+        let (edits, unsigned) = match Edits::new(settings).and_then(|edits| Ok((edits, edit::unsigned(settings)?))) {
+            Ok(checked) => checked,
             Err((field, why)) => return wrong(field, &why),
         };
         let shared = |text: &Option<String>| text.as_deref().map(Arc::from);
@@ -393,7 +398,12 @@ impl Route {
                 variant: settings.variant,
                 token: settings.token,
             },
+            query_plus: match settings.query_plus {
+                settings::QueryPlus::Blank => QueryPlus::Blank,
+                settings::QueryPlus::Plus => QueryPlus::Plus,
+            },
             edits,
+            unsigned,
             // As a request's host is written when it is compared.
             host: settings.host.as_deref().map(|host| Pattern::new(&normal_host(host).unwrap_or_else(|| host.to_ascii_lowercase().into()))),
             port: settings.port,
@@ -470,7 +480,8 @@ impl Route {
 
     /// It changes nothing of how a request is read.
     pub(crate) fn reads_as_usual(&self) -> bool {
-        self.service.is_none() && self.style.is_none() && self.upstream.is_none() && !self.may_hold_bucket()
+        let as_usual = self.service.is_none() && self.style.is_none() && self.upstream.is_none() && self.query_plus == QueryPlus::Blank;
+        as_usual && !self.may_hold_bucket()
     }
 
     /// The rule names this host, and not only the domain that it is in.

@@ -59,6 +59,8 @@ pub struct EngineSettings {
     pub rules: RulesSettings,
     /// Endpoints that are some customer's own: `{id}.execute-api…`, `{id}.lambda-url…`, `AppSync`.
     pub customer_endpoints: CustomerEndpoints,
+    /// Requests carry a `Via` that names this process, and one that comes back is refused.
+    pub via: bool,
     /// First match wins.
     pub routes: Vec<RouteSettings>,
 }
@@ -88,6 +90,7 @@ impl Default for EngineSettings {
             otlp: None,
             rules: RulesSettings::default(),
             customer_endpoints: CustomerEndpoints::Sign,
+            via: true,
             routes: Vec::new(),
         }
     }
@@ -721,6 +724,10 @@ pub struct RouteSettings {
     pub variant: SignatureVariant,
     /// Where a session token goes.
     pub token: TokenPlace,
+    /// What a raw `+` in a query stands for.
+    pub query_plus: QueryPlus,
+    /// Headers that go on, but are not signed, besides [`sigward_sigv4::UNSIGNED_HEADERS`].
+    pub unsigned_headers: Vec<String>,
     /// Headers that are sent on under another name too: name to new name.
     pub copy_headers: BTreeMap<String, String>,
     /// Headers that are not sent on.
@@ -783,6 +790,17 @@ pub enum TokenPlace {
     AddedAfter,
     /// `x-amz-s3session-token`, signed.
     S3express,
+}
+
+/// What a raw `+` in a query stands for.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum QueryPlus {
+    /// A blank, as in forms.
+    #[default]
+    Blank,
+    /// A plus sign.
+    Plus,
 }
 
 /// What a route does with a request.

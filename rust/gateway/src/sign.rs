@@ -42,6 +42,8 @@ pub(crate) struct Terms<'a> {
     pub(crate) credentials: &'a Credentials,
     pub(crate) scope: Scope<'a>,
     pub(crate) options: Options,
+    /// Headers that a route leaves unsigned.
+    pub(crate) unsigned: &'a [HeaderName],
     pub(crate) unix_seconds: u64,
     /// The steps are to be shown.
     pub(crate) shown: bool,
@@ -161,8 +163,8 @@ pub(crate) fn sign(
 ) -> Result<Made<Signed>, SignError> {
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let made = {
-        let pairs: SmallVec<[(&[u8], &[u8]); 24]> =
-            headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())).collect();
+        let signed = headers.iter().filter(|(name, _)| !terms.unsigned.contains(name));
+        let pairs: SmallVec<[(&[u8], &[u8]); 24]> = signed.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())).collect();
         let request = Request { method, path: path.as_bytes(), query: query.as_bytes(), headers: &pairs, payload: hash.payload() };
         if terms.shown {
             let steps = steps_with(terms.credentials, &terms.scope, &request, terms.unix_seconds, terms.options)?;

@@ -154,6 +154,12 @@ impl Engine {
         self.engine.offers_http2()
     }
 
+    #[pyo3(signature = (headers, /))]
+    fn came_round(&self, headers: &Bound<'_, PyAny>) -> PyResult<Option<String>> {
+        let (headers, _) = header_map(headers)?;
+        Ok(self.engine.check_loop(&headers).err().map(|refusal| refusal.reason()))
+    }
+
     #[pyo3(signature = (path, /))]
     fn load_authority(&self, python: Python<'_>, path: &str) -> PyResult<bool> {
         python.detach(|| self.engine.load_authority(std::path::Path::new(path))).map_err(PyValueError::new_err)

@@ -10,7 +10,7 @@ use sigward_gateway::judge::{Answer, RetryClass, Verdict, asked_for, delay, judg
 use sigward_gateway::knowledge::{Knowledge as Table, Operation as Found};
 use sigward_gateway::recognise::{Ambiguity, Body, Call as Read, Part, Source, style_of};
 use sigward_gateway::settings::RetrySettings;
-use sigward_sigv4::Style;
+use sigward_sigv4::{QueryPlus, Style};
 
 #[pyclass(frozen, module = "sigward._core")]
 pub(crate) struct Knowledge {
@@ -113,6 +113,7 @@ impl Knowledge {
             host,
             service: Some(&service),
             style: style_of(signing_name),
+            query_plus: QueryPlus::Blank,
             of_customer: sigward_gateway::recognise::recognise(&self.table, host, None).is_some_and(|found| found.of_customer),
             may_hold_bucket: false,
             method: &method,

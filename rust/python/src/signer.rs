@@ -5,7 +5,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 use sigward_sigv4::verify::{Claim, Rules};
-use sigward_sigv4::{Credentials, Options, Payload, Request, Scope, SessionToken, Style, Variant};
+use sigward_sigv4::{Credentials, Options, Payload, QueryPlus, Request, Scope, SessionToken, Style, Variant};
 use smallvec::SmallVec;
 
 #[pyclass(frozen, module = "sigward._core")]
@@ -45,6 +45,7 @@ fn word<T: Copy>(argument: &str, given: &str, known: &[(&str, T)]) -> PyResult<T
 
 const STYLES: [(&str, Style); 2] = [("s3", Style::S3), ("generic", Style::Generic)];
 const VARIANTS: [(&str, Variant); 2] = [("v4", Variant::V4), ("v4a", Variant::V4a)];
+const PLUSES: [(&str, QueryPlus); 2] = [("blank", QueryPlus::Blank), ("plus", QueryPlus::Plus)];
 const TOKENS: [(&str, SessionToken); 3] =
     [("signed", SessionToken::Signed), ("added-after", SessionToken::AddedAfter), ("s3express", SessionToken::S3Express)];
 
@@ -58,7 +59,7 @@ impl Signer {
     #[allow(clippy::too_many_arguments, reason = "keywords in Python")]
     #[pyo3(signature = (
         access_key_id, secret_access_key, session_token, region, signing_name, style = "generic", *,
-        variant = "v4", token = "signed", normalize = true, content_sha256 = false
+        variant = "v4", token = "signed", normalize = true, content_sha256 = false, query_plus = "blank"
     ))]
     fn new(
         python: Python<'_>,
@@ -72,8 +73,10 @@ impl Signer {
         token: &str,
         normalize: bool,
         content_sha256: bool,
+        query_plus: &str,
     ) -> PyResult<Self> {
         let options = Options {
+            query_plus: word("query_plus", query_plus, &PLUSES)?,
             variant: word("variant", variant, &VARIANTS)?,
             session_token: word("token", token, &TOKENS)?,
             normalize,
@@ -316,7 +319,13 @@ impl Verifier {
     }
 }
 
+#[pyfunction]
+fn unsigned_headers() -> Vec<(&'static str, &'static str)> {
+    sigward_sigv4::UNSIGNED_HEADERS.to_vec()
+}
+
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(unsigned_headers, module)?)?;
     module.add_class::<Signer>()?;
     module.add_class::<SigningSteps>()?;
     module.add_class::<Verifier>()

@@ -2,33 +2,89 @@
 
 use smallvec::SmallVec;
 
-use crate::encode::{Keep, push_encoded, push_recoded, spelled};
+use crate::encode::{Keep, push_encoded, push_query_recoded, push_recoded, spelled};
 use crate::out::Out;
 use crate::{SignError, Style};
 
-/// True if a header of this lower-case name enters the signature. Left out is what ends at a hop or changes on the way (the same
-/// names as botocore's), and the signature itself.
+/// Headers that go out unsigned, each with its source: what ends at a hop, what a later hop may add to, change or remove, and the
+/// signature itself. `*` at the end stands for any rest. By name; no `x-amz-*`: AWS wants every one of those signed.
+#[rustfmt::skip]
+pub const UNSIGNED_HEADERS: &[(&str, &str)] = &[
+    ("accept-encoding", "Google's front ends and Cloudflare change it: rclone/rclone#6670, versity/versitygw#2045"),
+    ("authorization", "the signature itself"),
+    ("b3", "B3 trace propagation (openzipkin/b3-propagation): each hop has a span of its own"),
+    ("baggage", "W3C Baggage, section 4: each hop may change it"),
+    ("cdn-loop", "RFC 8586, section 2: each content delivery network adds to it"),
+    ("cf-*", "Cloudflare's HTTP headers: its edge sets them"),
+    ("client-cert", "RFC 9440, section 2: a TLS-terminating proxy sets it"),
+    ("client-cert-chain", "RFC 9440, section 2: a TLS-terminating proxy sets it"),
+    ("cloudfront-*", "Amazon CloudFront Developer Guide, \"Add CloudFront request headers\""),
+    ("connection", "RFC 9110, section 7.6.1: it ends at each hop"),
+    ("early-data", "RFC 8470, section 5.1: intermediaries add it"),
+    ("expect", "RFC 9110, section 10.1.1: a proxy may answer it; botocore does not sign it"),
+    ("forwarded", "RFC 7239, section 4: each proxy adds to it"),
+    ("keep-alive", "RFC 9110, section 7.6.1: it ends at each hop"),
+    ("max-forwards", "RFC 9110, section 7.6.2: each hop counts it down"),
+    ("proxy-authenticate", "RFC 9110, section 11.7.1: it ends at the next proxy"),
+    ("proxy-authorization", "RFC 9110, section 11.7.2: it ends at the next proxy"),
+    ("proxy-connection", "RFC 9110, section 7.6.1: it ends at each hop"),
+    ("te", "RFC 9110, section 7.6.1: it ends at each hop"),
+    ("traceparent", "W3C Trace Context, section 3.4: each hop has a span of its own"),
+    ("tracestate", "W3C Trace Context, section 3.5: each hop may change it"),
+    ("trailer", "RFC 9110, section 6.6.2: a hop may drop what it announces"),
+    ("transfer-encoding", "RFC 9112, section 6.1: each hop has its own"),
+    ("true-client-ip", "Akamai's and Cloudflare's edges set it"),
+    ("uber-trace-id", "Jaeger's client libraries, propagation format: each hop has a span of its own"),
+    ("upgrade", "RFC 9110, section 7.8: it ends at each hop"),
+    ("user-agent", "botocore and AWS's SDKs do not sign it: proxies add to it"),
+    ("via", "RFC 9110, section 7.6.3: each proxy adds to it"),
+    ("x-amzn-cipher-suite", "front ends of AWS set it: envoyproxy/envoy#45609"),
+    ("x-amzn-mtls-*", "Elastic Load Balancing, \"Mutual authentication with TLS in Application Load Balancer\""),
+    ("x-amzn-tls-*", "Elastic Load Balancing, \"Edit attributes for your Application Load Balancer\"; envoyproxy/envoy#45609"),
+    ("x-amzn-trace-id", "Elastic Load Balancing, \"Request tracing for your Application Load Balancer\"; botocore does not sign it"),
+    ("x-amzn-vpc-id", "front ends of AWS set it: envoyproxy/envoy#45609"),
+    ("x-amzn-vpce-*", "front ends of AWS set them: envoyproxy/envoy#45609"),
+    ("x-b3-*", "B3 trace propagation (openzipkin/b3-propagation): each hop has a span of its own"),
+    ("x-cloud-trace-context", "Google Cloud Trace, \"Trace context\": each hop has a span of its own"),
+    ("x-datadog-*", "Datadog, \"Trace Context Propagation\": each hop has a span of its own"),
+    ("x-envoy-*", "Envoy removes and sets them: envoyproxy/envoy#18695"),
+    ("x-forwarded-*", "Elastic Load Balancing, \"HTTP headers and Application Load Balancers\"; aws/aws-sdk-java-v2#6369"),
+    ("x-original-forwarded-for", "ingress-nginx sets it"),
+    ("x-real-ip", "nginx, ngx_http_realip_module: each proxy may set it"),
+    ("x-request-id", "Envoy, \"HTTP header manipulation\": it sets it, and marks sampled traces in it"),
+];
+
+/// Where the rows lie whose names begin with a letter.
+const BY_LETTER: [(u8, u8); 256] = by_letter();
+
+#[allow(clippy::indexing_slicing, reason = "evaluated when it is compiled")]
+const fn by_letter() -> [(u8, u8); 256] {
+    let mut table = [(0, 0); 256];
+    let mut at = 0;
+    while at < UNSIGNED_HEADERS.len() {
+        let rows = &mut table[UNSIGNED_HEADERS[at].0.as_bytes()[0] as usize];
+        assert!(rows.1 == 0 || rows.1 as usize == at, "names of one letter stand together");
+        if rows.1 == 0 {
+            rows.0 = at as u8;
+        }
+        at += 1;
+        rows.1 = at as u8;
+    }
+    table
+}
+
+/// True if a header of this lower-case name enters the signature: see [`UNSIGNED_HEADERS`].
+#[inline]
 pub fn is_signed_header(name: &[u8]) -> bool {
-    // A match on literals compares lengths first; most names differ there.
-    !matches!(
-        name,
-        b"authorization"
-            | b"baggage"
-            | b"connection"
-            | b"expect"
-            | b"keep-alive"
-            | b"proxy-authenticate"
-            | b"proxy-authorization"
-            | b"proxy-connection"
-            | b"te"
-            | b"traceparent"
-            | b"tracestate"
-            | b"trailer"
-            | b"transfer-encoding"
-            | b"upgrade"
-            | b"user-agent"
-            | b"x-amzn-trace-id"
-    )
+    // Of all that begin with a letter that has rows, these are the most frequent.
+    let Some(first) = name.first().filter(|_| !name.starts_with(b"x-amz-")) else { return true };
+    #[allow(clippy::indexing_slicing, reason = "a byte is below 256")]
+    let (from, to) = BY_LETTER[usize::from(*first)];
+    let rows = UNSIGNED_HEADERS.get(usize::from(from)..usize::from(to)).unwrap_or_default();
+    !rows.iter().any(|(row, _)| match row.as_bytes() {
+        [start @ .., b'*'] => name.starts_with(start),
+        whole => whole == name,
+    })
 }
 
 /// What a header's name holds: bit 0, a byte that no token has (RFC 9110, section 5.1); bit 1, a capital.
@@ -290,6 +346,7 @@ fn push_normalized(out: &mut impl Out, path: &[u8]) {
 /// A query's terms, each in its one spelling. What is sent so is not copied.
 pub(crate) struct Query<'a> {
     sent: &'a [u8],
+    plus: &'static [u8],
     respelled: SmallVec<[u8; 256]>,
     terms: SmallVec<[Term; 16]>,
     length: usize,
@@ -312,9 +369,9 @@ struct Place {
 }
 
 impl<'a> Query<'a> {
-    /// Takes a query as sent, without the terms whose names (as sent) `leave_out` picks.
-    pub(crate) fn new(sent: &'a [u8], leave_out: impl Fn(&[u8]) -> bool) -> Result<Self, SignError> {
-        let mut query = Self { sent, respelled: SmallVec::new(), terms: SmallVec::new(), length: 0 };
+    /// Takes a query as sent, without the terms whose names (as sent) `leave_out` picks. `plus`: how a raw `+` is written.
+    pub(crate) fn new(sent: &'a [u8], plus: &'static [u8], leave_out: impl Fn(&[u8]) -> bool) -> Result<Self, SignError> {
+        let mut query = Self { sent, plus, respelled: SmallVec::new(), terms: SmallVec::new(), length: 0 };
         // Places are of 32 bits; no server takes so long a query.
         if sent.len() > MAX_QUERY {
             return Err(SignError::Long { field: "query", most: MAX_QUERY });
@@ -353,7 +410,7 @@ impl<'a> Query<'a> {
             return Place { respelled: false, start: start as u32, end: (start + piece.len()) as u32 };
         }
         let start = self.respelled.len() as u32;
-        push_recoded(&mut self.respelled, piece, Keep::Unreserved);
+        push_query_recoded(&mut self.respelled, piece, self.plus);
         Place { respelled: true, start, end: self.respelled.len() as u32 }
     }
 
@@ -407,4 +464,63 @@ const MAX_QUERY: usize = 64 << 20;
 /// Where the first byte lies that ends a piece.
 fn end_of(bytes: &[u8], ends: impl Fn(u8) -> bool) -> usize {
     bytes.iter().position(|byte| ends(*byte)).unwrap_or(bytes.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_later_hop_may_change_is_not_signed() {
+        for name in [
+            "via",
+            "forwarded",
+            "x-forwarded-for",
+            "x-forwarded-client-cert",
+            "x-real-ip",
+            "x-amzn-trace-id",
+            "x-amzn-vpce-id",
+            "user-agent",
+            "te",
+            "cf-ray",
+            "b3",
+            "x-b3-traceid",
+            "x-envoy-retry-on",
+            "accept-encoding",
+        ] {
+            assert!(!is_signed_header(name.as_bytes()), "{name}");
+        }
+        for name in [
+            "",
+            "host",
+            "content-type",
+            "content-length",
+            "date",
+            "range",
+            "x",
+            "x-amz-date",
+            "x-amz-forwarded",
+            "x-amzn-query-mode",
+            "x-forwarded",
+            "viax",
+            "vi",
+            "x-real-ips",
+            "accept",
+            "cookie",
+            "x-amzn-vpc",
+            "content-encoding",
+        ] {
+            assert!(is_signed_header(name.as_bytes()), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_row_has_a_name_of_its_own_and_a_source() {
+        for pair in UNSIGNED_HEADERS.windows(2) {
+            let [(one, source), (next, _)] = pair else { continue };
+            assert!(one < next, "{next}");
+            assert!(!source.is_empty() && !one.starts_with("x-amz-") && *one == one.to_ascii_lowercase(), "{one}");
+            assert!(!is_signed_header(one.trim_end_matches('*').as_bytes()), "{one}");
+        }
+    }
 }

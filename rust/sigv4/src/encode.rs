@@ -139,12 +139,12 @@ pub(crate) fn push_recoded(out: &mut impl Out, bytes: &[u8], keep: Keep) {
     }
 }
 
-/// The same for a name or a value of a form or a query, where `+` is a blank.
-pub(crate) fn push_form_recoded(out: &mut impl Out, bytes: &[u8]) {
+/// The same for a name or a value of a query. `plus`: how a raw `+` is written.
+pub(crate) fn push_query_recoded(out: &mut impl Out, bytes: &[u8], plus: &[u8]) {
     let mut pieces = bytes.split(|byte| *byte == b'+');
     push_recoded(out, pieces.next().unwrap_or_default(), Keep::Unreserved);
     for piece in pieces {
-        push_percent(out, b' ');
+        out.put(plus);
         push_recoded(out, piece, Keep::Unreserved);
     }
 }

@@ -42,6 +42,26 @@ pub enum Style {
     Generic,
 }
 
+/// What a raw `+` in a query stands for. `%2B` is a plus sign, and so is `+` in a path, whatever this says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum QueryPlus {
+    /// A blank, by the form rules (WHATWG URL, section 5.1), as most clients mean it: `%20`.
+    #[default]
+    Blank,
+    /// A plus sign, by RFC 3986 alone: `%2B`.
+    Plus,
+}
+
+impl QueryPlus {
+    /// As the canonical query has it.
+    pub(crate) const fn spelling(self) -> &'static [u8] {
+        match self {
+            Self::Blank => b"%20",
+            Self::Plus => b"%2B",
+        }
+    }
+}
+
 /// The credential scope, but for its date.
 #[derive(Clone, Copy, Debug)]
 pub struct Scope<'a> {
@@ -128,11 +148,20 @@ pub struct Options {
     pub content_sha256: bool,
     /// Sign `content-length`, if it is among the headers. On, unless a service refuses it (`aoss`).
     pub content_length: bool,
+    /// What a raw `+` in the query stands for.
+    pub query_plus: QueryPlus,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { variant: Variant::V4, normalize: true, session_token: SessionToken::Signed, content_sha256: false, content_length: true }
+        Self {
+            variant: Variant::V4,
+            normalize: true,
+            session_token: SessionToken::Signed,
+            content_sha256: false,
+            content_length: true,
+            query_plus: QueryPlus::Blank,
+        }
     }
 }
 
@@ -538,7 +567,7 @@ fn by_headers<S: Sink, T>(
     push_path(out, scope.style, request.path, options.normalize);
     out.push(b'\n');
     if !request.query.is_empty() {
-        Query::new(request.query, |_| false)?.write(out);
+        Query::new(request.query, options.query_plus.spelling(), |_| false)?.write(out);
     }
     out.push(b'\n');
     headers.write(out)?;
@@ -639,7 +668,7 @@ fn by_query<S: Sink>(
     headers.sort();
 
     // What of step 4 is signed itself.
-    let mut query = Query::new(request.query, is_signature_parameter)?;
+    let mut query = Query::new(request.query, options.query_plus.spelling(), is_signature_parameter)?;
     query.add(b"X-Amz-Algorithm", |value| value.extend_from_slice(variant.algorithm().as_bytes()));
     query.add(b"X-Amz-Credential", |value| {
         push_encoded(value, credentials.access_key_id().as_bytes(), Keep::Unreserved);

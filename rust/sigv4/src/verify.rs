@@ -13,7 +13,7 @@ use crate::chunked::{ChunkSigner, Decoder, Framing};
 use crate::encode::{hex, percent_decoded};
 use crate::sign::{EMPTY_SHA256, MAX_EXPIRES, date_of, push_to_sign};
 use crate::time::{AmzDate, unix_seconds_of};
-use crate::{Credentials, Payload, Request, Scope, SessionToken, SignError, Style, Variant};
+use crate::{Credentials, Payload, QueryPlus, Request, Scope, SessionToken, SignError, Style, Variant};
 
 /// How the service reads requests, and its clock.
 #[derive(Clone, Copy, Debug)]
@@ -69,6 +69,8 @@ pub struct Verified {
     pub signature: Vec<u8>,
     /// The body was not compared with its hash: it was not given, or the signature does not cover it.
     pub payload_unchecked: bool,
+    /// What the client takes a raw `+` in its query for. `None`: there is none, or it was signed as it stands there.
+    pub query_plus: Option<QueryPlus>,
     chunks: Option<(ChunkSigner, Framing)>,
 }
 
@@ -354,7 +356,8 @@ impl Claim {
     }
 
     /// Checks the request against the credentials that the id stands for. The body is compared with what was signed as far as
-    /// `request.payload` tells it ([`Payload::Bytes`] or [`Payload::Digest`]).
+    /// `request.payload` tells it ([`Payload::Bytes`] or [`Payload::Digest`]). A raw `+` in the query may be signed as a blank, as a plus
+    /// sign, or as it is: signers differ.
     ///
     /// # Errors
     /// [`VerifyError`]; the first that applies, in the order in which they are declared.
@@ -369,14 +372,24 @@ impl Claim {
         self.check_time(rules)?;
         self.check_headers(request, rules)?;
         let (payload, payload_unchecked) = self.payload(request, rules)?;
-        let canonical_request = self.canonical_request(request, rules, &payload)?;
         let names = (&*self.region, &*self.signing_name);
-        let mut to_sign = Vec::with_capacity(256);
-        push_to_sign(&mut to_sign, self.variant.algorithm().as_bytes(), self.variant, &self.amz_date, names);
-        to_sign.extend_from_slice(&hex(&Sha256::digest(&canonical_request).into()));
         let key = credentials.signing_key(self.variant, date_of(&self.amz_date), names)?;
-        if !key.verifies(&to_sign, &self.signature) {
-            return Err(VerifyError::Signature(Box::new(Expected { canonical_request, string_to_sign: to_sign })));
+        let signed = |plus: &'static [u8]| {
+            let canonical_request = self.canonical_request(request, rules, &payload, plus)?;
+            let mut to_sign = Vec::with_capacity(256);
+            push_to_sign(&mut to_sign, self.variant.algorithm().as_bytes(), self.variant, &self.amz_date, names);
+            to_sign.extend_from_slice(&hex(&Sha256::digest(&canonical_request).into()));
+            let expected = Expected { canonical_request, string_to_sign: to_sign };
+            Ok::<_, VerifyError>(if key.verifies(&expected.string_to_sign, &self.signature) { None } else { Some(expected) })
+        };
+        let mut query_plus = Some(QueryPlus::Blank);
+        if let Some(expected) = signed(QueryPlus::Blank.spelling())? {
+            let right = |plus: &'static [u8]| Ok::<_, VerifyError>(request.query.contains(&b'+') && signed(plus)?.is_none());
+            query_plus = match () {
+                () if right(QueryPlus::Plus.spelling())? => Some(QueryPlus::Plus),
+                () if right(b"+")? => None,
+                () => return Err(VerifyError::Signature(Box::new(expected))),
+            };
         }
         let scope = Scope { region: &self.region, signing_name: &self.signing_name, style: rules.style };
         let chunks = match Framing::of_keyword(&payload) {
@@ -385,7 +398,8 @@ impl Claim {
             }
             _ => None,
         };
-        Ok(Verified { signature: self.signature.clone(), payload_unchecked, chunks })
+        query_plus = query_plus.filter(|_| request.query.contains(&b'+'));
+        Ok(Verified { signature: self.signature.clone(), payload_unchecked, query_plus, chunks })
     }
 
     fn check_time(&self, rules: &Rules) -> Result<(), VerifyError> {
@@ -452,14 +466,15 @@ impl Claim {
         }
     }
 
-    fn canonical_request(&self, request: &Request<'_>, rules: &Rules, payload: &[u8]) -> Result<Vec<u8>, VerifyError> {
+    /// `plus`: how a raw `+` in the query is written.
+    fn canonical_request(&self, request: &Request<'_>, rules: &Rules, payload: &[u8], plus: &'static [u8]) -> Result<Vec<u8>, VerifyError> {
         let mut out = Vec::with_capacity(1024);
         out.extend_from_slice(request.method.as_bytes());
         out.push(b'\n');
         push_path(&mut out, rules.style, request.path, rules.normalize);
         out.push(b'\n');
         let unsigned_token = rules.session_token == SessionToken::AddedAfter;
-        let mut query = Query::new(request.query, |name| {
+        let mut query = Query::new(request.query, plus, |name| {
             self.place == Place::Query
                 && match &percent_decoded(name)[..] {
                     b"X-Amz-Signature" => true,

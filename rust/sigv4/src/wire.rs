@@ -2,19 +2,19 @@
 //!
 //! Libraries disagree about `+` in a query, about `%7e`, about a blank. What goes on the wire is therefore the canonical
 //! form itself, and that is signed: whether a verifier decodes and encodes or takes it as it comes, it sees the same.
-//! A query is read by the form rules (WHATWG URL, 5.1), as clients write it: `+` is a blank, `%2B` a plus sign.
+//! A raw `+` in a query is a blank, as clients write it, unless [`QueryPlus`] says otherwise; `%2B` is a plus sign, and so is `+` in a path.
 
-use crate::Style;
 pub use crate::encode::percent_decoded;
-use crate::encode::{Keep, decoded, is_unreserved, push_form_recoded, push_percent, push_recoded};
+use crate::encode::{Keep, decoded, is_unreserved, push_percent, push_query_recoded, push_recoded};
+use crate::{QueryPlus, Style};
 
 /// `path` and `query` as sent by a client (no `?`) in the form to send on, joined by `?` if there is a query.
 ///
 /// S3: every byte of the path in its one spelling; `//`, `.` and `..` stay. Generic: unreserved letters stand for themselves,
 /// escapes are in capitals, bytes that no URI may hold are encoded, and all else is as sent: AWS normalises such paths itself,
-/// and `%2F` or `%3A` in an ARN must stay. Query: every name and value in its one spelling, `+` as `%20`, empty pairs left out,
-/// a name without `=` kept so.
-pub fn path_and_query(style: Style, path: &[u8], query: &[u8]) -> Vec<u8> {
+/// and `%2F` or `%3A` in an ARN must stay. Query: every name and value in its one spelling, a raw `+` as `plus` says, empty pairs left
+/// out, a name without `=` kept so.
+pub fn path_and_query(style: Style, plus: QueryPlus, path: &[u8], query: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(path.len() + query.len() + 16);
     match style {
         Style::S3 => push_recoded(&mut out, path, Keep::Slash),
@@ -28,10 +28,10 @@ pub fn path_and_query(style: Style, path: &[u8], query: &[u8]) -> Vec<u8> {
         out.push(separator);
         separator = b'&';
         let mut halves = pair.splitn(2, |byte| *byte == b'=');
-        push_form_recoded(&mut out, halves.next().unwrap_or_default());
+        push_query_recoded(&mut out, halves.next().unwrap_or_default(), plus.spelling());
         if let Some(value) = halves.next() {
             out.push(b'=');
-            push_form_recoded(&mut out, value);
+            push_query_recoded(&mut out, value, plus.spelling());
         }
     }
     out
@@ -58,8 +58,12 @@ mod tests {
     use super::*;
 
     fn wire(style: Style, target: &str) -> String {
+        wire_with(style, QueryPlus::Blank, target)
+    }
+
+    fn wire_with(style: Style, plus: QueryPlus, target: &str) -> String {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        String::from_utf8(path_and_query(style, path.as_bytes(), query.as_bytes())).unwrap()
+        String::from_utf8(path_and_query(style, plus, path.as_bytes(), query.as_bytes())).unwrap()
     }
 
     #[test]
@@ -85,5 +89,13 @@ mod tests {
             assert_eq!(wire(Style::S3, sent), s3, "{sent}");
             assert_eq!(wire(Style::Generic, sent), generic, "{sent}");
         }
+    }
+
+    #[test]
+    fn a_plus_where_it_is_a_plus() {
+        for (sent, expected) in [("/?a+b=c+d%20e%2B", "/?a%2Bb=c%2Bd%20e%2B"), ("/?+", "/?%2B"), ("/?a=%2b", "/?a=%2B")] {
+            assert_eq!(wire_with(Style::Generic, QueryPlus::Plus, sent), expected, "{sent}");
+        }
+        assert_eq!(wire_with(Style::Generic, QueryPlus::Plus, "/a+b"), "/a+b");
     }
 }

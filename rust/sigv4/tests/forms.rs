@@ -6,7 +6,8 @@ use proptest::prelude::*;
 use sigward_sigv4::chunked::{CHUNK_END, ChunkError, ChunkSigner, Decoder, Encoder, Framing, Piece};
 use sigward_sigv4::verify::{Claim, Place, Rules, VerifyError};
 use sigward_sigv4::{
-    Credentials, Options, Payload, Request, Scope, SessionToken, SignError, Style, Variant, presign, presign_steps, sign_with, steps_with,
+    Credentials, Options, Payload, QueryPlus, Request, Scope, SessionToken, SignError, Style, Variant, presign, presign_steps, sign_with,
+    steps_with,
 };
 
 const NOW: u64 = 1_440_938_160;
@@ -50,6 +51,33 @@ fn pairs(headers: &[(String, Vec<u8>)]) -> Vec<(&[u8], &[u8])> {
 
 fn options(variant: Variant, session_token: SessionToken) -> Options {
     Options { variant, session_token, ..Options::default() }
+}
+
+#[test]
+fn a_plus_is_what_the_signer_took_it_for() {
+    for style in [Style::S3, Style::Generic] {
+        for query in ["a=b+c", "+", "a=%20&b+=%2B"] {
+            for query_plus in [QueryPlus::Blank, QueryPlus::Plus] {
+                let scope = Scope { region: "us-east-1", signing_name: "s", style };
+                let headers = [(&b"host"[..], &b"h.test"[..])];
+                let request =
+                    Request { method: "GET", path: b"/a+b", query: query.as_bytes(), headers: &headers, payload: Payload::Bytes(b"") };
+                let options = Options { query_plus, ..Options::default() };
+                let signed = sign_with(&credentials(false), &scope, &request, NOW, options).unwrap();
+                let all: Vec<(&[u8], &[u8])> = headers.into_iter().chain(signed.headers()).collect();
+                let verified = |query: &str| {
+                    let arrived = Request { query: query.as_bytes(), headers: &all, ..request };
+                    Claim::of(&arrived).unwrap().verify(&credentials(false), &arrived, &Rules::new(style, NOW))
+                };
+                assert_eq!(verified(query).unwrap().query_plus, Some(query_plus));
+                let (right, wrong) = if query_plus == QueryPlus::Blank { ("%20", "%2B") } else { ("%2B", "%20") };
+                assert_eq!(verified(&query.replace('+', right)).unwrap().query_plus, None);
+                assert_eq!(verified(&query.replace('+', wrong)).unwrap_err().slug(), "signature");
+                let presigned = presign(&credentials(false), &scope, &request, NOW, 60, options).unwrap();
+                assert!(!presigned.query().contains(&b'+') && String::from_utf8_lossy(presigned.query()).contains(right));
+            }
+        }
+    }
 }
 
 proptest! {

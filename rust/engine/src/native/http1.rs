@@ -650,7 +650,7 @@ async fn tunnel(front: Front, io: Shared, mut upstream: Stream) {
 
 async fn connect(front: Front, io: Shared, request: RequestHead, client: Arc<str>) {
     let beyond = match super::target::only_host(&request.headers) {
-        Ok(_) => front.connect(&request.target).await,
+        Ok(_) => front.connect(&request.target, &request.headers).await,
         Err(refusal) => Err(refusal),
     };
     match beyond {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use http::header::HOST;
+use http::header::{HOST, HeaderMap};
 use rustls::ServerConfig;
 use sigward_gateway::interception::Why;
 use sigward_gateway::{Config, FirstBytes, Handling, Opening, Refusal, Scheme, Target, first_bytes, is_forbidden, speaks_http};
@@ -58,9 +58,12 @@ pub(super) async fn copy(one: &mut (impl AsyncRead + AsyncWrite + Unpin), other:
 
 impl Front {
     /// CONNECT: AWS's hosts are looked into, all else is passed on, but never to a local address.
-    pub(super) async fn connect(&self, authority: &str) -> Result<Beyond, Refusal> {
+    pub(super) async fn connect(&self, authority: &str, headers: &HeaderMap) -> Result<Beyond, Refusal> {
         let target = super::target::authority(authority)?;
         let config = self.shared.config.load_full();
+        if config.settings.via {
+            self.shared.hop.check(headers)?;
+        }
         match config.handling(&target.host, target.port, Opening::Unknown) {
             Handling::Intercept if self.native.authority.get().is_some() => {
                 if !self.native.vouches_for(&target.host) {

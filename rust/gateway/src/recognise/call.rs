@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, Method};
-use sigward_sigv4::{Style, wire};
+use sigward_sigv4::{QueryPlus, Style, wire};
 
 use super::form::{Pair, Query, is_form, pairs};
 use super::path::{Readings, cleaned, is_dirty};
@@ -66,6 +66,8 @@ pub struct Source<'a> {
     pub service: Option<&'a Arc<str>>,
     /// How the path is read.
     pub style: Style,
+    /// What a raw `+` in the query stands for.
+    pub query_plus: QueryPlus,
     /// What answers there is a customer's, and no API of the service's models.
     pub of_customer: bool,
     /// Not AWS's host, and its name may hold a bucket.
@@ -100,7 +102,7 @@ impl Ambiguity {
 impl Call {
     /// Reads a request.
     pub fn read(source: &Source<'_>) -> Result<Self, Ambiguity> {
-        let target = wire_target(source.style, source.target);
+        let target = wire_target(source.style, source.query_plus, source.target);
         let mut call = Self {
             service: source.service.map(Arc::clone),
             style: source.style,
@@ -190,9 +192,9 @@ impl Call {
 }
 
 /// Path and query in the form in which they go out and are signed.
-pub(crate) fn wire_target(style: Style, target: &str) -> String {
+pub(crate) fn wire_target(style: Style, plus: QueryPlus, target: &str) -> String {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let bytes = wire::path_and_query(style, path.as_bytes(), query.as_bytes());
+    let bytes = wire::path_and_query(style, plus, path.as_bytes(), query.as_bytes());
     String::from_utf8(bytes).unwrap_or_default()
 }
 
@@ -611,6 +613,7 @@ pub(crate) mod tests {
                 host: self.host,
                 service: service.as_ref(),
                 style: self.service.map_or(Style::Generic, super::super::style_of),
+                query_plus: QueryPlus::Blank,
                 of_customer: false,
                 may_hold_bucket: false,
                 method: &self.method.parse().unwrap(),

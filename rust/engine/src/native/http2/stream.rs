@@ -173,7 +173,7 @@ async fn answer(front: &Front, half: &Shared, mut parts: Parts, via: Via, client
     };
     if parts.method == Method::CONNECT && matches!(via, Via::Proxy) {
         let authority = parts.uri.authority().map_or_else(String::new, ToString::to_string);
-        return match front.connect(&authority).await {
+        return match front.connect(&authority, &parts.headers).await {
             Ok(beyond) => Reply::Tunnel(beyond),
             Err(refusal) => refused(&refusal),
         };
