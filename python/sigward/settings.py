@@ -401,6 +401,9 @@ class Route(Group):
     identity: str | None = Field(
         None, description="Whose credentials: an `[identities.NAME]`, or an AWS profile; none: those that all other requests get."
     )
+    authorization: Literal["keep", "replace", "refuse"] | None = Field(
+        None, description="The same as `authorization` at the top, for this route. Default: that one."
+    )
     upstream: UpstreamUrl | None = Field(
         None, description="`https://host[:port]`: send it there instead; scheme, Host and TLS name are rewritten."
     )
@@ -749,6 +752,11 @@ class Settings(BaseSettings):
         description="Endpoints that belong to an AWS customer, whichever it is (execute-api, lambda-url, AppSync): sign, or "
         "refuse where no route names the host. The owner may see a session token that is sent there.",
     )
+    authorization: Literal["keep", "replace", "refuse"] = Field(
+        "keep",
+        description="Requests to AWS that bring their own credential (Bearer, Basic, a presigned URL, a form): pass them unsigned, replace an "
+        "`Authorization` header and sign, or refuse them with 403. A route's own `authorization` comes first.",
+    )
     route: list[Route] = Field(default_factory=list, description="Rules for hosts; see below.")
     pace: list[Pace] = Field(default_factory=list, description="Limits of calls a second; see below.")
 
@@ -937,6 +945,7 @@ class Settings(BaseSettings):
             "limits",
             "rules",
             "customer_endpoints",
+            "authorization",
         }
         chosen = self.model_dump(mode="json", include=taken)
         chosen["egress"] = self.egress.engine()

@@ -353,7 +353,7 @@ impl Report {
 
     #[getter]
     fn reason(&self) -> Option<&str> {
-        self.record.reason.as_deref()
+        self.record.reason()
     }
 
     #[getter]
