@@ -754,8 +754,8 @@ class Settings(BaseSettings):
     )
     authorization: Literal["keep", "replace", "refuse"] = Field(
         "keep",
-        description="Requests to AWS that bring their own credential (Bearer, Basic, a presigned URL, a form): pass them unsigned, replace an "
-        "`Authorization` header and sign, or refuse them with 403. A route's own `authorization` comes first.",
+        description="What to do with requests that bring their own credential (Bearer, Basic, a presigned URL, a form): pass them "
+        "unsigned, replace an `Authorization` header and sign, or refuse with 403. A route's own `authorization` comes first.",
     )
     route: list[Route] = Field(default_factory=list, description="Rules for hosts; see below.")
     pace: list[Pace] = Field(default_factory=list, description="Limits of calls a second; see below.")

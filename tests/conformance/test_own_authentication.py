@@ -11,10 +11,11 @@ from urllib.parse import urlencode
 
 import pytest
 
+from sigward.environ import DUMMY_KEY
 from tests.conformance.conftest import HOST, Proxy, Start
-from tests.conformance.test_access_log import read_lines
+from tests.conformance.test_access_log import grown
 from tests.conformance.test_issued_keys import Issue, issue
-from tests.support import OK, Received, Upstream, assert_signed, connected, counted, read_response
+from tests.support import Received, Upstream, assert_signed, connected, counted, read_response
 
 __all__ = ["issue"]
 
@@ -155,8 +156,10 @@ ROWS = [
     Row("a dummy signature of 4a", "s3", BUCKET, "GET", "/k", (authorized(DUMMY.replace("HMAC", "ECDSA-P256")),)),
     Row("an empty header", "s3", BUCKET, "GET", "/k", (authorized(""),)),
     Row("Version 2 of a dummy", "s3", BUCKET, "GET", "/k", (authorized("AWS dummy:c2ln"),)),
+    Row("Version 2 of the dummy that sigward gives", "s3", BUCKET, "GET", "/k", (authorized(f"AWS {DUMMY_KEY}:c2ln"),)),
     Row("Version 2 of AWS's example", "s3", BUCKET, "GET", "/k", (authorized("AWS AKIAIOSFODNN7EXAMPLE:c2ln"),)),
     Row("Version 2 of a dummy in a form", "sqs", SQS, "POST", "/", (FORM,), V2_OF_DUMMY.encode()),
+    Row("Version 2 of a dummy in a query", "sqs", SQS, "GET", f"/?{V2_OF_DUMMY}"),
     Row("API Gateway, a usage plan's key alone", "execute-api", API, "GET", "/", (("x-api-key", "abc"),)),
     Row("API Gateway, no credential", "execute-api", API, "GET", "/prod/items"),
     Row("AppSync, no credential", "appsync", GRAPHQL, "POST", "/graphql", (JSON,), b'{"query":"{a}"}'),
@@ -217,6 +220,16 @@ async def test_what_arrives(start: Start) -> None:
         assert wrong == []
 
 
+async def test_a_dummy_signature_of_version_2_is_replaced(proxy: Proxy) -> None:
+    """Its parameters would stand beside ours."""
+    for row in ROWS:
+        if row.name in ("Version 2 of a dummy in a form", "Version 2 of a dummy in a query"):
+            assert (await proxy.ask(row.raw())).status == 200
+    form, query = proxy.upstream.received
+    assert (form.target, form.body) == ("/", b"Action=ListQueues")
+    assert (query.target, query.body) == ("/?Action=ListQueues", b"")
+
+
 async def test_a_credential_that_streams(start: Start) -> None:
     """Larger than what is held."""
     async with Upstream(hosts=HOSTS) as upstream:
@@ -262,7 +275,11 @@ REPLACED = [
     Row("Version 2", "s3", BUCKET, "GET", "/k", (authorized(f"AWS {REAL}:c2ln"),)),
     Row("an API key", "appsync", GRAPHQL, "POST", "/graphql", (("x-api-key", "da2-abc"), JSON), b"{}"),
 ]
-KEPT = [row for row in ROWS if row.name in ("presigned, Version 4", "upload, Version 4", "Version 2 in a form", "IoT, a custom authorizer in the query")]
+KEPT = [
+    row
+    for row in ROWS
+    if row.name in ("presigned, Version 4", "upload, Version 4", "Version 2 in a form", "IoT, a custom authorizer in the query")
+]
 
 
 @pytest.mark.parametrize("place", ["route", "top"])
@@ -341,27 +358,21 @@ async def test_what_is_told_of_it(start: Start, tmp_path: Path) -> None:
         for row in asked:
             assert (await proxy.ask(row.raw())).status == 200
         for path, decision in ((access, "action"), (audit, "decision")):
-            told = [(line[decision], line.get("reason"), line.get("service"), line.get("identity")) for line in await lines(path, 4)]
+            told = [
+                (line[decision], line.get("reason"), line.get("service"), line.get("identity"))
+                for line in map(json.loads, (await grown(path, 4)).splitlines())
+            ]
             assert told == [
                 ("pass", "own-authorization", "bedrock", None),
                 ("pass", "own-authorization", "s3", None),
                 ("pass", "public", "sts", None),
                 ("sign", None, "sqs", "default"),
             ]
-            assert "bedrock-api-key-abc" not in path.read_text()
+            assert "bedrock-api-key-abc" not in await grown(path, 4)
         metrics = proxy.engine.metrics()
         assert 'sigward_passed_total{reason="own-authorization",service="bedrock"} 1' in metrics
         assert 'sigward_passed_total{reason="public",service="sts"} 1' in metrics
         assert counted(metrics, "sigward_signatures_total") == 1
-
-
-async def lines(path: Path, count: int) -> list[dict[str, Any]]:
-    """A log, once it has so many lines."""
-    async with asyncio.timeout(20):
-        # A file tells nobody that it grows.
-        while (text := path.read_text()).count("\n") < count:
-            await asyncio.sleep(0.01)
-    return [json.loads(line) for line in text.splitlines()]
 
 
 async def test_a_refused_credential_is_told_of_once(start: Start, caplog: pytest.LogCaptureFixture) -> None:

@@ -153,14 +153,14 @@ def test_bedrock_s_api_key(served: tuple[Gateway, Recorder], monkeypatch: pytest
     ],
 )
 @pytest.mark.parametrize("scheme", ["https", "http"])
-def test_curl(
-    served: tuple[Gateway, Recorder], scheme: str, host: str, path: str, arguments: list[str], header: str, value: str
-) -> None:
+def test_curl(served: tuple[Gateway, Recorder], scheme: str, host: str, path: str, arguments: list[str], header: str, value: str) -> None:
     """An `http://` URL goes out over TLS, as what is signed does."""
     gateway, recorder = served
     asked = ["--proxy", f"http://{gateway.addresses['forward']}", "--cacert", str(gateway.ca_file), *arguments, f"{scheme}://{host}{path}"]
     environment = {"PATH": os.environ["PATH"]}
-    done = subprocess.run(["curl", "-sS", "--fail-with-body", *asked], env=environment, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        ["curl", "-sS", "--fail-with-body", *asked], env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
     assert done.returncode == 0, done.stderr + done.stdout
     arrived = only(recorder)
     assert (arrived.host, arrived.path, arrived.headers[header]) == (host, path, value)

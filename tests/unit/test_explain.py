@@ -143,7 +143,10 @@ def test_a_token_is_not_shown(sigward: Shell) -> None:
         ('{"message":"Forbidden"}', "own-authorization"),
         ("Unauthorized", "own-authorization"),
         ('{"Message":"Authentication failed: Please make sure your API Key is valid."}', "own-authorization"),
-        ('{"errors": [{"errorType": "UnauthorizedException", "message": "Valid authorization header not provided."}]}', "own-authorization"),
+        (
+            '{"errors": [{"errorType": "UnauthorizedException", "message": "Valid authorization header not provided."}]}',
+            "own-authorization",
+        ),
     ],
 )
 def test_other_codes(sigward: Shell, body: str, said: str) -> None:

@@ -46,7 +46,9 @@ use crate::refuse::{Reader, Refusal, Shape};
 use crate::resource;
 use crate::route::{Calls, Choice, Route, RouteQuery, Router, Undecided, Upstream, over_tls};
 use crate::rules;
-use crate::settings::{Action, CustomerEndpoints, EngineSettings, LogTo, OwnAuthorization, PayloadMode, Repeat, RetryMode, SignatureVariant, Unknown};
+use crate::settings::{
+    Action, CustomerEndpoints, EngineSettings, LogTo, OwnAuthorization, PayloadMode, Repeat, RetryMode, SignatureVariant, Unknown,
+};
 use crate::sign::{self, BodyHash, Made, Terms};
 use crate::token::{self, Token};
 
@@ -1119,9 +1121,11 @@ impl Exchange {
             if let Err(refusal) = self.read_body(bytes).and_then(|()| self.find_resource(bytes)) {
                 return self.refuse(&refusal);
             }
-            if let Err(refusal) = self.add_token(bytes, at) {
+            let replaced = self.without_old_signature(bytes);
+            if let Err(refusal) = self.add_token(replaced.as_deref().unwrap_or(bytes), at) {
                 return self.refuse(&refusal);
             }
+            self.edited = self.edited.take().or(replaced);
         }
         let edited = self.edited.clone();
         let bytes = edited.as_deref().unwrap_or(bytes);
@@ -1196,6 +1200,12 @@ impl Exchange {
             Ok(None) => Ok(()),
             Err(ambiguity) => Err(self.two_readings(ambiguity)),
         }
+    }
+
+    /// A form whose parameters are a dummy's signature: ours takes their place.
+    fn without_old_signature(&self, bytes: &[u8]) -> Option<Bytes> {
+        let head = self.head.as_ref().filter(|_| self.signing.is_some() && self.form == Form::Hash && self.claimed.is_none())?;
+        recognise::authentication::form_without_v2(&head.headers, bytes).map(Into::into)
     }
 
     /// Looks for the idempotency token, and adds one where there is none: then a repeat does no harm.

@@ -267,6 +267,8 @@ const SECRET_HEADERS: &[&str] = &[
     "cookie",
     "set-cookie",
     "x-amz-bearer-token",
+    "x-amz-customauthorizer-signature",
+    "x-api-key",
 ];
 
 /// The value of one header as it may be shown.
@@ -294,12 +296,18 @@ pub fn redact_bytes(name: &[u8], value: &[u8]) -> Vec<u8> {
 }
 
 /// Parameters of a query whose values are tokens or signatures, in small letters.
-const SECRET_PARAMETERS: &[&str] = &["x-amz-security-token", "x-amz-s3session-token", "x-amz-signature", "signature"];
+const SECRET_PARAMETERS: &[&str] =
+    &["x-amz-security-token", "x-amz-s3session-token", "x-amz-signature", "signature", "x-amz-customauthorizer-signature"];
+
+/// The parameter that `AppSync` reads a subscription's credential from.
+const OF_SUBSCRIPTION: &str = "header";
 
 /// A query as it may be shown.
 pub fn redact_query(query: &str) -> String {
     let shown = |pair: &str| match pair.split_once('=') {
-        Some((name, _)) if SECRET_PARAMETERS.contains(&&*name.to_ascii_lowercase()) => format!("{name}=redacted"),
+        Some((name, _)) if name == OF_SUBSCRIPTION || SECRET_PARAMETERS.contains(&&*name.to_ascii_lowercase()) => {
+            format!("{name}=redacted")
+        }
         _ => pair.to_owned(),
     };
     query.split('&').map(shown).collect::<Vec<_>>().join("&")

@@ -15,7 +15,9 @@ use crate::edit::Edits;
 use crate::knowledge::{Knowledge, api_of};
 use crate::recognise::s3::{Bucket, Key, Object};
 use crate::recognise::{Ambiguity, Call, Part, style_of};
-use crate::settings::{Action, OwnAuthorization, PathStyle, PayloadMode, RouteSettings, SignaturePlace, SignatureVariant, TokenPlace, Unknown};
+use crate::settings::{
+    Action, OwnAuthorization, PathStyle, PayloadMode, RouteSettings, SignaturePlace, SignatureVariant, TokenPlace, Unknown,
+};
 
 /// Where the bytes go.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

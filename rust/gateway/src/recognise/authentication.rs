@@ -4,7 +4,9 @@
 //! `Authorization` decides first. A signature of Version 4 there is for sigward to replace, whatever its key: issued keys were verified
 //! before, and all others are dummies. Without that header, URL, other headers and forms are asked, each for what its service documents.
 
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use std::borrow::Cow;
+
+use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue, Method};
 use sigward_sigv4::Style;
 
@@ -53,6 +55,8 @@ pub(super) enum InHead {
     Own(Own),
     /// A signature that sigward replaces.
     Replaceable,
+    /// One in the URL: Version 2 of the query protocols, with a dummy key.
+    ReplaceableInUrl,
     /// Nothing.
     Nothing,
 }
@@ -67,8 +71,9 @@ pub(super) fn in_head(source: &Source<'_>) -> Result<InHead, Ambiguity> {
     if found == InHead::Own(Own::Authorization) {
         return Ok(found);
     }
-    if is_presigned(source.target) {
-        return Ok(InHead::Own(Own::Url));
+    let in_url = in_url(source.target);
+    if in_url != InHead::Nothing {
+        return Ok(in_url);
     }
     if found == InHead::Nothing
         && let Some(own) = of_service(source)
@@ -85,10 +90,10 @@ pub(super) fn of_call(found: InHead, source: &Source<'_>, call: &Call) -> Authen
         InHead::Nothing if is_browser_upload(source, call) => return Authentication::Client(Own::Form),
         InHead::Nothing if may_be_signed_form(source) => match source.body {
             Body::Pending => return Authentication::InBody,
-            Body::Whole(form) if is_signed_by_v2(form) => return Authentication::Client(Own::Form),
+            Body::Whole(form) if key_of_v2(form).is_some_and(|key| is_real_key(&key)) => return Authentication::Client(Own::Form),
             Body::Whole(_) | Body::Unreadable => {}
         },
-        InHead::Nothing | InHead::Replaceable => {}
+        InHead::Nothing | InHead::Replaceable | InHead::ReplaceableInUrl => {}
     }
     let unsigned = call.known_operation().is_some_and(|operation| operation.unsigned());
     if unsigned || is_public_document(source) { Authentication::Nobody } else { Authentication::Sigward }
@@ -128,29 +133,64 @@ fn kind_of(value: &HeaderValue) -> InHead {
     if theirs { InHead::Own(Own::Authorization) } else { InHead::Replaceable }
 }
 
-/// True for an access key id of AWS's own form: 20 capital letters and digits. Examples and issued keys have it, too, and are none.
-/// See "IAM identifiers", unique ID prefixes; the oldest keys have no prefix.
+/// True for an access key id of AWS's own form: `AKIA`, or `ASIA` of temporary keys, and 16 characters of base 32. AWS's examples have it,
+/// too. See "IAM identifiers", unique ID prefixes.
 fn is_real_key(id: &[u8]) -> bool {
-    id.len() == 20
-        && id.iter().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
-        && !id.ends_with(b"EXAMPLE")
-        && !id.starts_with(b"SGWD")
-        // `AKIAAAAAAAAAAAAAAAAA` and the like are typed by hand.
-        && id.iter().skip(4).any(|byte| Some(byte) != id.last())
+    let base32 = |byte: &u8| matches!(byte, b'A'..=b'Z' | b'2'..=b'7');
+    let rest = id.strip_prefix(b"AKIA").or_else(|| id.strip_prefix(b"ASIA")).unwrap_or_default();
+    // `AKIAAAAAAAAAAAAAAAAA` and the like are typed by hand.
+    rest.len() == 16 && rest.iter().all(base32) && rest.iter().any(|byte| Some(byte) != rest.first()) && !id.ends_with(b"EXAMPLE")
 }
 
 /// True if a request brings a signature in its query.
 pub(crate) fn is_presigned(target: &str) -> bool {
-    let Some((_, query)) = target.split_once('?') else { return false };
-    let (mut key, mut signature) = (false, false);
-    for (name, _) in pairs(query.as_bytes()) {
-        if name.eq_ignore_ascii_case(b"X-Amz-Signature") {
-            return true;
+    in_url(target) != InHead::Nothing
+}
+
+fn in_url(target: &str) -> InHead {
+    let Some((_, query)) = target.split_once('?') else { return InHead::Nothing };
+    let (mut key, mut pair, mut signature, mut of_protocol) = (None, false, false, false);
+    for (name, value) in pairs(query.as_bytes()) {
+        match &*name {
+            b"AWSAccessKeyId" => key = Some(value),
+            b"Key-Pair-Id" => pair = true,
+            b"Signature" => signature = true,
+            b"SignatureVersion" => of_protocol = true,
+            name if name.eq_ignore_ascii_case(b"X-Amz-Signature") => return InHead::Own(Own::Url),
+            _ => {}
         }
-        key |= matches!(&*name, b"AWSAccessKeyId" | b"Key-Pair-Id");
-        signature |= *name == *b"Signature";
     }
-    key && signature
+    match key {
+        _ if !signature => InHead::Nothing,
+        // A URL that was presigned with a dummy key is somebody's mistake, and AWS says so.
+        Some(key) if of_protocol && !pair && !is_real_key(&key) => InHead::ReplaceableInUrl,
+        None if !pair => InHead::Nothing,
+        _ => InHead::Own(Own::Url),
+    }
+}
+
+/// Parameters that Version 2 adds to a request of the query protocols. See "Signature Version 2 signing process".
+const OF_VERSION_2: &[&[u8]] =
+    &[b"AWSAccessKeyId", b"Expires", b"SecurityToken", b"Signature", b"SignatureMethod", b"SignatureVersion", b"Timestamp"];
+
+fn kept_pairs(text: &str) -> String {
+    let is_kept = |pair: &&str| pairs(pair.as_bytes()).next().is_none_or(|(name, _)| !OF_VERSION_2.contains(&&*name));
+    text.split('&').filter(is_kept).collect::<Vec<_>>().join("&")
+}
+
+/// A target without the signature of Version 2 in it.
+pub(super) fn without_v2(target: &str) -> String {
+    let Some((path, query)) = target.split_once('?') else { return target.to_owned() };
+    let kept = kept_pairs(query);
+    if kept.is_empty() { path.to_owned() } else { format!("{path}?{kept}") }
+}
+
+/// A form without a dummy key's signature of Version 2. `None`: it has none.
+pub(crate) fn form_without_v2(headers: &HeaderMap, form: &[u8]) -> Option<String> {
+    if !is_plain_form(headers) || key_of_v2(form).is_none_or(|key| is_real_key(&key)) {
+        return None;
+    }
+    std::str::from_utf8(form).ok().map(kept_pairs)
 }
 
 /// What a service takes in the place of a signature, beside `Authorization`.
@@ -189,7 +229,6 @@ fn names_authorisation(protocols: &HeaderValue) -> bool {
 fn is_browser_upload(source: &Source<'_>, call: &Call) -> bool {
     source.style == Style::S3
         && *source.method == Method::POST
-        && source.headers.contains_key(CONTENT_TYPE)
         && media_type(source.headers).is_some_and(|media| media.eq_ignore_ascii_case("multipart/form-data"))
         && !matches!(call.operation, Part::Known(_))
 }
@@ -202,24 +241,29 @@ fn may_be_signed_form(source: &Source<'_>) -> bool {
         && source.service.and_then(|service| source.knowledge.group(service)).is_some_and(|group| group.protocols & QUERY != 0)
 }
 
-fn is_signed_by_v2(form: &[u8]) -> bool {
-    let (mut key, mut signature) = (false, false);
+/// The key of a form that is signed by Version 2.
+fn key_of_v2(form: &[u8]) -> Option<Cow<'_, [u8]>> {
+    let (mut key, mut signature) = (None, false);
     for (name, value) in pairs(form) {
-        key |= *name == *b"AWSAccessKeyId" && is_real_key(&value);
         signature |= *name == *b"Signature";
+        if *name == *b"AWSAccessKeyId" {
+            key = Some(value);
+        }
     }
-    key && signature
+    key.filter(|_| signature)
 }
 
 /// Keys and settings that Cognito publishes of a pool, for whoever verifies its tokens. See "Verifying JSON web tokens" and "Using identity
 /// pools … OpenID Connect".
 fn is_public_document(source: &Source<'_>) -> bool {
     const DOCUMENTS: &[&str] = &["jwks.json", "jwks_uri", "openid-configuration"];
-    let reads = || matches!(*source.method, Method::GET | Method::HEAD);
-    let of_cognito = || source.service.is_some_and(|service| matches!(&**service, "cognito-idp" | "cognito-identity"));
+    let of_cognito = source.service.is_some_and(|service| matches!(&**service, "cognito-idp" | "cognito-identity"));
+    if !of_cognito || !matches!(*source.method, Method::GET | Method::HEAD) {
+        return false;
+    }
     let path = source.target.split('?').next().unwrap_or_default();
     let Some((pool, document)) = path.split_once("/.well-known/") else { return false };
-    reads() && of_cognito() && DOCUMENTS.contains(&document) && pool.matches('/').count() <= 1 && !pool.contains('%')
+    DOCUMENTS.contains(&document) && pool.matches('/').count() <= 1 && !pool.contains('%')
 }
 
 #[cfg(test)]
@@ -260,14 +304,17 @@ mod tests {
             ("AWS AKIAIOSFODNN7EXAMPLE:c2ln", "Sigward"),
             ("AWS AKIAAAAAAAAAAAAAAAAA:c2ln", "Sigward"),
             ("AWS SGWD0123456789ABCDEF:c2ln", "Sigward"),
+            ("AWS SIGWARDDUMMYKEYID000:c2ln", "Sigward"),
+            ("AWS minioadmin:c2ln", "Sigward"),
             (&route53, "Authorization"),
             ("AWS3-HTTPS AWSAccessKeyId=dummy,Algorithm=HmacSHA256,Signature=c2ln", "Sigward"),
         ] {
             let headers = [("authorization", value)];
             assert_eq!(who(&Sample { service: Some("sqs"), headers: &headers, ..Sample::default() }), expected, "{value}");
         }
-        let twice =
-            |one, other| who(&Sample { service: Some("sqs"), headers: &[("authorization", one), ("authorization", other)], ..Sample::default() });
+        let twice = |one, other| {
+            who(&Sample { service: Some("sqs"), headers: &[("authorization", one), ("authorization", other)], ..Sample::default() })
+        };
         assert_eq!(twice("AWS4-HMAC-SHA256 Credential=x", "Bearer x"), "authorization");
         assert_eq!(twice("Bearer x", "AWS4-HMAC-SHA256 Credential=x"), "authorization");
         assert_eq!(twice("Bearer x", "Basic y"), "Authorization");
@@ -284,10 +331,37 @@ mod tests {
             ("/k?Signature=b", "Sigward"),
             ("/k", "Sigward"),
             ("/k?X-Amz-%53ignature=ab", "Url"),
+            ("/?Action=A&AWSAccessKeyId=AKIAQYLPMN5HHHFPZAM2&SignatureVersion=2&Signature=b", "Url"),
+            ("/?Action=A&AWSAccessKeyId=dummy&SignatureVersion=2&Signature=b", "Sigward"),
             ("/X-Amz-Signature=1", "Sigward"),
         ] {
             assert_eq!(who(&Sample { target, ..Sample::default() }), expected, "{target}");
         }
+    }
+
+    #[test]
+    fn a_dummy_signature_of_version_2_is_taken_out() {
+        let sample = |target| Sample { service: Some("sqs"), host: "sqs.us-east-1.amazonaws.com", target, ..Sample::default() };
+        for (target, expected) in [
+            (
+                "/?AWSAccessKeyId=dummy&Action=ListQueues&Signature=b&SignatureMethod=HmacSHA256&SignatureVersion=2&Timestamp=t",
+                "/?Action=ListQueues",
+            ),
+            ("/1/q?AWSAccessKeyId=dummy&Signatur%65=b&SignatureVersion=2", "/1/q"),
+            ("/?AWSAccessKeyId=dummy&Expires=1&Signature=b", "/?AWSAccessKeyId=dummy&Expires=1&Signature=b"),
+        ] {
+            assert_eq!(sample(target).call().unwrap().target, expected);
+        }
+        let headers =
+            [("content-type".parse().unwrap(), HeaderValue::from_static("application/x-www-form-urlencoded"))].into_iter().collect();
+        for (form, expected) in [
+            ("Action=A&AWSAccessKeyId=dummy&Signature=b&x=%20", Some("Action=A&x=%20")),
+            ("Action=A&AWSAccessKeyId=AKIAQYLPMN5HHHFPZAM2&Signature=b", None),
+            ("Action=A&AWSAccessKeyId=dummy", None),
+        ] {
+            assert_eq!(form_without_v2(&headers, form.as_bytes()).as_deref(), expected);
+        }
+        assert_eq!(form_without_v2(&HeaderMap::new(), b"AWSAccessKeyId=dummy&Signature=b"), None);
     }
 
     #[test]
@@ -301,7 +375,8 @@ mod tests {
             ("s3", own, "POST", "/k?uploads", "Sigward"),
             ("sqs", "sqs.us-east-1.amazonaws.com", "POST", "/", "Sigward"),
         ] {
-            let sample = Sample { service: Some(service), host, method, target, headers: &upload, body: Body::Pending, ..Sample::default() };
+            let sample =
+                Sample { service: Some(service), host, method, target, headers: &upload, body: Body::Pending, ..Sample::default() };
             assert_eq!(who(&sample), expected, "{service} {method} {target}");
         }
         let signed = format!("Action=ListQueues&AWSAccessKeyId={REAL}&SignatureVersion=2&Signature=c2ln");

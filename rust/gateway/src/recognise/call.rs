@@ -12,7 +12,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, Method};
 use sigward_sigv4::{Style, wire};
 
-use super::authentication::{self, Authentication};
+use super::authentication::{self, Authentication, InHead};
 use super::form::{Pair, Query, is_form, pairs};
 use super::path::{Readings, cleaned, is_dirty};
 use super::s3::{self, Bucket, Key, Objects};
@@ -104,6 +104,8 @@ impl Call {
     /// Reads a request.
     pub fn read(source: &Source<'_>) -> Result<Self, Ambiguity> {
         let in_head = authentication::in_head(source)?;
+        let replaced = (in_head == InHead::ReplaceableInUrl).then(|| authentication::without_v2(source.target));
+        let source = &Source { target: replaced.as_deref().unwrap_or(source.target), ..*source };
         let mut call = Self::without_authentication(source)?;
         call.authentication = authentication::of_call(in_head, source, &call);
         Ok(call)
