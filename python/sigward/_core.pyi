@@ -326,7 +326,7 @@ class Rehearsed:
     def slug(self) -> str | None: ...
     @property
     def reason(self) -> str | None:
-        """The refusal in words, where sigward gives one."""
+        """The refusal in words, where sigward gives one; of what passes: `own-authorization`, `public`, `route` or `unsigned-host`."""
     @property
     def service(self) -> str | None:
         """Signing name."""

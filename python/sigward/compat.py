@@ -64,6 +64,7 @@ class Compatible(Settings):
     timeouts: CompatibleTimeouts = Field(default_factory=CompatibleTimeouts)  # type: ignore[arg-type]
     listen: Listen = "off"
     front: Literal["mitmproxy", "native"] = "native"
+    authorization: Literal["keep", "replace", "refuse"] = "replace"
 
 
 class Parser(argparse.ArgumentParser):

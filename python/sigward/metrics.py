@@ -32,6 +32,7 @@ A series appears with the first thing that it counts. Of a histogram there are `
 | `cause` | The outcome that was repeated: a status (`503`), with `throttled`, `expired`, `clock` or `region`, or an error's slug. |
 | `rule` | The name of the `[[pace]]` rule or of the documented limit. In `sigward_would_refuse_total`: of the rule that would refuse. |
 | `kind` | Where the request names its call twice: `target`, `query`, … |
+| `reason` | Of `sigward_passed_total`: why the request passed, see [What is signed](what-is-signed.md). Of others: what happened. |
 | `endpoint` | `host:port` of the upstream. |
 
 A Grafana dashboard is in `deploy/grafana/sigward.json`, alert rules for Prometheus are in `deploy/prometheus/sigward.rules.yaml`; they take

@@ -402,6 +402,9 @@ class Route(Group):
     identity: str | None = Field(
         None, description="Whose credentials: an `[identities.NAME]`, or an AWS profile; none: those that all other requests get."
     )
+    authorization: Literal["keep", "replace", "refuse"] | None = Field(
+        None, description="The same as `authorization` at the top, for this route. Default: that one."
+    )
     upstream: UpstreamUrl | None = Field(
         None, description="`https://host[:port]`: send it there instead; scheme, Host and TLS name are rewritten."
     )
@@ -767,6 +770,11 @@ class Settings(BaseSettings):
         True,
         description="Send a `Via` header with a random name of this process, and refuse a request that comes back with it (508 `loop`).",
     )
+    authorization: Literal["keep", "replace", "refuse"] = Field(
+        "keep",
+        description="What to do with requests that bring their own credential (Bearer, Basic, a presigned URL, a form): pass them "
+        "unsigned, replace an `Authorization` header and sign, or refuse with 403. A route's own `authorization` comes first.",
+    )
     route: list[Route] = Field(default_factory=list, description="Rules for hosts; see below.")
     pace: list[Pace] = Field(default_factory=list, description="Limits of calls a second; see below.")
 
@@ -957,6 +965,7 @@ class Settings(BaseSettings):
             "rules",
             "customer_endpoints",
             "via",
+            "authorization",
         }
         chosen = self.model_dump(mode="json", include=taken)
         chosen["egress"] = self.egress.engine()

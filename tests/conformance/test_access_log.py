@@ -57,7 +57,9 @@ def log(tmp_path: Path) -> Path:
 async def test_a_signed_request(start: Start, upstream: Upstream, log: Path) -> None:
     proxy = await start(upstream, access_log=str(log), token="a-token-that-must-not-leak")
     upstream.answers = [answer(200, b"{}", "x-amzn-RequestId: an-id")]
-    await proxy.ask(request("POST", "/?secret=1", LIST, "Authorization: Bearer secret", "X-Amz-Security-Token: secret", body=b"{}"))
+    await proxy.ask(
+        request("POST", "/?secret=1", LIST, "Authorization: AWS4-HMAC-SHA256 secret", "X-Amz-Security-Token: secret", body=b"{}")
+    )
     assert os.stat(log).st_mode & 0o777 == 0o600  # noqa: PTH116
     assert await read_lines(log, 1) == [
         {

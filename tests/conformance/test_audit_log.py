@@ -47,7 +47,7 @@ async def test_a_signed_call(start: Start, upstream: Upstream, log: Path) -> Non
     proxy = await start(upstream, audit_log=str(log), token="a-token-that-must-not-leak", routes=routes)
     upstream.answers = [answer(200, b"{}", "x-amzn-RequestId: an-id")]
     body = b'{"QueueUrl": "https://sqs.us-east-1.amazonaws.com/1/q", "MessageBody": "secret"}'
-    headers = ("X-Amz-Target: AmazonSQS.SendMessage", "Content-Type: application/x-amz-json-1.0", "Authorization: Bearer secret")
+    headers = ("X-Amz-Target: AmazonSQS.SendMessage", "Content-Type: application/x-amz-json-1.0", "Authorization: AWS4-HMAC-SHA256 secret")
     await proxy.ask(request("POST", "/?x=secret", *headers, body=body))
     assert os.stat(log).st_mode & 0o777 == 0o600  # noqa: PTH116
     assert await read_lines(log, 1) == [

@@ -199,12 +199,9 @@ async def test_a_signature_s_headers_come_once(issued: Issued) -> None:
 
 async def test_dummy_keys_may_stand_where_they_like(issued: Issued) -> None:
     """Nobody is believed for them."""
-    for target, head in [
-        ("/k", [("Authorization", OTHER), ("Authorization", OTHER)]),
-        ("/k", [("Authorization", OTHER), ("Authorization", "Bearer abc")]),
-    ]:
-        assert (await issued.ask("GET", target, [("host", BUCKET_HOST), *head])).status == 200
-        assert_signed(issued.proxy.upstream.received[-1], BUCKET_HOST)
+    head = [("Authorization", OTHER), ("Authorization", OTHER)]
+    assert (await issued.ask("GET", "/k", [("host", BUCKET_HOST), *head])).status == 200
+    assert_signed(issued.proxy.upstream.received[-1], BUCKET_HOST)
 
 
 async def test_a_presigned_request_loses_its_signature_however_it_is_spelled(issued: Issued) -> None:

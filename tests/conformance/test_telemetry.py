@@ -43,7 +43,7 @@ async def test_a_signed_request(start: Start, upstream: Upstream, collector: Col
     otlp = collector.settings(headers={"x-key": "its-key"}, attributes={"service.name": "sidecar", "team": "a"})
     proxy = await start(upstream, otlp=otlp, routes=routes, token="a-token-that-must-not-leak")
     upstream.answers = [answer(200, b"{}", "x-amzn-RequestId: an-id")]
-    await proxy.ask(request("POST", "/?x=secret", LIST, "Authorization: Bearer secret", body=b"{}"))
+    await proxy.ask(request("POST", "/?x=secret", LIST, "Authorization: AWS4-HMAC-SHA256 secret", body=b"{}"))
     (root,) = await collector.requests(1)
     assert (root.name, root.parent_span_id, root.trace_state, root.status.code) == ("sqs/ListQueues", b"", "", Status.STATUS_CODE_UNSET)
     assert (len(root.trace_id), len(root.span_id)) == (16, 8)

@@ -110,12 +110,12 @@ class Pages:
 
 
 class Browser:
-    """Chromium without a window, at the pages. Used with `with`."""
+    """Chromium without a window, at a page. Used with `with`. `arguments`: more of Chromium's."""
 
-    def __init__(self, url: str, width: int = 1400, height: int = 900) -> None:
+    def __init__(self, url: str, width: int = 1400, height: int = 900, arguments: tuple[str, ...] = ()) -> None:
         options = webdriver.ChromeOptions()
         options.binary_location = shutil.which("chromium") or ""
-        for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", f"--window-size={width},{height}"):
+        for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", f"--window-size={width},{height}", *arguments):
             options.add_argument(argument)
         self.driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
         self._wait = WebDriverWait(self.driver, PATIENCE)
@@ -127,6 +127,10 @@ class Browser:
 
     def __exit__(self, *_: object) -> None:
         self.driver.quit()
+
+    def wait_for_text(self, text: str) -> None:
+        """Returns when the page shows it."""
+        self._wait.until(lambda driver: text in driver.find_element(By.TAG_NAME, "body").text)
 
     def row(self, text: str) -> WebElement:
         """The row of the list that holds a text, once it is there."""

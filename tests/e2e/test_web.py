@@ -58,7 +58,7 @@ def test_the_list_names_calls_and_marks_what_is_odd(seen: tuple[Gateway, Pages])
         "s3 CreateBucket us-east-1 default 200": "",
         "s3 PutObject us-east-1 default 200": "",
         "sts GetCallerIdentity us-east-1 default 200": "",
-        "GetObject 500 (3 attempts)": "🔁",
+        "s3 GetObject us-east-1 own-authorization 500 (3 attempts)": "🔁",
         "forbidden-address": "⛔",
         "s3 GetObject us-east-1 default denied by #1": "⛔",
         "dynamodb GetItem us-east-1 default 200 (2 attempts)": "🔁",
@@ -148,7 +148,7 @@ def test_a_browser_shows_calls_attempts_and_steps(seen: tuple[Gateway, Pages], e
 
         for row, message, told in [
             ("sts GetCallerIdentity", "Request", "identity: default"),
-            ("GetObject 500", "Request", "decision: sent as it came"),
+            ("own-authorization 500", "Request", "reason: own-authorization"),
             ("denied", "Response", "decision: denied by a [[route]]"),
             ("forbidden-address", "Response", "error: forbidden-address"),
         ]:

@@ -146,6 +146,14 @@ def test_a_token_is_not_shown(sigward: Shell) -> None:
         ('{"__type": "InvalidSignatureException", "message": "Credential should be scoped to a valid region."}', "region or service"),
         ('{"__type": "InvalidSignatureException", "message": "It does not match."}', "does not tell"),
         ("<Error><Code>ExpiredToken</Code><Message>x</Message></Error>", "expired"),
+        ('{"message": "Unauthorized"}', "does not sign"),
+        ('{"message":"Forbidden"}', "own-authorization"),
+        ("Unauthorized", "own-authorization"),
+        ('{"Message":"Authentication failed: Please make sure your API Key is valid."}', "own-authorization"),
+        (
+            '{"errors": [{"errorType": "UnauthorizedException", "message": "Valid authorization header not provided."}]}',
+            "own-authorization",
+        ),
     ],
 )
 def test_other_codes(sigward: Shell, body: str, said: str) -> None:

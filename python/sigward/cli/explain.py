@@ -30,7 +30,18 @@ UNKNOWN_KEY = (
     "See `sigward whoami`: temporary keys need their token; a region that is not enabled refuses global tokens.",
 )
 
+UNAUTHORIZED = "UnauthorizedException"
+"""The code of an answer that has none, and says no more than this."""
+
+BARE = re.compile(r"unauthorized|forbidden|authentication failed\b.*", re.IGNORECASE | re.DOTALL)
+"""All that API Gateway, OpenSearch and Bedrock say of a token, a password or a key that does not do."""
+
 CODES = {
+    UNAUTHORIZED: (
+        "The endpoint refused what authenticates the request, and does not say why. If the client sends its own Authorization header "
+        "(Bearer, Basic, …), sigward passes it on and does not sign; the log then gives the reason own-authorization.",
+        'Correct that credential. Or set `authorization = "replace"` in a [[route]] for the host, and sigward signs in its place.',
+    ),
     "RequestTimeTooSkewed": ("The clocks differ too much.", "Set the clock of the host that signs (chrony, NTP)."),
     "RequestExpired": ("The signature is too old: it was made more than 5 or 15 minutes ago.", "Set the clock; sign when you send."),
     "RequestInTheFuture": ("The signature is from the future.", "Set the clock of the host that signs (chrony, NTP)."),
@@ -117,10 +128,14 @@ def read(command: "Explain") -> bytes:
 def parse(raw: bytes) -> Answer:
     """Reads XML (S3's, or of the query protocol) and JSON. Raises `UsageError`."""
     text = raw.strip()
+    if BARE.fullmatch(text.decode("utf-8", "replace")):
+        return Answer(UNAUTHORIZED, text.decode("utf-8", "replace"))
     fields = json_fields(text) if text.startswith(b"{") else xml_fields(text)
     code = fields.get("Code") or fields.get("__type") or fields.get("code") or ""
     code = code.rpartition("#")[2].partition(":")[0]
     message = fields.get("Message") or fields.get("message") or ""
+    if not code and BARE.fullmatch(message):
+        code = UNAUTHORIZED
     if not code and not message:
         raise UsageError(
             "answer: it is not an error of AWS's.",
@@ -145,6 +160,10 @@ def json_fields(text: bytes) -> dict[str, str]:
         told = json.loads(text)
     except ValueError as error:
         raise UsageError(f"answer: it looks like JSON, but is not: {error}.", hint="Give the body as it came.") from error
+    # AppSync's, as GraphQL has them.
+    errors = told.get("errors")
+    if isinstance(errors, list) and errors and isinstance(errors[0], dict):
+        told = {"code": errors[0].get("errorType")} | errors[0]
     return {name: value for name, value in told.items() if isinstance(value, str)}
 
 

@@ -17,6 +17,9 @@ NOT_KEPT = b"sigward: this body is not kept: it streamed, or it is larger than w
 REFUSED, GAVE_UP, RETRIED = ":no_entry:", ":warning:", ":repeat:"
 """Marks: sigward sent nothing; it sent the request in vain; it sent it more than once."""
 
+OWN = "own-authorization"
+"""The reason of what passes because the client authenticates it itself."""
+
 LINKS = ("location", "referer")
 """Headers that hold a URL, maybe a presigned one."""
 
@@ -128,7 +131,8 @@ def comment(made: dict[str, Any]) -> str:
     outcome = made["error"] or (attempts[-1]["outcome"] if attempts else None)
     repeated = f"({len(attempts)} attempts)" if len(attempts) > 1 else None
     rule = f"by {made['route']}" if made["action"] == "deny" and made.get("route") else None
-    return " ".join(word for word in (*words, outcome, rule, repeated) if word)
+    own = OWN if made["action"] == "pass" and made.get("reason") == OWN else None
+    return " ".join(word for word in (*words, own, outcome, rule, repeated) if word)
 
 
 def mark(made: dict[str, Any]) -> str:

@@ -230,6 +230,9 @@ impl UnderWay {
         if let Some(wrong) = &record.wrong_clock {
             tracing::warn!(request_id = request_id(record, headers), trace_id, "{wrong}");
         }
+        if let Some(refused) = &record.refused_own {
+            tracing::warn!(request_id = request_id(record, headers), trace_id, "{refused}");
+        }
         if let Some(line) = self.line.take() {
             access::answered(&self.shared.access, line.traced(trace_id.as_deref()), record, status, headers, took);
         }

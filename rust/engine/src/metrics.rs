@@ -24,6 +24,7 @@ pub(crate) struct Metrics {
     requests: IntCounterVec,
     ambiguous: IntCounterVec,
     would_refuse: IntCounterVec,
+    passed: IntCounterVec,
     duration: HistogramVec,
     signatures: IntCounterVec,
     attempts: IntCounterVec,
@@ -154,6 +155,12 @@ impl Metrics {
                 "Requests that a rule would have refused for what is unknown of them, if `rules.unknown` were `closed`.",
                 &["rule"],
             ),
+            passed: counter(
+                "sigward_passed_total",
+                "Requests forwarded without a signature: `own-authorization`, the client authenticates them itself; `public`; `route`, by a rule; \
+                 `unsigned-host`, not AWS's or not one that takes SigV4.",
+                &["service", "reason"],
+            ),
             duration: histogram("sigward_request_duration_seconds", "From a request's head to its answer's head.", &["service"]),
             signatures: counter("sigward_signatures_total", "Signatures made.", &["service", "region", "identity"]),
             attempts: counter("sigward_attempts_total", "Attempts sent upstream.", &["service"]),
@@ -236,6 +243,7 @@ impl Metrics {
             Box::new(self.requests.clone()),
             Box::new(self.ambiguous.clone()),
             Box::new(self.would_refuse.clone()),
+            Box::new(self.passed.clone()),
             Box::new(self.duration.clone()),
             Box::new(self.signatures.clone()),
             Box::new(self.attempts.clone()),
@@ -301,6 +309,9 @@ impl Metrics {
         }
         if let Some(kind) = record.ambiguous {
             self.ambiguous.with_label_values(&[kind]).inc();
+        }
+        if let Some(passed) = record.passed.filter(|_| record.disposition == Disposition::Pass) {
+            self.passed.with_label_values(&[config.labels.service(&config.knowledge, service), passed.as_str()]).inc();
         }
         for (rule, _) in &record.would_refuse {
             self.would_refuse.with_label_values(&[&**rule]).inc();

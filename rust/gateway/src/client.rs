@@ -23,10 +23,11 @@ use zeroize::Zeroizing;
 
 use crate::admit::{BodySize, RequestHead, is_hop_by_hop, shown};
 use crate::body::{decoded_length, is_event_stream, is_hash};
+use crate::recognise::authentication::is_presigned;
 use crate::recognise::style_of;
 use crate::refuse::Refusal;
 use crate::settings::{ClientPayload, ClientsSettings};
-use crate::sign::{CONTENT_SHA256, is_of_signature, is_presigned};
+use crate::sign::{CONTENT_SHA256, is_of_signature};
 
 /// Bytes of a master key.
 pub const MASTER: usize = 32;

@@ -43,6 +43,11 @@ impl Edits {
         self.copies.is_empty() && self.removals.is_empty() && self.additions.is_empty()
     }
 
+    /// `Authorization` is removed, or goes on under another name.
+    pub(crate) fn take_authorization(&self) -> bool {
+        self.removals.contains(&AUTHORIZATION) || self.copies.iter().any(|(from, _)| *from == AUTHORIZATION)
+    }
+
     /// Copies first, so that a header can be renamed; then removes, so that a client's own value can be replaced; then adds what is missing.
     pub(crate) fn apply(&self, headers: &mut HeaderMap) {
         for (from, to) in &self.copies {

@@ -39,13 +39,17 @@ use crate::live::{Endpoint, Live, UnderWay};
 use crate::location;
 use crate::pace::{Asked as PaceAsked, Paced, Paces, Patience, Subject, Ticket};
 use crate::quota;
-use crate::recognise::{self, Ambiguity, Body, Call, Hint, HostBucket, Recognised, Source, Variant, recognise, style_of};
-use crate::record::{Attempt, Disposition, Reason, Record, Steps, Wait, WrongClock, redacted};
+use crate::recognise::{
+    self, Ambiguity, Authentication, Body, Call, Hint, HostBucket, Own, Recognised, Source, Variant, recognise, style_of,
+};
+use crate::record::{Attempt, Disposition, Passed, Reason, Record, RefusedOwn, Steps, Wait, WrongClock, redacted};
 use crate::refuse::{Reader, Refusal, Shape};
 use crate::resource;
 use crate::route::{Calls, Choice, Route, RouteQuery, Router, Undecided, Upstream, over_tls};
 use crate::rules;
-use crate::settings::{Action, CustomerEndpoints, EngineSettings, LogTo, PayloadMode, Repeat, RetryMode, SignatureVariant, Unknown};
+use crate::settings::{
+    Action, CustomerEndpoints, EngineSettings, LogTo, OwnAuthorization, PayloadMode, Repeat, RetryMode, SignatureVariant, Unknown,
+};
 use crate::sign::{self, BodyHash, Made, Terms};
 use crate::token::{self, Token};
 use crate::via::Hop;
@@ -675,6 +679,11 @@ impl Exchange {
             Ok(read) => read,
             Err(undecided) => return Err(self.undecided(config, found, undecided)),
         };
+        // Only its body may tell who authenticates it.
+        let signs = || choice.route.is_none_or(|route| route.action == Action::Sign);
+        if call.authentication == Authentication::InBody && signs() {
+            return Err(None);
+        }
         // What is denied is described as fully as what is signed, though only its body may say what it is for.
         let denied = choice.route.is_some_and(|route| route.action == Action::Deny);
         let names_resource = || call.service.is_some() && call.resource(None).is_none() && resource::is_in_body(&head.headers);
@@ -767,11 +776,16 @@ impl Exchange {
         if !upstream.named && is_forbidden_host(&target.host) {
             return Err(Some(forbidden(&target.host)));
         }
+        let own = match self.call.as_ref().map(|call| call.authentication) {
+            Some(Authentication::Client(own)) => Some(own),
+            _ => None,
+        };
         let action = match route {
             Some(route) => route.action,
-            None if sign::is_presigned(&head.path) => Action::Pass,
             None if found.is_some_and(|found| found.variant.signed()) => Action::Sign,
             None if found.is_some() || head.entry != Entry::Reverse => Action::Pass,
+            // What is in its URL authenticates it wherever it goes.
+            None if own == Some(Own::Url) => Action::Sign,
             None => {
                 return Err(Some(Refusal::client(
                     403,
@@ -781,14 +795,23 @@ impl Exchange {
                 )));
             }
         };
+        let mode = route.and_then(|route| route.authorization).unwrap_or(config.settings.authorization);
         match action {
             Action::Deny => {
                 self.record.disposition = Disposition::Deny;
                 return Err(Some(Refusal::denied(&self.record, &target.host, choice, self.call.as_ref())));
             }
-            Action::Pass => self.passes(target),
-            // A presigned request brings its own signature, also where a route says how to sign the others.
-            Action::Sign if sign::is_presigned(&head.path) => self.passes(target),
+            Action::Pass => self.passes(target, if route.is_some() { Passed::Route } else { Passed::Host }),
+            Action::Sign if own.is_some_and(|own| !own.is_in_header() || mode != OwnAuthorization::Replace) => {
+                if mode == OwnAuthorization::Refuse {
+                    return Err(Some(own_authorization()));
+                }
+                // A token is as secret as a session token.
+                if found.is_some() && !route.is_some_and(Route::rewrites) {
+                    upstream.target = over_tls(target).unwrap_or(upstream.target);
+                }
+                self.passes(target, Passed::OwnAuthorization);
+            }
             Action::Sign => {
                 let Some(service) = self.call.as_ref().and_then(|call| call.service.clone()) else {
                     return Err(Some(Refusal::sigward(
@@ -836,14 +859,23 @@ impl Exchange {
 
     /// It goes on with nobody's keys, and as the client has spelled it: its own signature may be over that. To another host, where no
     /// such signature would hold, as it was read.
-    fn passes(&mut self, target: &Target) {
+    fn passes(&mut self, target: &Target, why: Passed) {
         self.record.disposition = Disposition::Pass;
+        self.record.passed = Some(why);
         if let (Some(head), Some(call), Some(terms)) = (self.head.as_mut(), &self.call, &self.terms)
             && terms.host != target.host
         {
             head.path.clone_from(&call.target);
         }
-        (self.record.service, self.record.region, self.record.identity) = (None, None, None);
+        self.record.identity = None;
+        if why != Passed::OwnAuthorization {
+            (self.record.service, self.record.region) = (None, None);
+        }
+    }
+
+    /// What it asks for takes no signature.
+    fn is_public(&self) -> bool {
+        self.call.as_ref().is_some_and(|call| call.authentication == Authentication::Nobody)
     }
 
     /// With whose keys, for what scope and how.
@@ -1119,9 +1151,11 @@ impl Exchange {
             if let Err(refusal) = self.read_body(bytes).and_then(|()| self.find_resource(bytes)) {
                 return self.refuse(&refusal);
             }
-            if let Err(refusal) = self.add_token(bytes, at) {
+            let replaced = self.without_old_signature(bytes);
+            if let Err(refusal) = self.add_token(replaced.as_deref().unwrap_or(bytes), at) {
                 return self.refuse(&refusal);
             }
+            self.edited = self.edited.take().or(replaced);
         }
         let edited = self.edited.clone();
         let bytes = edited.as_deref().unwrap_or(bytes);
@@ -1196,6 +1230,12 @@ impl Exchange {
             Ok(None) => Ok(()),
             Err(ambiguity) => Err(self.two_readings(ambiguity)),
         }
+    }
+
+    /// A form whose parameters are a dummy's signature: ours takes their place.
+    fn without_old_signature(&self, bytes: &[u8]) -> Option<Bytes> {
+        let head = self.head.as_ref().filter(|_| self.signing.is_some() && self.form == Form::Hash && self.claimed.is_none())?;
+        recognise::authentication::form_without_v2(&head.headers, bytes).map(Into::into)
     }
 
     /// Looks for the idempotency token, and adds one where there is none: then a repeat does no harm.
@@ -1309,9 +1349,10 @@ impl Exchange {
             hop.sign_off(&mut headers);
         }
         let (mut path, mut wrap) = (head.path.clone(), None);
-        let unsigned = self.record.operation.as_ref().is_some_and(|operation| operation.unsigned());
+        let unsigned = self.signing.is_some() && self.is_public();
         if unsigned {
             self.record.disposition = Disposition::Pass;
+            self.record.passed = Some(Passed::Public);
             self.record.identity = None;
         }
         if let Some(signing) = self.signing.as_ref().filter(|_| !unsigned) {
@@ -1449,6 +1490,7 @@ impl Exchange {
         self.ahead = theirs.map(|theirs| theirs.cast_signed().saturating_sub(at.unix_seconds.cast_signed()));
         self.asked_for =
             judge::asked_for(headers, self.endpoint.as_ref().map_or(at.unix_seconds, |endpoint| endpoint.clock(at.unix_seconds)));
+        self.notes_refusal(status);
         let mut verdict = judge::judge_head(&self.answer(status, headers));
         // Where no other attempt can follow, the status tells enough to learn from.
         let last = !(self.may_repeat(true, at) || self.may_mend(at)) && self.config.settings.retry.mode != RetryMode::Adaptive;
@@ -1466,6 +1508,17 @@ impl Exchange {
                 self.state = State::ReadingCode { status };
                 Step::ReadCode { limit: CODE_PREFIX }
             }
+        }
+    }
+
+    /// The client's own Authorization did not do: once for each endpoint, the operator hears what else there is.
+    fn notes_refusal(&mut self, status: u16) {
+        let kept = self.record.passed == Some(Passed::OwnAuthorization)
+            && self.call.as_ref().is_some_and(|call| call.authentication == Authentication::Client(Own::Authorization));
+        if let Some(endpoint) = self.endpoint.as_ref().filter(|_| kept && matches!(status, 401 | 403))
+            && endpoint.reports_refusal()
+        {
+            self.record.refused_own = Some(RefusedOwn { endpoint: endpoint.name.clone(), status });
         }
     }
 
@@ -1826,8 +1879,7 @@ impl Exchange {
 
     /// It would be signed, and the audit log could not tell that.
     fn audit_forbids(&self) -> bool {
-        let unsigned = || self.record.operation.as_ref().is_some_and(|operation| operation.unsigned());
-        self.load.audit_blocked && self.record.disposition == Disposition::Sign && !unsigned()
+        self.load.audit_blocked && self.record.disposition == Disposition::Sign && !self.is_public()
     }
 
     fn audit_blocked(&mut self) -> Step {
@@ -2100,6 +2152,15 @@ fn customer_endpoint(host: &str) -> Refusal {
         "customer-endpoint",
         format!("{:?} belongs to a customer of AWS, who may see a session token that is sent there.", admit::shown(host)),
         "If you trust it, name the host in a [[route]] (customer_endpoints is \"refuse\").",
+    )
+}
+
+fn own_authorization() -> Refusal {
+    Refusal::client(
+        403,
+        "own-authorization",
+        "the request brings a credential of its own, and only what sigward signs is served here (authorization is \"refuse\").",
+        "Send it without an Authorization header and without a presigned URL, or ask the operator for authorization = \"keep\".",
     )
 }
 

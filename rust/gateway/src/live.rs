@@ -38,6 +38,8 @@ pub struct Endpoint {
     skew: AtomicI64,
     /// A clock that is not followed was reported.
     clock_reported: AtomicBool,
+    /// That it refuses clients' own credentials was reported.
+    refusal_reported: AtomicBool,
 }
 
 impl Endpoint {
@@ -63,6 +65,11 @@ impl Endpoint {
     /// True the first time.
     pub fn reports_clock(&self) -> bool {
         !self.clock_reported.swap(true, Ordering::Relaxed)
+    }
+
+    /// True the first time.
+    pub fn reports_refusal(&self) -> bool {
+        !self.refusal_reported.swap(true, Ordering::Relaxed)
     }
 }
 

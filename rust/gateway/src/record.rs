@@ -74,6 +74,51 @@ impl Disposition {
     }
 }
 
+/// Why a request was forwarded as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passed {
+    /// It brings a credential of its own.
+    OwnAuthorization,
+    /// What it asks for takes no signature.
+    Public,
+    /// A route says so.
+    Route,
+    /// Its host is not AWS's, or takes no signature of `SigV4`.
+    Host,
+}
+
+impl Passed {
+    /// For reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OwnAuthorization => "own-authorization",
+            Self::Public => "public",
+            Self::Route => "route",
+            Self::Host => "unsigned-host",
+        }
+    }
+}
+
+/// An endpoint that refused a credential of a client's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedOwn {
+    /// `host`, or `host:port`.
+    pub endpoint: Box<str>,
+    /// 401 or 403.
+    pub status: u16,
+}
+
+impl fmt::Display for RefusedOwn {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { endpoint, status } = self;
+        write!(
+            to,
+            "{endpoint} answered {status} to a request with the client's own Authorization header, which sigward passes on without signing. \
+             If sigward should sign in its place, set authorization = \"replace\" in a [[route]] for that host"
+        )
+    }
+}
+
 /// How a request was signed, as it may be shown: without tokens, and with the beginning of the signature alone.
 ///
 /// The string to sign holds a hash of the whole canonical request, token and all; it tells nothing of either, and is of no use
@@ -134,6 +179,8 @@ impl fmt::Display for WrongClock {
 pub struct Record {
     /// What became of it.
     pub disposition: Disposition,
+    /// Why it passed, if it did.
+    pub passed: Option<Passed>,
     /// Signing name.
     pub service: Option<Arc<str>>,
     /// Which call it is, if the table tells.
@@ -164,6 +211,8 @@ pub struct Record {
     pub advice: Option<Throttled>,
     /// The endpoint's clock is too far from ours to be followed.
     pub wrong_clock: Option<WrongClock>,
+    /// The endpoint refused what the client authenticates itself with; told once of each.
+    pub refused_own: Option<RefusedOwn>,
     /// How many signatures were made.
     pub signatures: u32,
     /// Status that the client got; 0: none.
@@ -185,6 +234,11 @@ pub struct Record {
 }
 
 impl Record {
+    /// Why sigward answered itself, in words; else why the request passed unsigned.
+    pub fn reason(&self) -> Option<&str> {
+        self.reason.as_deref().or_else(|| self.passed.map(Passed::as_str))
+    }
+
     /// What the call is for, as it may be shown.
     pub fn shown_resource(&self) -> Option<Cow<'_, str>> {
         self.resource.as_deref().map(redact_resource)
@@ -213,6 +267,8 @@ const SECRET_HEADERS: &[&str] = &[
     "cookie",
     "set-cookie",
     "x-amz-bearer-token",
+    "x-amz-customauthorizer-signature",
+    "x-api-key",
 ];
 
 /// The value of one header as it may be shown.
@@ -240,12 +296,18 @@ pub fn redact_bytes(name: &[u8], value: &[u8]) -> Vec<u8> {
 }
 
 /// Parameters of a query whose values are tokens or signatures, in small letters.
-const SECRET_PARAMETERS: &[&str] = &["x-amz-security-token", "x-amz-s3session-token", "x-amz-signature", "signature"];
+const SECRET_PARAMETERS: &[&str] =
+    &["x-amz-security-token", "x-amz-s3session-token", "x-amz-signature", "signature", "x-amz-customauthorizer-signature"];
+
+/// The parameter that `AppSync` reads a subscription's credential from.
+const OF_SUBSCRIPTION: &str = "header";
 
 /// A query as it may be shown.
 pub fn redact_query(query: &str) -> String {
     let shown = |pair: &str| match pair.split_once('=') {
-        Some((name, _)) if SECRET_PARAMETERS.contains(&&*name.to_ascii_lowercase()) => format!("{name}=redacted"),
+        Some((name, _)) if name == OF_SUBSCRIPTION || SECRET_PARAMETERS.contains(&&*name.to_ascii_lowercase()) => {
+            format!("{name}=redacted")
+        }
         _ => pair.to_owned(),
     };
     query.split('&').map(shown).collect::<Vec<_>>().join("&")

@@ -16,7 +16,9 @@ use crate::edit::{self, Edits};
 use crate::knowledge::{Knowledge, api_of};
 use crate::recognise::s3::{Bucket, Key, Object};
 use crate::recognise::{Ambiguity, Call, Part, style_of};
-use crate::settings::{self, Action, PathStyle, PayloadMode, RouteSettings, SignaturePlace, SignatureVariant, TokenPlace, Unknown};
+use crate::settings::{
+    self, Action, OwnAuthorization, PathStyle, PayloadMode, RouteSettings, SignaturePlace, SignatureVariant, TokenPlace, Unknown,
+};
 
 /// Where the bytes go.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -129,6 +131,8 @@ pub struct Route {
     pub region: Option<Arc<str>>,
     /// Whose credentials.
     pub identity: Option<Arc<str>>,
+    /// What becomes of a client's own credential; `None`: it does not say.
+    pub authorization: Option<OwnAuthorization>,
     /// Path rule.
     pub style: Option<Style>,
     /// How requests are signed under it.
@@ -388,6 +392,8 @@ impl Route {
             service: shared(&settings.service),
             region: shared(&settings.region),
             identity: shared(&settings.identity),
+            // What changes Authorization is for requests that are signed.
+            authorization: settings.authorization.or_else(|| edits.take_authorization().then_some(OwnAuthorization::Replace)),
             style: settings.style.map(|style| match style {
                 PathStyle::S3 => Style::S3,
                 PathStyle::Generic => Style::Generic,

@@ -61,6 +61,8 @@ pub struct EngineSettings {
     pub customer_endpoints: CustomerEndpoints,
     /// Requests carry a `Via` that names this process, and one that comes back is refused.
     pub via: bool,
+    /// What becomes of a client's own credential, where no route says.
+    pub authorization: OwnAuthorization,
     /// First match wins.
     pub routes: Vec<RouteSettings>,
 }
@@ -91,6 +93,7 @@ impl Default for EngineSettings {
             rules: RulesSettings::default(),
             customer_endpoints: CustomerEndpoints::Sign,
             via: true,
+            authorization: OwnAuthorization::Keep,
             routes: Vec::new(),
         }
     }
@@ -417,6 +420,19 @@ pub enum CustomerEndpoints {
     Refuse,
 }
 
+/// What becomes of a credential that a client brings itself, such as a Bearer token.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum OwnAuthorization {
+    /// The request passes as it came, unsigned.
+    #[default]
+    Keep,
+    /// It is taken out of the headers, and sigward signs. What is in a URL or a form cannot be taken out, and passes.
+    Replace,
+    /// With 403.
+    Refuse,
+}
+
 /// What the signature of an issued key must cover.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
@@ -716,6 +732,8 @@ pub struct RouteSettings {
     pub connect: Option<String>,
     /// `s3` or `generic`; `None`: by the signing name.
     pub style: Option<PathStyle>,
+    /// What becomes of a client's own credential; `None`: what the top of the settings says.
+    pub authorization: Option<OwnAuthorization>,
     /// What the signature says of the body.
     pub payload: PayloadMode,
     /// Where the signature stands.

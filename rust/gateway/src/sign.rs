@@ -16,7 +16,6 @@ use smallvec::SmallVec;
 
 use crate::admit::{BodySize, RequestHead, Target};
 use crate::recognise::Hint;
-use crate::recognise::form::pairs;
 use crate::record::Steps;
 use crate::route::SigningForm;
 use crate::settings::{SignaturePlace, SignatureVariant, TokenPlace};
@@ -77,20 +76,6 @@ pub(crate) fn remove_client_signature(headers: &mut HeaderMap) {
 /// True for the headers that carry a signature or say how it was made, but Authorization.
 pub(crate) fn is_of_signature(name: &HeaderName) -> bool {
     [AMZ_DATE, CONTENT_SHA256, SECURITY_TOKEN, S3_SESSION_TOKEN, REGION_SET].contains(name)
-}
-
-/// True if a request brings a signature in its query.
-pub(crate) fn is_presigned(path: &str) -> bool {
-    let Some((_, query)) = path.split_once('?') else { return false };
-    let (mut key, mut signature) = (false, false);
-    for (name, _) in pairs(query.as_bytes()) {
-        if name.eq_ignore_ascii_case(b"X-Amz-Signature") {
-            return true;
-        }
-        key |= matches!(&*name, b"AWSAccessKeyId" | b"Key-Pair-Id");
-        signature |= *name == *b"Signature";
-    }
-    key && signature
 }
 
 /// Sets Host and the length: what the first line and the framing say must be what is signed.
@@ -231,26 +216,6 @@ impl<'a> BodyHash<'a> {
         match self {
             Self::Digest(digest) => Payload::Digest(digest),
             Self::Given(value) => Payload::Given(value),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn presigned_requests_are_known_by_their_query() {
-        for (path, expected) in [
-            ("/k?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Signature=ab", true),
-            ("/k?AWSAccessKeyId=A&Signature=b&Expires=1", true),
-            ("/k?Signature=b&Key-Pair-Id=c", true),
-            ("/k?Signature=b", false),
-            ("/k", false),
-            ("/k?X-Amz-%53ignature=ab", true),
-            ("/X-Amz-Signature=1", false),
-        ] {
-            assert_eq!(is_presigned(path), expected, "{path}");
         }
     }
 }

@@ -66,6 +66,7 @@ pub const ALL: &[Known] = &[
     client(&[400], "missing-host", "There is no Host to sign.", "Send a Host header."),
     client(&[400], "not-a-proxy-request", "The forward listener got a path instead of a URL or CONNECT.", "Set it as a proxy, or send requests to a `[[reverse]]` listener."),
     client(&[403], "not-aws", "A reverse listener: Host is not a host of AWS's that takes SigV4, and no route names it.", "Send the Host of an AWS endpoint, give the listener an `upstream`, or add a `[[route]]` with `host` and `service`."),
+    client(&[403], "own-authorization", "The request brings a credential of its own (Bearer, Basic, a presigned URL, a form), and `authorization` is `refuse`.", "Send the request unsigned, or set `authorization = \"keep\"` in its `[[route]]`."),
     client(&[400], "plain-text-port", "A request that is to be signed asks for a plain-text port other than 80.", "Leave the port away, or use https."),
     client(&[403], "request-expired", "A client with an issued key: the presigned URL has expired.", "Presign a new one."),
     client(&[403], "request-time-too-skewed", "A client with an issued key: its clock is wrong.", "Set the client's clock right."),

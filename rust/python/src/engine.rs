@@ -385,7 +385,7 @@ impl Report {
 
     #[getter]
     fn reason(&self) -> Option<&str> {
-        self.record.reason.as_deref()
+        self.record.reason()
     }
 
     #[getter]

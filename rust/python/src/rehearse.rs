@@ -331,7 +331,7 @@ impl Rehearsed {
     fn reason(&self) -> Option<&str> {
         match &self.outcome {
             Outcome::Stuck(why) => Some(why),
-            Outcome::Answered { .. } | Outcome::Sent(_) => self.record.reason.as_deref(),
+            Outcome::Answered { .. } | Outcome::Sent(_) => self.record.reason(),
         }
     }
 

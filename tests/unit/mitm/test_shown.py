@@ -109,6 +109,7 @@ REPEATED = [{"outcome": "503 throttled", "took": 0.012, "waited": 0.0}, {"outcom
             "s3 GetObject eu-west-1 default denied by no-reads",
             REFUSED,
         ),
+        ({"action": "pass", "identity": None, "reason": "own-authorization"}, "s3 GetObject eu-west-1 own-authorization 200", ""),
         ({"error": "connect-failed", "route": "all"}, "s3 GetObject eu-west-1 default connect-failed", GAVE_UP),
     ],
 )

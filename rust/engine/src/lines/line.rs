@@ -80,7 +80,7 @@ impl Line {
         if let Some(error) = record.error {
             self.text("error", error);
         }
-        if let Some(reason) = &record.reason {
+        if let Some(reason) = record.reason() {
             self.text("reason", reason);
         }
         if let Some(id) = request_id(record, headers) {

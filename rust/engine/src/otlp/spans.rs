@@ -66,7 +66,7 @@ impl Finished {
             ambiguous: record.ambiguous,
             would_refuse: record.would_refuse.clone(),
             resource: record.shown_resource().filter(|_| record.error.is_some()).map(|resource| (*resource).into()),
-            reason: record.reason.clone(),
+            reason: record.reason().map(Into::into),
             rule: record.pace_rule.clone(),
             request_id: request_id(record, headers).map(Into::into),
             upstream: record.upstream.clone(),

@@ -12,6 +12,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, Method};
 use sigward_sigv4::{QueryPlus, Style, wire};
 
+use super::authentication::{self, Authentication, InHead};
 use super::form::{Pair, Query, is_form, pairs};
 use super::path::{Readings, cleaned, is_dirty};
 use super::s3::{self, Bucket, Key, Objects};
@@ -53,6 +54,8 @@ pub struct Call {
     keeps_path: bool,
     /// Not all of it is known before the body is.
     pub needs_body: bool,
+    /// Who authenticates it, as it arrived.
+    pub authentication: Authentication,
 }
 
 /// A request, and what is known of it before it is read.
@@ -102,6 +105,15 @@ impl Ambiguity {
 impl Call {
     /// Reads a request.
     pub fn read(source: &Source<'_>) -> Result<Self, Ambiguity> {
+        let in_head = authentication::in_head(source)?;
+        let replaced = (in_head == InHead::ReplaceableInUrl).then(|| authentication::without_v2(source.target));
+        let source = &Source { target: replaced.as_deref().unwrap_or(source.target), ..*source };
+        let mut call = Self::without_authentication(source)?;
+        call.authentication = authentication::of_call(in_head, source, &call);
+        Ok(call)
+    }
+
+    fn without_authentication(source: &Source<'_>) -> Result<Self, Ambiguity> {
         let target = wire_target(source.style, source.query_plus, source.target);
         let mut call = Self {
             service: source.service.map(Arc::clone),
@@ -112,6 +124,7 @@ impl Call {
             objects: Objects::new(),
             keeps_path: source.style == Style::S3 && bucket_in_host(source.host).is_some(),
             needs_body: false,
+            authentication: Authentication::Sigward,
         };
         let Some(service) = source.service else { return Ok(call) };
         // The connections of API Gateway's WebSockets are managed behind the customer's own name.
@@ -547,7 +560,7 @@ fn is_typed_as_form(headers: &HeaderMap) -> bool {
 }
 
 /// True if the body is one form, as every reader takes it: its type, UTF-8, and not compressed.
-fn is_plain_form(headers: &HeaderMap) -> bool {
+pub(super) fn is_plain_form(headers: &HeaderMap) -> bool {
     let parameters = || headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default().split(';').skip(1);
     let is_utf8 = |parameter: &str| match parameter.split_once('=') {
         Some((name, value)) if name.trim().eq_ignore_ascii_case("charset") => value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8"),
@@ -592,11 +605,12 @@ pub(crate) mod tests {
         pub(crate) target: &'a str,
         pub(crate) headers: &'a [(&'static str, &'a str)],
         pub(crate) body: Body<'a>,
+        pub(crate) of_customer: bool,
     }
 
     impl Default for Sample<'_> {
         fn default() -> Self {
-            Self { service: None, host: "h", method: "GET", target: "/", headers: &[], body: Body::Whole(b"") }
+            Self { service: None, host: "h", method: "GET", target: "/", headers: &[], body: Body::Whole(b""), of_customer: false }
         }
     }
 
@@ -614,7 +628,7 @@ pub(crate) mod tests {
                 service: service.as_ref(),
                 style: self.service.map_or(Style::Generic, super::super::style_of),
                 query_plus: QueryPlus::Blank,
-                of_customer: false,
+                of_customer: self.of_customer,
                 may_hold_bucket: false,
                 method: &self.method.parse().unwrap(),
                 target: self.target,
@@ -754,7 +768,15 @@ pub(crate) mod tests {
             ("/", &[("x-amz-target", "AmazonSQS.ListQueues")], "{}", "sqs:ListQueues"),
         ] {
             let body = Body::Whole(body.as_bytes());
-            let sample = Sample { service: Some("sqs"), host: "sqs.us-east-1.amazonaws.com", method: "POST", target, headers, body };
+            let sample = Sample {
+                service: Some("sqs"),
+                host: "sqs.us-east-1.amazonaws.com",
+                method: "POST",
+                target,
+                headers,
+                body,
+                ..Sample::default()
+            };
             assert_eq!(sample.read(), expected, "{target} {headers:?}");
         }
         let unread = Sample { service: Some("sqs"), method: "POST", headers: FORM, body: Body::Pending, ..Sample::default() };

@@ -6,12 +6,14 @@
 //! for one of those would hand a session token to a stranger. So only known shapes are recognised, and `None` is the
 //! answer to all else.
 
+pub(crate) mod authentication;
 mod call;
 pub(crate) mod form;
 pub(crate) mod path;
 pub(crate) mod s3;
 pub(crate) mod table;
 
+pub use authentication::{Authentication, Own};
 #[cfg(test)]
 pub(crate) use call::tests::Sample;
 pub use call::{Ambiguity, Body, Call, Part, Source};
