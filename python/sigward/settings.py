@@ -415,8 +415,8 @@ class Route(Group):
     style: Literal["s3", "generic"] | None = Field(None, description="Path rule of the signature; none: by the signing name.")
     payload: Literal["auto", "hash", "unsigned", "chunked"] = Field(
         "auto",
-        description="What the signature says of the body: its SHA-256, nothing (`UNSIGNED-PAYLOAD`), or one signature a chunk (S3 only); "
-        "`auto`: by service, size and what the client sent.",
+        description="What the signature says of the body: its SHA-256, nothing (`UNSIGNED-PAYLOAD`), or one signature per chunk (S3's "
+        "PutObject and UploadPart only; all others as `hash`). `auto`: by service, size and what the client sent.",
     )
     signature: Literal["auto", "header", "query"] = Field(
         "auto",

@@ -68,12 +68,6 @@ impl Unwrapped {
                         self.trailers.append(name, value);
                     }
                 }
-                Some(Piece::End) => {
-                    self.piece.advance(used);
-                    if let Some(held) = self.held.take() {
-                        return Ok(Some(held));
-                    }
-                }
             }
         }
     }
@@ -125,7 +119,6 @@ impl Body for Unwrapped {
                     return Poll::Ready(Some(Err(error)));
                 }
                 Poll::Ready(Some(Ok(frame))) => this.piece = frame.into_data().unwrap_or_default(),
-                // The blank line after the last chunk may be left out.
                 Poll::Ready(None) if this.held.is_some() => {
                     let held = this.held.take().unwrap_or_default();
                     return Poll::Ready(Some(this.close().map(|()| Frame::data(held))));

@@ -77,6 +77,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) mode: PayloadMode,
     pub(crate) style: Style,
     pub(crate) over_tls: bool,
+    /// [`crate::recognise::Call::uploads`].
+    pub(crate) uploads: bool,
     /// The signature stands in the query: there S3 reads no hash of the body, and no framing of it.
     pub(crate) in_query: bool,
     /// Of what arrives.
@@ -87,10 +89,11 @@ pub(crate) struct Facts<'a> {
 const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
 
 pub(crate) fn plan(facts: &Facts<'_>) -> Plan {
-    let chunked = facts.style == Style::S3 && is_chunked(facts.headers);
     // What the client says of the body itself.
     let given = facts.headers.get(CONTENT_SHA256);
     let framing = given.and_then(|given| Framing::of_keyword(given.as_bytes()));
+    // Without a body there is nothing to frame: then it is metadata of an object that is copied, or uploaded in parts.
+    let chunked = facts.style == Style::S3 && facts.size != BodySize::Known(0) && is_chunked(facts.headers);
     let trailers = facts.headers.contains_key(AMZ_TRAILER);
     // SDKs that sign nothing (boto3 with `UNSIGNED`) frame a body as aws-chunked with a checksum trailer and leave the keyword
     // that goes with it to the signer.
@@ -103,8 +106,8 @@ pub(crate) fn plan(facts: &Facts<'_>) -> Plan {
         let unwrapped = |form| Plan { form, unwrap: true };
         return match facts.mode {
             _ if facts.style != Style::S3 || facts.in_query => unwrapped(Form::Hash),
-            PayloadMode::Hash => unwrapped(Form::Hash),
-            PayloadMode::Chunked => unwrapped(own_chunks),
+            PayloadMode::Chunked if facts.uploads => unwrapped(own_chunks),
+            PayloadMode::Hash | PayloadMode::Chunked => unwrapped(Form::Hash),
             // In chunks as it came, but of our own making: who has seen the head has seen all that is said of the call.
             PayloadMode::Auto | PayloadMode::Unsigned if framing == Framing::UnsignedTrailer => {
                 unwrapped(Form::Chunks(Framing::UnsignedTrailer))
@@ -118,7 +121,7 @@ pub(crate) fn plan(facts: &Facts<'_>) -> Plan {
     let form = match (facts.mode, given) {
         _ if facts.style == Style::S3 && facts.in_query => keyword(UNSIGNED),
         (PayloadMode::Unsigned, _) => keyword(UNSIGNED),
-        (PayloadMode::Chunked, _) if facts.style == Style::S3 && facts.size != BodySize::Known(0) => Form::Chunks(Framing::Signed),
+        (PayloadMode::Chunked, _) if facts.uploads && facts.size != BodySize::Known(0) => Form::Chunks(Framing::Signed),
         (PayloadMode::Auto, _) if is_event_stream(facts.headers) => Form::Events,
         (PayloadMode::Auto, Some(given)) if given == UNSIGNED => Form::Given(given.clone()),
         (_, Some(given)) if is_hash(given) => Form::Given(given.clone()),
@@ -320,13 +323,35 @@ mod tests {
             (events, Hash, generic, true, 10, Form::Hash, false),
         ] {
             let headers = headers(pairs);
-            let facts = Facts { headers: &headers, mode, style, over_tls, in_query: false, size: BodySize::Known(length), hold: 1000 };
+            let (in_query, uploads) = (false, style == Style::S3);
+            let facts = Facts { headers: &headers, mode, style, over_tls, uploads, in_query, size: BodySize::Known(length), hold: 1000 };
             assert_eq!(plan(&facts), Plan { form, unwrap }, "{pairs:?} {mode:?} {style:?} {over_tls} {length}");
+        }
+        // S3's calls that send no object: tags, policies, the parts of an upload.
+        for (pairs, mode, form, unwrap) in [
+            (plain, Chunked, Form::Hash, false),
+            (unsigned, Chunked, Form::Hash, false),
+            (hashed, Chunked, given(hex), false),
+            (java, Chunked, Form::Hash, true),
+            (old, Chunked, Form::Hash, true),
+        ] {
+            let headers = headers(pairs);
+            let (size, over_tls) = (BodySize::Known(10), true);
+            let facts = Facts { headers: &headers, mode, style: s3, over_tls, uploads: false, in_query: false, size, hold: 1000 };
+            assert_eq!(plan(&facts), Plan { form, unwrap }, "{pairs:?} {mode:?}");
+        }
+        // An encoding that a copy, or an upload in parts, only passes on.
+        for (pairs, size, unwrap) in [(boto3, 0, false), (boto3, 1, true), (old, 0, true)] {
+            let headers = headers(pairs);
+            let (mode, size) = (Auto, BodySize::Known(size));
+            let facts = Facts { headers: &headers, mode, style: s3, over_tls: true, uploads: false, in_query: false, size, hold: 1000 };
+            assert_eq!(plan(&facts).unwrap, unwrap, "{pairs:?} {size:?}");
         }
         for (pairs, form, unwrap) in [(plain, given(UNSIGNED), false), (boto3, Form::Hash, true), (java, Form::Hash, true)] {
             let headers = headers(pairs);
             let size = BodySize::Known(10);
-            let facts = Facts { headers: &headers, mode: Chunked, style: s3, over_tls: true, in_query: true, size, hold: 1000 };
+            let facts =
+                Facts { headers: &headers, mode: Chunked, style: s3, over_tls: true, uploads: true, in_query: true, size, hold: 1000 };
             assert_eq!(plan(&facts), Plan { form, unwrap }, "{pairs:?}");
         }
     }

@@ -767,7 +767,7 @@ pub enum PayloadMode {
     Hash,
     /// Nothing (`UNSIGNED-PAYLOAD`).
     Unsigned,
-    /// S3: sent in signed chunks; all others: as `Hash`.
+    /// Uploads of S3's objects and parts: in signed chunks; all others: as `Hash`.
     Chunked,
 }
 

@@ -229,7 +229,6 @@ fn unwrapped(body: &[u8], length: Option<u64>, mut decoder: Decoder) -> Result<(
                     trailers.append(name, value);
                 }
             }
-            Piece::End => {}
         }
     }
     decoder.end().map_err(|error| error.to_string())?;

@@ -3,6 +3,10 @@
 //! See "Signature calculations for the Authorization header: transferring payload in multiple chunks" and "… including trailing
 //! headers" (S3 API Reference). A body is `SIZE;chunk-signature=…`, CR LF, the bytes, CR LF for each chunk, then a chunk of
 //! size 0, then trailers.
+//!
+//! Clients end it in several ways. AWS's SDKs end each trailer in CR LF, and the trailers in an empty line. MinIO's clients
+//! (`pkg/signer` of minio-go) end a checksum in LF and put an empty line before the trailers' signature; unsigned, they end the
+//! trailers in two empty lines. Some leave the last empty line out. [`Decoder`] reads them all, [`Encoder`] writes as AWS's SDKs do.
 
 use std::fmt;
 
@@ -319,8 +323,6 @@ pub enum Piece<'a> {
         /// Without blanks around it.
         value: Vec<u8>,
     },
-    /// The body is over.
-    End,
 }
 
 /// Why a body in chunks cannot be read, or is not believed.
@@ -331,7 +333,7 @@ pub enum ChunkError {
     Size,
     /// The head of a chunk, or a trailer, is longer than it may be.
     Long,
-    /// No CR LF where a line or a chunk must end.
+    /// No CR LF where a line or a chunk must end. A trailer may end in LF alone.
     LineEnd,
     /// A trailer has no colon, or no name.
     Trailer,
@@ -375,7 +377,7 @@ const TRAILERS: usize = 32;
 type Trailer = (Vec<u8>, Vec<u8>);
 
 /// Reads a body in chunks, however it is cut, holding no more than a line of it. With a signer it checks every signature: a
-/// chunk's bytes come before its signature can be checked, so nothing may be believed before [`Piece::End`].
+/// chunk's bytes come before its signature can be checked, so nothing may be believed before [`Decoder::end`].
 #[derive(Debug)]
 pub struct Decoder {
     state: DecoderState,
@@ -399,9 +401,15 @@ struct Checker {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DecoderState {
     Head,
-    Data { left: u64 },
-    DataEnd { line_feed: bool },
+    Data {
+        left: u64,
+    },
+    DataEnd {
+        line_feed: bool,
+    },
     Trailer,
+    /// Behind the empty line after the trailers: their signature may follow, and one more empty line.
+    TrailerEnd,
     Done,
 }
 
@@ -436,11 +444,6 @@ impl Decoder {
         self.decoded
     }
 
-    /// True once the body is over.
-    pub fn is_done(&self) -> bool {
-        self.state == DecoderState::Done
-    }
-
     /// Takes from `input` and gives what it finds; `None`: `input` is used up. After an error, the same error again.
     ///
     /// # Errors
@@ -452,17 +455,22 @@ impl Decoder {
         self.advance(input).inspect_err(|error| self.failed = Some(error.clone()))
     }
 
-    /// No more input will come. The blank line after the last chunk may be left out.
+    /// No more input will come: only this tells that the body is whole. The empty line after the trailers may be left out.
     ///
     /// # Errors
     /// [`ChunkError::Truncated`], or as [`Decoder::next`].
     pub fn end(&mut self) -> Result<(), ChunkError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
         match self.state {
-            _ if self.failed.is_some() => self.failed.clone().map_or(Ok(()), Err),
-            DecoderState::Done => Ok(()),
-            DecoderState::Trailer if self.line.is_empty() => self.close(),
+            DecoderState::Trailer | DecoderState::TrailerEnd | DecoderState::Done if self.line.is_empty() => self.check_trailers(),
             _ => Err(ChunkError::Truncated),
         }
+        .inspect_err(|error| self.failed = Some(error.clone()))?;
+        self.state = DecoderState::Done;
+        self.checker = None;
+        Ok(())
     }
 
     fn advance<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Piece<'a>>, ChunkError> {
@@ -470,7 +478,7 @@ impl Decoder {
             match self.state {
                 DecoderState::Head => {
                     let Some(line) = self.take_line(input)? else { return Ok(None) };
-                    self.begin_chunk(&line)?;
+                    self.begin_chunk(line.strip_suffix(b"\r").ok_or(ChunkError::LineEnd)?)?;
                 }
                 DecoderState::Data { left } => {
                     let take = input.len().min(usize::try_from(left).unwrap_or(usize::MAX));
@@ -501,12 +509,18 @@ impl Decoder {
                 }
                 DecoderState::Trailer => {
                     let Some(line) = self.take_line(input)? else { return Ok(None) };
-                    if line.is_empty() {
-                        self.close()?;
-                        return Ok(Some(Piece::End));
-                    }
-                    if let Some((name, value)) = self.trailer(&line)? {
+                    if line == b"\r" {
+                        self.state = if self.trailers.is_empty() { DecoderState::Done } else { DecoderState::TrailerEnd };
+                    } else if let Some((name, value)) = self.trailer(trailer_line(&line)?)? {
                         return Ok(Some(Piece::Trailer { name, value }));
+                    }
+                }
+                DecoderState::TrailerEnd => {
+                    let Some(line) = self.take_line(input)? else { return Ok(None) };
+                    if line == b"\r" {
+                        self.state = DecoderState::Done;
+                    } else if self.trailer_signature.is_some() || self.trailer(trailer_line(&line)?)?.is_some() {
+                        return Err(ChunkError::Extra);
                     }
                 }
                 DecoderState::Done if input.is_empty() => return Ok(None),
@@ -515,7 +529,7 @@ impl Decoder {
         }
     }
 
-    /// A line without its end, once it is whole.
+    /// A line without its LF, once it is whole.
     fn take_line(&mut self, input: &mut &[u8]) -> Result<Option<Vec<u8>>, ChunkError> {
         let end = input.iter().position(|byte| *byte == b'\n');
         let take = end.map_or(input.len(), |at| at + 1);
@@ -529,10 +543,7 @@ impl Decoder {
             return Ok(None);
         }
         let mut line = std::mem::take(&mut self.line);
-        if !line.ends_with(b"\r\n") {
-            return Err(ChunkError::LineEnd);
-        }
-        line.truncate(line.len() - 2);
+        line.pop();
         Ok(Some(line))
     }
 
@@ -575,8 +586,7 @@ impl Decoder {
         Ok(Some(trailer))
     }
 
-    fn close(&mut self) -> Result<(), ChunkError> {
-        self.state = DecoderState::Done;
+    fn check_trailers(&mut self) -> Result<(), ChunkError> {
         let Some(checker) = &mut self.checker else { return Ok(()) };
         if !checker.trailers {
             return if self.trailers.is_empty() { Ok(()) } else { Err(ChunkError::TrailerSignature) };
@@ -585,6 +595,15 @@ impl Decoder {
         let text = checker.signer.trailer_text(&canonical);
         let signature = self.trailer_signature.take().ok_or(ChunkError::TrailerSignature)?;
         if checker.signer.accepts(&text, &signature) { Ok(()) } else { Err(ChunkError::TrailerSignature) }
+    }
+}
+
+/// Without CR, or as it is if it ends in LF right after its last character.
+fn trailer_line(line: &[u8]) -> Result<&[u8], ChunkError> {
+    match line.strip_suffix(b"\r") {
+        Some(line) => Ok(line),
+        None if line.last().is_some_and(|byte| !byte.is_ascii_whitespace()) => Ok(line),
+        None => Err(ChunkError::LineEnd),
     }
 }
 

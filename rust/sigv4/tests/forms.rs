@@ -212,17 +212,25 @@ proptest! {
     }
 }
 
-fn decode(mut decoder: Decoder, framed: &[u8], step: usize) -> Result<Vec<u8>, ChunkError> {
-    let mut data = Vec::new();
+fn decode(decoder: Decoder, framed: &[u8], step: usize) -> Result<Vec<u8>, ChunkError> {
+    read(decoder, framed, step).map(|(data, _)| data)
+}
+
+/// The bytes, and a `name:value` for each trailer.
+fn read(mut decoder: Decoder, framed: &[u8], step: usize) -> Result<(Vec<u8>, Vec<String>), ChunkError> {
+    let (mut data, mut trailers) = (Vec::new(), Vec::new());
     for mut part in framed.chunks(step) {
         while let Some(piece) = decoder.next(&mut part)? {
-            if let Piece::Data(bytes) = piece {
-                data.extend_from_slice(bytes);
+            match piece {
+                Piece::Data(bytes) => data.extend_from_slice(bytes),
+                Piece::Trailer { name, value } => {
+                    trailers.push(format!("{}:{}", String::from_utf8_lossy(&name), String::from_utf8_lossy(&value)));
+                }
             }
         }
     }
     decoder.end()?;
-    Ok(data)
+    Ok((data, trailers))
 }
 
 #[test]
@@ -241,6 +249,16 @@ fn chunks_that_are_none() {
         (b"0\r\nno colon\r\n\r\n", ChunkError::Trailer),
         (b"0\r\n: x\r\n\r\n", ChunkError::Trailer),
         (b"0\r\n\r\nx", ChunkError::Extra),
+        // An empty body whose last chunk comes twice (early aws-c-s3); S3 refuses it too.
+        (b"0\r\n\r\n0\r\na:b\r\n\r\n", ChunkError::Extra),
+        (b"0\r\na:b\n\r\nc:d\r\n\r\n", ChunkError::Extra),
+        (b"0\r\na:b\n\r\n\r\n\r\n", ChunkError::Extra),
+        (b"0\r\nx-amz-trailer-signature:0\r\na:b\r\n\r\nx-amz-trailer-signature:0\r\n", ChunkError::Extra),
+        (b"0\r\na:b \n\r\n", ChunkError::LineEnd),
+        (b"0\r\na:b\n\n", ChunkError::LineEnd),
+        (b"0\n", ChunkError::LineEnd),
+        (b"0\r\na:b", ChunkError::Truncated),
+        (b"0\r\na:b\n\r\nx-amz-trailer-signature:0", ChunkError::Truncated),
         (&[b'1'; 5000], ChunkError::Long),
         (&[&b"0\r\n"[..], &b"a:b\r\n".repeat(33)].concat(), ChunkError::Trailers),
     ] {
@@ -251,6 +269,57 @@ fn chunks_that_are_none() {
     for body in [&b"3\r\nabc\r\n0\r\n\r\n"[..], b"3;x=y\r\nabc\r\n0\r\na: b\r\n\r\n", b"3\r\nabc\r\n0\r\n"] {
         assert_eq!(decode(Decoder::new(), body, 1).unwrap(), b"abc");
     }
+}
+
+/// The same body, as public clients end it. See [`sigward_sigv4::chunked`].
+#[test]
+fn dialects() {
+    const SUM: &str = "x-amz-checksum-crc32:NSRBwg==";
+    let credentials = credentials(false);
+    let scope = Scope { region: "us-east-1", signing_name: "s3", style: Style::S3 };
+    let signer = || ChunkSigner::new(&credentials, &scope, Variant::V4, b"20150830T123600Z", &[b'0'; 64]).unwrap();
+    let mut signatures = signer();
+    let mut next = |data: &[u8]| String::from_utf8(signatures.chunk(data).unwrap().to_vec()).unwrap();
+    let (first, last) = (next(b"abc"), next(b""));
+    let trailer = String::from_utf8(signatures.trailer(&[(b"x-amz-checksum-crc32", b"NSRBwg==")]).unwrap().to_vec()).unwrap();
+
+    let chunks = format!("3;chunk-signature={first}\r\nabc\r\n0;chunk-signature={last}\r\n");
+    let signed = [
+        ("AWS's SDKs", format!("{chunks}{SUM}\r\nx-amz-trailer-signature:{trailer}\r\n\r\n")),
+        ("minio-go", format!("{chunks}{SUM}\n\r\nx-amz-trailer-signature:{trailer}\r\n\r\n")),
+        ("no empty line", format!("{chunks}{SUM}\n\r\nx-amz-trailer-signature:{trailer}\r\n")),
+        ("blanks", format!("{chunks}X-Amz-Checksum-CRC32 : NSRBwg== \r\nx-amz-trailer-signature: {trailer}\r\n\r\n")),
+        ("digits", chunks.replacen('3', "0003", 1) + &format!("{SUM}\r\nx-amz-trailer-signature:{trailer}\r\n\r\n")),
+    ];
+    for (name, body) in &signed {
+        for step in [1, 7, 10_000] {
+            assert_eq!(decode(Decoder::checking(signer(), true), body.as_bytes(), step).as_deref(), Ok(&b"abc"[..]), "{name}");
+            let spoiled = body.replace("NSRBwg", "NSRBwh");
+            let error = decode(Decoder::checking(signer(), true), spoiled.as_bytes(), step).unwrap_err();
+            assert_eq!(error, ChunkError::TrailerSignature, "{name}");
+        }
+        let unsigned = body.split("x-amz-trailer-signature").next().unwrap();
+        assert!(decode(Decoder::checking(signer(), true), unsigned.as_bytes(), 9).is_err(), "{name}");
+    }
+
+    for (name, body) in [
+        ("AWS's SDKs", format!("3\r\nabc\r\n0\r\n{SUM}\r\n\r\n")),
+        ("minio-go", format!("3\r\nabc\r\n0\r\n{SUM}\n\r\n\r\n")),
+        ("an extension without a name", format!("3;\r\nabc\r\n0;\r\n{SUM}\r\n\r\n")),
+        ("no empty line", format!("3\r\nabc\r\n0\r\n{SUM}\n")),
+    ] {
+        for step in [1, 7, 10_000] {
+            let (data, trailers) = read(Decoder::new(), body.as_bytes(), step).unwrap();
+            assert_eq!((&data[..], &trailers[..]), (&b"abc"[..], &[SUM.to_owned()][..]), "{name}");
+        }
+    }
+    // Capital digits: .NET, C++.
+    assert_eq!(decode(Decoder::new(), b"A\r\n0123456789\r\n0\r\n\r\n", 1).unwrap(), b"0123456789");
+    // What was asked once may be asked again.
+    let mut decoder = Decoder::checking(signer(), true);
+    let mut rest = signed[1].1.as_bytes();
+    while decoder.next(&mut rest).unwrap().is_some() {}
+    assert_eq!((decoder.end(), decoder.end()), (Ok(()), Ok(())));
 }
 
 #[test]

@@ -24,7 +24,6 @@ fn decoded(mut decoder: Decoder, body: &[u8], step: usize) -> Result<(Vec<u8>, T
             match piece {
                 Piece::Data(bytes) => data.extend_from_slice(bytes),
                 Piece::Trailer { name, value } => trailers.push((String::from_utf8(name).unwrap(), String::from_utf8(value).unwrap())),
-                Piece::End => {}
             }
         }
     }

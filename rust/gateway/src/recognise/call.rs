@@ -158,6 +158,11 @@ impl Call {
         }
     }
 
+    /// It sends the bytes of an object, or of a part of one: what S3 takes in signed chunks.
+    pub fn uploads(&self) -> bool {
+        self.style == Style::S3 && self.known_operation().is_some_and(|operation| matches!(&*operation.name, "PutObject" | "UploadPart"))
+    }
+
     /// The S3 bucket, and the key in it (empty: the bucket itself; of a listing, its prefix), that the call is for.
     pub fn bucket_and_key(&self) -> Option<(&str, &[u8])> {
         let object = self.objects.first()?;
