@@ -490,6 +490,9 @@ class Job:
         """The body is complete."""
     def ack(self, size: int, /) -> None:
         """`size` bytes of response data were handed to the client; the engine sends at most 512 KiB ahead of this."""
+    def said_all(self) -> None:
+        """The client has closed its side: it may be gone. What is under way comes to its end, but nothing new begins; if that is all
+        there was to do, `EVENT_FAILED` follows."""
     def cancel(self) -> None:
         """The client went away: stops waiting, retrying and sending at once. No event for this job follows."""
 
@@ -565,6 +568,10 @@ class Engine:
     def offers_http2(self) -> bool:
         """True if clients may speak HTTP/2 (`client_http2`)."""
 
+    def client_timeouts(self) -> tuple[float, float, float, float]:
+        """Seconds that clients may take: for a head, between requests, over an answer, over a body (`timeouts`)."""
+    def slow_client(self, at: Literal["head", "body", "answer"], /) -> None:
+        """Counts a client that was let go because it was slow."""
     def tunnels(self) -> bool:
         """False if nothing is served that is not signed with an issued key, so no tunnel may be opened."""
     def load_authority(self, path: str, /) -> bool:

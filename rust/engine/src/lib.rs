@@ -236,6 +236,17 @@ impl Engine {
         self.shared.config.load().settings.client_http2 == ClientHttp2::Auto
     }
 
+    /// How long clients may take: for a head, between requests, over an answer, and over a body (`timeouts`).
+    pub fn client_timeouts(&self) -> [Duration; 4] {
+        let timeouts = &self.shared.config.load().settings.timeouts;
+        [timeouts.client_head, timeouts.client_idle, timeouts.client_write, timeouts.idle]
+    }
+
+    /// Counts a client that a front has let go because it was slow. `at`: "head", "body" or "answer".
+    pub fn slow_client(&self, at: &str) {
+        self.shared.metrics.slow_clients.with_label_values(&[at]).inc();
+    }
+
     /// True if a tunnel that is not looked into may be opened: not where every request must be signed with an issued key.
     pub fn tunnels(&self) -> bool {
         !self.shared.config.load().clients.required()

@@ -128,6 +128,15 @@ impl Engine {
         self.engine.offers_http2()
     }
 
+    fn client_timeouts(&self) -> (f64, f64, f64, f64) {
+        self.engine.client_timeouts().map(|timeout| timeout.as_secs_f64()).into()
+    }
+
+    #[pyo3(signature = (at, /))]
+    fn slow_client(&self, at: &str) {
+        self.engine.slow_client(at);
+    }
+
     fn tunnels(&self) -> bool {
         self.engine.tunnels()
     }
@@ -279,6 +288,10 @@ impl Job {
     #[pyo3(signature = (size, /))]
     fn ack(&self, size: usize) {
         self.job.ack(size);
+    }
+
+    fn said_all(&self) {
+        self.job.said_all();
     }
 
     fn cancel(&self) {

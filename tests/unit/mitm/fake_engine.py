@@ -55,6 +55,9 @@ class FakeJob:
         self.acked += size
         self.engine.wake()
 
+    def said_all(self) -> None:
+        """The fake never waits."""
+
     def cancel(self) -> None:
         self.cancelled.set()
         self.engine.wake()
@@ -119,6 +122,12 @@ class FakeEngine:
 
     def offers_http2(self) -> bool:
         return True
+
+    def client_timeouts(self) -> tuple[float, float, float, float]:
+        return 60.0, 350.0, 60.0, 60.0
+
+    def slow_client(self, at: str, /) -> None:
+        """Nobody asks."""
 
     def tunnels(self) -> bool:
         return True
