@@ -161,6 +161,11 @@ build/helm/bin/helm:
 .PHONY: renderers
 renderers: $(RENDERERS)
 
+# What both fronts' HTTP/2 is held against by tests/conformance/test_h2spec.py, which is skipped without it.
+H2SPEC := 2.2.1+incompatible
+build/h2spec/bin/h2spec:
+	GOBIN=$(CURDIR)/$(@D) CGO_ENABLED=0 go install github.com/summerwind/h2spec/cmd/h2spec@v$(H2SPEC)
+
 .PHONY: clean
 clean: ## Remove all that make has made.
 	rm -rf .venv target build python/sigward/_core*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -492,6 +492,9 @@ class Job:
         """The body is complete."""
     def ack(self, size: int, /) -> None:
         """`size` bytes of response data were handed to the client; the engine sends at most 512 KiB ahead of this."""
+    def said_all(self) -> None:
+        """The client has closed its side: it may be gone. What is under way comes to its end, but nothing new begins; if that is all
+        there was to do, `EVENT_FAILED` follows."""
     def cancel(self) -> None:
         """The client went away: stops waiting, retrying and sending at once. No event for this job follows."""
 
@@ -580,6 +583,10 @@ class Engine:
         """True if clients may speak HTTP/2 (`client_http2`)."""
     def came_round(self, headers: _Headers, /) -> str | None:
         """Why a CONNECT with these headers is refused (508 `loop`): its `Via` says that it is this engine's own. None: it is not."""
+    def client_timeouts(self) -> tuple[float, float, float, float]:
+        """Seconds that clients may take: for a head, between requests, over an answer, over a body (`timeouts`)."""
+    def slow_client(self, at: Literal["head", "body", "answer"], /) -> None:
+        """Counts a client that was let go because it was slow."""
     def load_authority(self, path: str, /) -> bool:
         """Reads the CA that forward listeners intercept with: one PEM file with its key, its certificate, and those up to the root that
         clients trust. True: name constraints limit it. Raises ValueError."""

@@ -25,6 +25,9 @@ class Stream:
     body: bytearray = field(default_factory=bytearray)
     trailers: dict[str, str] = field(default_factory=dict)
     ended: bool = False
+    whole: bool = False
+    """It ended by END_STREAM."""
+
     reset: int | None = None
     pieces: list[int] = field(default_factory=list)
     """Sizes of DATA frames."""
@@ -73,9 +76,9 @@ class Http2Client:
         return number
 
     async def upload(self, number: int, size: int, patience: float) -> int:
-        """Sends so many bytes as far as the proxy opens its windows; gives up when it opens none for `patience` seconds."""
+        """Sends so many bytes as far as the proxy opens its windows; gives up when it opens none for `patience` seconds, or resets."""
         sent = 0
-        while sent < size:
+        while sent < size and self.streams[number].reset is None:
             window = min(self.connection.local_flow_control_window(number), self.connection.max_outbound_frame_size, size - sent)
             if window:
                 self.connection.send_data(number, b"x" * window)
@@ -151,7 +154,7 @@ class Http2Client:
         elif isinstance(event, h2.events.StreamReset):
             stream.reset, stream.ended = int(event.error_code), True
         elif isinstance(event, h2.events.StreamEnded):
-            stream.ended = True
+            stream.ended = stream.whole = True
 
 
 @contextlib.asynccontextmanager
@@ -209,6 +212,16 @@ async def test_trailers_of_a_held_request(proxy: Proxy) -> None:
     assert stream.headers[":status"] == "200"
     assert proxy.upstream.received[0].body == b"held"
     assert_signed(proxy.upstream.received[0], HOST)
+
+
+async def test_cookies_in_pieces_are_one_header(proxy: Proxy) -> None:
+    """RFC 9113, section 8.2.3."""
+    pieces = (("cookie", "a=1"), ("x-other", "x"), ("cookie", "b=2"), ("cookie", "c=3; d=4"))
+    async with http2(proxy) as client:
+        await client.finished(client.send("GET", "/", HOST, b"", (), *pieces))
+    received = proxy.upstream.received[0]
+    assert [value for name, value in received.headers if name.lower() == "cookie"] == ["a=1; b=2; c=3; d=4"]
+    assert_signed(received, HOST)
 
 
 async def test_an_authority_for_another_host_is_refused(proxy: Proxy) -> None:

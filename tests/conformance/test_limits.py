@@ -295,7 +295,6 @@ def slow(proxy: Proxy, at: str) -> float:
     return metric(proxy, "sigward_slow_clients_total", at=at)
 
 
-@pytest.mark.native(NATIVE)
 async def test_a_head_that_does_not_come_to_its_end(start: Start, upstream: Upstream) -> None:
     """However steadily it comes; a later one on the same connection, too."""
     proxy = await start(upstream, timeouts={"client_head": 0.3})
@@ -340,7 +339,6 @@ async def begun(proxy: Proxy, kind: str) -> AsyncIterator[asyncio.StreamReader]:
 BEGUN = ["nothing", "half a ClientHello", "a preface", "nothing inside", "half a ClientHello inside"]
 
 
-@pytest.mark.native(NATIVE)
 @pytest.mark.parametrize("kind", BEGUN)
 async def test_a_client_that_says_too_little(start: Start, upstream: Upstream, kind: str) -> None:
     proxy = await start(upstream, timeouts={"client_head": 0.3})
@@ -350,7 +348,6 @@ async def test_a_client_that_says_too_little(start: Start, upstream: Upstream, k
     await until(lambda: metric(proxy, "sigward_client_connections") == 0)
 
 
-@pytest.mark.native(NATIVE)
 async def test_an_idle_connection_is_closed(start: Start, upstream: Upstream) -> None:
     """Not one with a request under way, however long that takes."""
     held = Held()
@@ -366,7 +363,6 @@ async def test_an_idle_connection_is_closed(start: Start, upstream: Upstream) ->
         assert (await asyncio.wait_for(read_response(busy), 10)).body == b"ok"
 
 
-@pytest.mark.native(NATIVE)
 async def test_an_idle_connection_of_http2_is_closed(start: Start, upstream: Upstream) -> None:
     held = Held()
     proxy = await start(upstream, timeouts={"client_idle": 0.2, "client_head": 30})
@@ -419,7 +415,6 @@ async def http2_window(proxy: Proxy, stack: contextlib.AsyncExitStack) -> asynci
     return client.reader
 
 
-@pytest.mark.native(NATIVE)
 @pytest.mark.parametrize("way", [http1_reverse, http1_tls, http2_window])
 async def test_a_client_that_takes_nothing_is_let_go(
     start: Start, upstream: Upstream, way: Callable[[Proxy, contextlib.AsyncExitStack], Awaitable[asyncio.StreamReader]]
@@ -439,7 +434,6 @@ async def test_a_client_that_takes_nothing_is_let_go(
         assert unread is not None
 
 
-@pytest.mark.native(NATIVE)
 async def test_a_stream_that_takes_nothing_does_not_end_the_others(start: Start, upstream: Upstream) -> None:
     """The upstream of the one is let go; whatever else is on the connection goes on."""
     source, held = Source(), Held()
@@ -458,12 +452,12 @@ async def test_a_stream_that_takes_nothing_does_not_end_the_others(start: Start,
         assert stream.body == b"ok"
         # The other is seen to be broken as soon as its client opens a window.
         client.connection.increment_flow_control_window(1 << 20)
-        client.grant(stuck, 1 << 20)
+        if not client.streams[stuck].ended:
+            client.grant(stuck, 1 << 20)
         [stream] = await client.finished(stuck)
         assert stream.reset is not None
 
 
-@pytest.mark.native(NATIVE)
 @pytest.mark.parametrize("version", ["http1", "http2"])
 async def test_a_client_that_takes_little_at_a_time_is_served(start: Start, upstream: Upstream, version: str) -> None:
     """And a slow upstream is not the client's fault."""

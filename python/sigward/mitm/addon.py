@@ -22,7 +22,7 @@ from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from sigward import _core
 from sigward.ca import RENEW
 from sigward.mitm.bridge import Bridge
-from sigward.mitm.internals import MESSAGE_LIMIT, EngineHttpLayer, http_layer_to_adopt, is_inside_connect
+from sigward.mitm.internals import MESSAGE_LIMIT, EngineHttpLayer, adopt_tls, http_layer_to_adopt, is_inside_connect
 from sigward.mitm.refusals import refusal, refuse_flow
 
 logger = logging.getLogger(__name__)
@@ -188,7 +188,8 @@ class Sign:
         self.upstreams = upstreams
 
     def next_layer(self, next_layer: layer.NextLayer) -> None:
-        """Adopts the HTTP layer that mitmproxy has just made."""
+        """Adopts the HTTP and TLS layers that mitmproxy has just made."""
+        adopt_tls(next_layer)
         if http_layer := http_layer_to_adopt(next_layer):
             EngineHttpLayer.adopt(http_layer, self.bridge)
 
@@ -238,6 +239,16 @@ class Sign:
         """The same for raw upgrades."""
         del flow.messages[:-MESSAGE_LIMIT]
 
+    def client_connected(self, client: connection.Client) -> None:
+        """It has so long until HTTP begins."""
+        self.bridge.connected(client)
+
+    def http_connected(self, flow: http.HTTPFlow) -> None:
+        """The same once more, inside a tunnel that is looked into."""
+        if self.bridge.engine.intercepts(flow.request.host, flow.request.port):
+            self.bridge.expect(flow.client_conn)
+
     def client_disconnected(self, client: connection.Client) -> None:
         """Ends what is left of a client's jobs."""
+        self.bridge.opened(client)
         self.bridge.client_gone(self.bridge.handlers(client.id))

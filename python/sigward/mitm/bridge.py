@@ -12,12 +12,26 @@ from typing import Any
 from weakref import WeakSet
 
 from mitmproxy import http
+from mitmproxy.connection import Client
 from mitmproxy.proxy.layers.http._base import HttpEvent
 from mitmproxy.proxy.server import ConnectionHandler
 
 from sigward import _core
 from sigward.front import log_event
-from sigward.mitm.internals import EngineConnection, EngineEvent, EngineHttpLayer, Gate, break_off, close_socket, deliver, drained
+from sigward.mitm.internals import (
+    EngineConnection,
+    EngineEvent,
+    EngineHttpLayer,
+    Gate,
+    break_off,
+    close_socket,
+    deliver,
+    drained,
+    hang_up,
+    has_left,
+    has_tunnel,
+    linger,
+)
 from sigward.mitm.refusals import refusal
 
 logger = logging.getLogger(__name__)
@@ -60,6 +74,8 @@ class Bridge:
     gates: dict[int, Gate] = field(default_factory=dict)
     tasks: "set[asyncio.Task[None]]" = field(default_factory=set)
     layers: "WeakSet[EngineHttpLayer]" = field(default_factory=WeakSet)
+    waits: dict[str, asyncio.TimerHandle] = field(default_factory=dict)
+    """For clients that have connected, or opened a tunnel, and said nothing that could be served."""
 
     def start(self) -> None:
         """Begins to listen to the engine. Call it in the event loop."""
@@ -74,6 +90,33 @@ class Bridge:
         return bool(self.pending or self.tasks) or any(
             layer.busy for layer in self.layers if self.handlers(layer.context.client.id) is not None
         )
+
+    def connected(self, client: Client) -> None:
+        """A client is there."""
+        if handler := self.handlers(client.id):
+            linger(handler)
+        self.expect(client)
+
+    def expect(self, client: Client) -> None:
+        """From here on a client has `timeouts.client_head` until HTTP begins: for its first bytes, and for TLS."""
+        self.opened(client)
+        head = self.engine.client_timeouts()[0]
+        self.waits[client.id] = asyncio.get_running_loop().call_later(head, self._says_nothing, client)
+
+    def opened(self, client: Client) -> None:
+        """HTTP begins on a client's connection, and has time-outs of its own; or the connection is over."""
+        if wait := self.waits.pop(client.id, None):
+            wait.cancel()
+
+    def _says_nothing(self, client: Client) -> None:
+        self.waits.pop(client.id, None)
+        handler = self.handlers(client.id)
+        if handler is not None and not has_tunnel(handler):
+            hang_up(handler)
+
+    def has_left(self, client: Client) -> bool:
+        """True if the client's connection is broken, rather than closed on its side."""
+        return has_left(self.handlers(client.id))
 
     def submit(self, connection: EngineConnection, stream_id: int, request: http.Request, body: bytes | None) -> _core.Job | None:
         """Hands a request to the engine. None: its client is gone, or it is refused because the engine does not take it."""
@@ -217,6 +260,10 @@ class Bridge:
     def _failed(self, pending: Pending, message: str) -> list[HttpEvent]:
         connection, stream_id = pending.connection, pending.stream_id
         if pending.pump is None:
+            if connection.http_layer.said_all:
+                # Nothing was begun for a client that may be gone.
+                hang_up(pending.handler)
+                return []
             # No head was told.
             return connection.refusal_events(stream_id, refusal(500, "internal", f"the engine gave up: {message}."))
         if connection.ends_by_close(stream_id):
@@ -243,7 +290,27 @@ class Bridge:
                 self.pending.pop(pending.job.id, None)
                 return
             if size:
-                await drained(pending.handler)
-                if http2:
-                    await http2.flushed(stream_id, HTTP2_AHEAD)
+                patience = self.engine.client_timeouts()[2]
+                try:
+                    await drained(pending.handler, patience)
+                except TimeoutError:
+                    self._let_go(pending)
+                    break_off(pending.handler)
+                    return
+                try:
+                    if http2:
+                        await http2.flushed(stream_id, HTTP2_AHEAD, patience)
+                except TimeoutError:
+                    self._let_go(pending)
+                    await deliver(
+                        pending.handler, EngineEvent(server, pending.connection.failed_events(stream_id, "nothing of it was taken"))
+                    )
+                    return
                 pending.job.ack(size)
+
+    def _let_go(self, pending: Pending) -> None:
+        """The client takes nothing of its answer."""
+        self.engine.slow_client("answer")
+        self.pending.pop(pending.job.id, None)
+        self._go_on(pending)
+        pending.job.cancel()

@@ -172,7 +172,7 @@ class Front:
             server,
             Tunnels(self.engine),
             NextLayer(),
-            Leaves(),
+            Leaves(self.engine),
             Sign(self.bridge, upstreams),
             *self.options.addons,
             *master.watchers,

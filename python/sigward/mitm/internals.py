@@ -4,16 +4,22 @@ mitmproxy's HTTP layer asks for an upstream connection and gets a `Server` that 
 which hands each request to the engine and turns the engine's events into the HTTP events that mitmproxy expects from a server.
 So mitmproxy never opens a connection for HTTP; tunnels alone are its own.
 
-Towards the client, the subclasses here add what mitmproxy leaves out: bounds on what is buffered, HTTP/1 trailers, and that a
-hook may answer a request that streams.
+Towards the client, the subclasses here add what mitmproxy leaves out: bounds on what is buffered, on time, and on what a client may
+make it do; HTTP/1 trailers; clients that have said all, or stop when they have their answer; and that a hook may answer a request that
+streams.
 """
 
 import asyncio
+import contextlib
+import functools
+import logging
+import math
 import select
 import socket
 import struct
 import time
 from collections.abc import Awaitable, Callable, Generator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Protocol
 from weakref import WeakSet
@@ -21,11 +27,15 @@ from weakref import WeakSet
 import h2.config
 import h2.errors
 import h2.events
+import h2.exceptions
+from h2.connection import ConnectionState as Http2State
+from h2.frame_buffer import FrameBuffer
 from h2.stream import StreamState
 from h11._readers import ChunkedReader
+from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame
 from mitmproxy import http
 from mitmproxy.addons.proxyserver import Proxyserver
-from mitmproxy.connection import Connection, ConnectionState, Server
+from mitmproxy.connection import Client, Connection, ConnectionState, Server
 from mitmproxy.flow import Error
 from mitmproxy.net.http import http1, status_codes
 from mitmproxy.proxy import commands, events, layer
@@ -56,11 +66,17 @@ from mitmproxy.proxy.layers.http._hooks import HttpResponseHeadersHook
 from mitmproxy.proxy.layers.http._http1 import Http1Server
 from mitmproxy.proxy.layers.http._http2 import Http2Server
 from mitmproxy.proxy.layers.http._http_h2 import BufferedH2Connection
+from mitmproxy.proxy.layers.tls import ClientTLSLayer
 from mitmproxy.proxy.server import ConnectionHandler
+from mitmproxy.proxy.tunnel import TunnelState
+from OpenSSL import SSL
 
 from sigward import _core
-from sigward.mitm.heads import END, ChunkReader, Wrong, is_malformed_http2, wrong_head
+from sigward.mitm.floods import Ledger
+from sigward.mitm.heads import END, ChunkReader, Wrong, is_malformed_http2, joined_cookies, wrong_head
 from sigward.mitm.refusals import refusal
+
+logger = logging.getLogger(__name__)
 
 TURNS = 10
 
@@ -79,6 +95,18 @@ STREAMS = 1000
 LARGEST_WINDOW = 2**31 - 1
 """RFC 9113, section 6.9.1."""
 
+CONTINUATIONS = 64
+"""Frames of one HTTP/2 head."""
+
+QUIET = 1.0
+"""Seconds of silence after which an HTTP/2 client that has its answer counts as one that has stopped its upload."""
+
+SENDS_ON = 30.0
+"""Seconds in which an HTTP/2 client that has its answer may end its upload: curl before 8 takes a reset for a failure."""
+
+LINGER = 5.0
+"""Seconds that a client which still sends has to see why its connection ends."""
+
 MESSAGE_LIMIT = 16
 """WebSocket messages that a flow keeps; mitmproxy keeps them all."""
 
@@ -92,8 +120,15 @@ class Bridge(Protocol):
     def submit(self, connection: "EngineConnection", stream_id: int, request: http.Request, body: bytes | None) -> _core.Job | None:
         """Starts a job; None: the engine does not take it."""
 
+    engine: _core.Engine
     draining: bool
     layers: "WeakSet[EngineHttpLayer]"
+
+    def opened(self, client: Client) -> None:
+        """HTTP begins on this connection."""
+
+    def has_left(self, client: Client) -> bool:
+        """True if the client's connection is broken, rather than closed on its side."""
 
     def upload_full(self, job: _core.Job) -> None:
         """The job's upload queue is full."""
@@ -116,7 +151,7 @@ class EngineEvent(events.ConnectionEvent):
 class EngineConnection(HttpConnection):
     """Stands where mitmproxy expects the HTTP client of an upstream connection."""
 
-    def __init__(self, context: Context, bridge: Bridge, http_layer: HttpLayer) -> None:
+    def __init__(self, context: Context, bridge: Bridge, http_layer: "EngineHttpLayer") -> None:
         super().__init__(context, context.server)
         self.server = context.server
         self.bridge = bridge
@@ -162,6 +197,8 @@ class EngineConnection(HttpConnection):
         job = self.bridge.submit(self, stream_id, request, body)
         if job is not None:
             self.jobs[stream_id] = job
+            if self.http_layer.said_all:
+                job.said_all()
 
     def _data(self, event: RequestData) -> None:
         if waiting := self.waiting.get(event.stream_id):
@@ -310,14 +347,113 @@ def framed(headers: Pairs, request: http.Request, status: int, length: int | Non
     return headers
 
 
-class EngineHttp1Server(Http1Server):
-    """mitmproxy's HTTP/1 server, with trailers, strict heads and chunks, a limit to the head, and a held answer in one write.
+@dataclass
+class RequestStalled(HttpEvent):
+    """A client sends no more of a body that is held until it is whole."""
 
-    `proxy`: this is a forward listener, outside of CONNECT.
+
+class Alarm:
+    """The time-outs of one client's connection, by mitmproxy's timers. One of them counts; a later one may still run."""
+
+    def __init__(self, engine: _core.Engine) -> None:
+        self._engine = engine
+        self._at = math.inf
+        self._command: commands.RequestWakeup | None = None
+        self.head, self.idle, _, self.body = engine.client_timeouts()
+
+    def set(self, at: float) -> Commands:
+        """Wakes its layer at this time of the monotonic clock, if not before."""
+        if at < self._at:
+            self._at, self._command = at, commands.RequestWakeup(max(at - time.monotonic(), 0.0))
+            yield self._command
+
+    def rang(self, event: events.Wakeup) -> bool:
+        """True if this is the timer that counts. It must be set again, by time-outs that may have changed."""
+        if event.command is not self._command:
+            return False
+        self._at, self._command = math.inf, None
+        self.head, self.idle, _, self.body = self._engine.client_timeouts()
+        return True
+
+
+class EngineHttp1Server(Http1Server):
+    """mitmproxy's HTTP/1 server, with trailers, strict heads and chunks, limits to the head and to time, and a held answer in one write.
+
+    `proxy`: this is a forward listener, outside of CONNECT. `said_all`: the client has closed its side after a whole request.
     """
 
     held_head = b""
     proxy = False
+    said_all = False
+    first = True
+    """No request has been answered on this connection."""
+
+    begun: float | None = None
+    """When the first bytes of the next head came."""
+
+    hangs_up = False
+    """The connection ends with the answer."""
+
+    def __init__(self, context: Context, http_layer: "EngineHttpLayer") -> None:
+        super().__init__(context)
+        self.http_layer = http_layer
+        self.alarm = Alarm(http_layer.bridge.engine)
+        self.since = time.monotonic()
+
+    def _handle_event(self, event: events.Event) -> Commands:
+        if isinstance(event, events.Wakeup):
+            if self.alarm.rang(event):
+                yield from self.look_at_the_clock()
+            return
+        if isinstance(event, events.DataReceived):
+            self.since = time.monotonic()
+        yield from super()._handle_event(event)
+        yield from self.alarm.set(self.deadline())
+
+    def deadline(self) -> float:
+        """When the client will have been too slow, as it stands now."""
+        if self.state == self.read_headers:
+            if self.begun is not None:
+                return self.begun + self.alarm.head
+            return self.since + (self.alarm.head if self.first else self.alarm.idle)
+        # While the answer is under way, time is the engine's.
+        return self.since + self.alarm.body if self.state == self.read_body else math.inf
+
+    def look_at_the_clock(self) -> Commands:
+        """Ends what has lasted too long."""
+        if time.monotonic() >= self.deadline():
+            if self.state == self.read_headers:
+                if self.begun is not None:
+                    self.http_layer.bridge.engine.slow_client("head")
+                    why = "the request's head did not come to its end in time"
+                    yield from self.refuse(Wrong(408, "head-timeout", why), "Send it faster, or raise timeouts.client_head.")
+                yield from self.hang_up()
+            elif self.response_done:
+                # The client has its answer, and does not end its request.
+                stream_id = self.stream_id
+                yield from self.hang_up()
+                yield ReceiveHttp(RequestProtocolError(stream_id, "the client has stopped", ErrorCode.CLIENT_DISCONNECTED))
+            elif self.http_layer.waits_for_body(self.stream_id):
+                self.http_layer.bridge.engine.slow_client("body")
+                self.hangs_up = True
+                yield ReceiveHttp(RequestStalled(self.stream_id))
+            self.since = time.monotonic()
+        yield from self.alarm.set(self.deadline())
+
+    def hang_up(self) -> Commands:
+        """Nothing more is read or written."""
+        yield commands.CloseConnection(self.conn)
+        self.state = self.done
+
+    def mark_done(self, *, request: bool = False, response: bool = False) -> Commands:
+        self.since, self.begun, self.first = time.monotonic(), None, self.first and not response
+        yield from super().mark_done(request=request, response=response)
+        if response and self.hangs_up and self.state != self.done:
+            yield from self.hang_up()
+        if self.said_all and self.state == self.read_body:
+            yield from self.read_body(events.ConnectionClosed(self.conn))
+        elif self.said_all and self.state == self.read_headers:
+            yield from self.hang_up()
 
     def send(self, event: HttpEvent) -> Commands:
         if isinstance(event, ResponseHeaders) and event.response.status_code >= 200:
@@ -343,6 +479,8 @@ class EngineHttp1Server(Http1Server):
         if not isinstance(event, events.DataReceived):
             yield from super().read_headers(event)
             return
+        if self.begun is None:
+            self.begun = time.monotonic()
         # RFC 9112, section 2.2: empty lines before a request are no part of it. mitmproxy would wait behind one for more bytes.
         while self.buf._data.startswith(b"\r\n"):
             self.buf.maybe_extract_at_most(2)
@@ -353,8 +491,7 @@ class EngineHttp1Server(Http1Server):
             wrong = Wrong(431, "head-too-large", "the request's head does not end")
         if wrong:
             yield from self.refuse(wrong)
-            yield commands.CloseConnection(self.conn)
-            self.state = self.done
+            yield from self.hang_up()
         elif end:
             yield from super().read_headers(event)
 
@@ -377,9 +514,9 @@ class EngineHttp1Server(Http1Server):
         assert self.request is not None
         return self.request.method == "HEAD" or response.status_code in (204, 304) or "content-length" in response.headers
 
-    def refuse(self, wrong: Wrong) -> Commands:
+    def refuse(self, wrong: Wrong, hint: str = "Send a request that keeps to RFC 9112.") -> Commands:
         """Answers a request whose end is not clear; the connection is closed behind it."""
-        answer = refusal(wrong.status, wrong.slug, f"{wrong.why}. Send a request that keeps to RFC 9112.")
+        answer = refusal(wrong.status, wrong.slug, f"{wrong.why}. {hint}")
         answer.headers["connection"] = "close"
         yield commands.SendData(self.conn, http1.assemble_response(answer))
 
@@ -387,6 +524,11 @@ class EngineHttp1Server(Http1Server):
         # mitmproxy keeps what comes of later requests until this one is done, without limit.
         if isinstance(event, events.DataReceived) and len(self.buf) > AHEAD_LIMIT:
             event = events.ConnectionClosed(self.conn)
+        elif isinstance(event, events.ConnectionClosed) and not self.http_layer.bridge.has_left(self.context.client):
+            # As busybox's wget, `ncat < file` and socat do.
+            self.said_all = True
+            self.http_layer.tell_said_all()
+            return
         yield from super().wait(event)
 
     def read_body(self, event: events.Event) -> Commands:
@@ -404,11 +546,40 @@ class EngineHttp1Server(Http1Server):
             yield command
 
 
+class HeadBuffer(FrameBuffer):
+    """h2's buffer of frames, with a bound to a head in many (CVE-2024-27316) that its client is told by its name."""
+
+    def _update_header_buffer(self, f: Frame | None) -> Frame | None:
+        pieces = self._headers_buffer
+        if pieces and (len(pieces) >= CONTINUATIONS or sum(len(piece.data) for piece in pieces) > HEAD_LIMIT):
+            raise h2.exceptions.DenialOfServiceError("a head that does not end")
+        return super()._update_header_buffer(f)
+
+    @property
+    def within_head(self) -> bool:
+        """True if what has come ends within a frame that is no DATA, or between the frames of a head."""
+        return bool(self._headers_buffer) or (len(self._data) > 0 and self._data[3:4] != bytes([DataFrame.type]))
+
+    @property
+    def began(self) -> bool:
+        """True if the client's preface is there."""
+        return not self._preamble_len
+
+
 class EngineH2Connection(BufferedH2Connection):
-    """mitmproxy's HTTP/2 buffers, with a bound in both directions: it would take in 2 GiB of a request, and of an answer all there is."""
+    """mitmproxy's HTTP/2 buffers, with a bound in both directions: it would take in 2 GiB of a request, and of an answer all there is.
+
+    And with a bound to what a client may make it do beside requests.
+    """
+
+    incoming_buffer: HeadBuffer
 
     def __init__(self, config: h2.config.H2Configuration) -> None:
         super().__init__(config)
+        self.incoming_buffer = HeadBuffer(server=True)
+        self.ledger = Ledger()
+        self._receiving = False
+        self._opened: set[int] = set()
         self.local_settings.initial_window_size = STREAM_WINDOW
         self.local_settings.max_concurrent_streams = STREAMS
         # As in the base class: without this the old value would be announced.
@@ -447,15 +618,73 @@ class EngineH2Connection(BufferedH2Connection):
         else:
             super().acknowledge_received_data(acknowledged_size, stream_id)
 
+    def receive_data(self, data: bytes) -> list[h2.events.Event]:
+        """As in the base class; a request that is reset by the same bytes that made it never was."""
+        self._opened.clear()
+        told: list[h2.events.Event] = super().receive_data(data)
+        taken_back = {event.stream_id for event in told if isinstance(event, h2.events.StreamReset)} & self._opened if self._opened else ()
+        if not taken_back:
+            return told
+        left = []
+        for event in told:
+            if getattr(event, "stream_id", None) not in taken_back:
+                left.append(event)
+            elif isinstance(event, h2.events.DataReceived):
+                # Of the connection's window.
+                self.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+        return left
+
+    def _receive_frame(self, frame: Frame) -> list[h2.events.Event]:
+        if not self._is_of_a_request(frame) and not self.ledger.frame(frame.body_len):
+            raise h2.exceptions.DenialOfServiceError("more frames than requests need")
+        self._receiving = True
+        try:
+            told = super()._receive_frame(frame)
+        finally:
+            self._receiving = False
+        for event in told:
+            if isinstance(event, h2.events.RequestReceived):
+                if is_malformed_http2(event.headers, ended=event.stream_ended is not None):
+                    self.reset_stream(frame.stream_id, h2.errors.ErrorCodes.PROTOCOL_ERROR)
+                    self._tell_reset(wasted=True)
+                    return []
+                self._opened.add(frame.stream_id)
+            elif isinstance(event, h2.events.StreamReset):
+                self._tell_reset(wasted=not event.remote_reset or frame.stream_id in self._opened)
+        return told
+
+    def _is_of_a_request(self, frame: Frame) -> bool:
+        if not isinstance(frame, HeadersFrame | DataFrame):
+            return isinstance(frame, GoAwayFrame)
+        stream = self.streams.get(frame.stream_id)
+        if stream is None or stream.closed:
+            return isinstance(frame, HeadersFrame) and frame.stream_id > self.highest_inbound_stream_id
+        return isinstance(frame, HeadersFrame) or bool(frame.data) or "END_STREAM" in frame.flags
+
+    def _tell_reset(self, *, wasted: bool) -> None:
+        if not self.ledger.reset(wasted=wasted):
+            raise h2.exceptions.DenialOfServiceError("more streams that are reset than any client needs")
+
+    def _prepare_for_sending(self, frames: list[Frame]) -> None:
+        if not self._receiving:
+            self.ledger.sent(len(frames))
+        super()._prepare_for_sending(frames)
+
     def buffered(self, stream_id: int) -> int:
         """Bytes of an answer that the client's window does not let out yet."""
         return sum(len(piece.data) for piece in self.stream_buffers.get(stream_id, ()))
 
-    async def flushed(self, stream_id: int, limit: int) -> None:
-        """Waits until at most `limit` bytes of a stream are buffered."""
-        while self.buffered(stream_id) > limit:
+    async def flushed(self, stream_id: int, limit: int, patience: float | None = None) -> None:
+        """Waits until at most `limit` bytes of a stream are buffered.
+
+        Raises TimeoutError when the client takes nothing of it for `patience` seconds.
+        """
+        while (before := self.buffered(stream_id)) > limit:
             self.room.clear()
-            await self.room.wait()
+            async with asyncio.timeout(patience) as waiting:
+                while self.buffered(stream_id) >= before and not waiting.expired():
+                    await self.room.wait()
+                    self.room.clear()
 
     def stream_window_updated(self, stream_id: int) -> bool:
         sent = super().stream_window_updated(stream_id)
@@ -463,33 +692,183 @@ class EngineH2Connection(BufferedH2Connection):
         return sent
 
 
+@functools.lru_cache(maxsize=1000)
+def tell_flood(address: str, why: str) -> None:
+    """To the log, once for each client and reason."""
+    logger.warning("%s was told to calm down, and its HTTP/2 connection ends: %s", address, why)
+
+
+@dataclass(slots=True)
+class Answered:
+    """A stream whose answer is out, while its client has not ended its request. Times are of the monotonic clock."""
+
+    since: float
+    heard: float
+
+    @property
+    def ends(self) -> float:
+        """When the client must have stopped."""
+        return min(self.heard + QUIET, self.since + SENDS_ON)
+
+
 class EngineHttp2Server(Http2Server):
-    """mitmproxy's HTTP/2 server with those bounds."""
+    """mitmproxy's HTTP/2 server with those bounds, time-outs, and an end for requests that are answered early.
+
+    `bodies`: when something last came of requests that have not ended. `answered`: those whose answer is out.
+    """
 
     h2_conn: EngineH2Connection
+    over = False
+    head_since: float | None = None
+    """Since when a head has been coming in."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, http_layer: "EngineHttpLayer") -> None:
         super().__init__(context)
         self.h2_conn = EngineH2Connection(self.h2_conf)
+        self.http_layer = http_layer
+        self.alarm = Alarm(http_layer.bridge.engine)
+        self.since = time.monotonic()
+        """When the last request came, or was answered."""
+        self.bodies: dict[int, float] = {}
+        self.answered: dict[int, Answered] = {}
 
     def _handle_event(self, event: events.Event) -> Commands:
+        if isinstance(event, events.Wakeup):
+            if self.alarm.rang(event):
+                yield from self.look_at_the_clock()
+            return
         if isinstance(event, ResponseHeaders) and event.response.status_code >= 200:
             self.h2_conn.grant_all(event.stream_id)
-        handled: Commands = super()._handle_event(event)
-        return handled
+        yield from super()._handle_event(event)
+        if self.over:
+            return
+        if isinstance(event, ResponseEndOfMessage):
+            yield from self.answer_ends(event.stream_id)
+        elif isinstance(event, events.DataReceived):
+            now = time.monotonic()
+            self.head_since = (self.head_since or now) if self.h2_conn.incoming_buffer.within_head else None
+            if self.head_since is not None:
+                yield from self.alarm.set(self.head_since + self.alarm.head)
+        elif isinstance(event, events.Start):
+            yield from self.alarm.set(self.since + min(self.alarm.head, self.alarm.idle))
+
+    def answer_ends(self, stream_id: int) -> Commands:
+        """All of an answer is out, or will be when the client's window opens."""
+        self.h2_conn.ledger.answered()
+        self.since = now = time.monotonic()
+        if self.is_closed(stream_id):
+            self.forget(stream_id)
+        elif stream_id in self.bodies:
+            self.answered[stream_id] = Answered(now, now)
+            yield from self.alarm.set(self.answered[stream_id].ends)
+
+    def forget(self, stream_id: int) -> None:
+        """Nothing more of this stream is of interest."""
+        self.streams.pop(stream_id, None)
+        self.bodies.pop(stream_id, None)
+        self.answered.pop(stream_id, None)
+
+    def look_at_the_clock(self) -> Commands:
+        """Ends what has lasted too long."""
+        now = time.monotonic()
+        alarm, engine = self.alarm, self.http_layer.bridge.engine
+        for stream_id in [stream_id for stream_id in self.streams if self.is_closed(stream_id)]:
+            self.forget(stream_id)
+        if self.head_since is not None and now >= self.head_since + alarm.head:
+            engine.slow_client("head")
+            yield from self.protocol_error("a head did not come to its end in time", h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
+            return
+        patience = alarm.idle if self.h2_conn.incoming_buffer.began else min(alarm.head, alarm.idle)
+        if not self.streams and now >= self.since + patience:
+            yield from self.protocol_error("nothing is asked any more", h2.errors.ErrorCodes.NO_ERROR)
+            return
+        for stream_id in [stream_id for stream_id, answered in self.answered.items() if now >= answered.ends]:
+            yield from self.stop_upload(stream_id)
+        for stream_id in [stream_id for stream_id, heard in self.bodies.items() if now >= heard + alarm.body]:
+            self.bodies[stream_id] = now
+            if self.http_layer.waits_for_body(stream_id):
+                engine.slow_client("body")
+                yield ReceiveHttp(RequestStalled(stream_id))
+        waits = [heard + alarm.body for heard in self.bodies.values()] + [answered.ends for answered in self.answered.values()]
+        if self.head_since is not None:
+            waits.append(self.head_since + alarm.head)
+        yield from alarm.set(min(waits, default=max(self.since, now - patience / 2) + patience))
+
+    def stop_upload(self, stream_id: int) -> Commands:
+        """RFC 9113, section 8.1: a client that has its whole answer is asked to send no more of its request."""
+        stream = self.h2_conn.streams.get(stream_id)
+        if stream is not None and stream.state_machine.state is StreamState.OPEN:
+            # The answer waits for the client's window.
+            self.answered[stream_id] = Answered(time.monotonic(), time.monotonic())
+            return
+        self.forget(stream_id)
+        if stream is not None and not stream.closed:
+            self.h2_conn.reset_stream(stream_id, h2.errors.ErrorCodes.NO_ERROR)
+            yield commands.SendData(self.conn, self.h2_conn.data_to_send())
+        yield ReceiveHttp(RequestProtocolError(stream_id, "answered before its end", ErrorCode.CLIENT_DISCONNECTED))
 
     def handle_h2_event(self, event: h2.events.Event) -> Generator[commands.Command, Any, bool]:
-        if isinstance(event, h2.events.RequestReceived) and is_malformed_http2(event.headers, ended=event.stream_ended is not None):
-            self.h2_conn.reset_stream(event.stream_id, h2.errors.ErrorCodes.PROTOCOL_ERROR)
-            return False
+        if isinstance(event, h2.exceptions.ProtocolError) and self.h2_conn.state_machine.state is Http2State.CLOSED:
+            # h2 has said so by the error's own code; mitmproxy would add a PROTOCOL_ERROR.
+            if isinstance(event, h2.exceptions.DenialOfServiceError):
+                tell_flood(self.conn.peername[0] if self.conn.peername else "a client", str(event))
+            yield commands.SendData(self.conn, self.h2_conn.data_to_send())
+            yield from self.close_connection(f"HTTP/2 protocol error: {event}")
+            return True
+        if isinstance(event, h2.events.RequestReceived):
+            event.headers = joined_cookies(event.headers)
+            self.since = time.monotonic()
+            if event.stream_ended is None:
+                self.bodies[event.stream_id] = self.since
+                yield from self.alarm.set(self.since + self.alarm.body)
+        elif isinstance(event, h2.events.DataReceived):
+            if event.stream_id in self.bodies:
+                self.bodies[event.stream_id] = time.monotonic()
+            if answered := self.answered.get(event.stream_id):
+                answered.heard = time.monotonic()
+        elif isinstance(event, h2.events.StreamEnded | h2.events.StreamReset):
+            self.bodies.pop(event.stream_id, None)
+            self.answered.pop(event.stream_id, None)
         return (yield from super().handle_h2_event(event))
+
+    def close_connection(self, msg: str) -> Commands:
+        self.over = True
+        yield from super().close_connection(msg)
 
 
 class EngineHttpStream(HttpStream):
     """mitmproxy's stream, for which a response that a hook has set stands also when the request's body streams.
 
     mitmproxy raises then (and the client hangs), or passes over it (and the request goes on).
+
+    And an answer is complete when it is, not when the request is: Go's client sends nothing more, and waits.
     """
+
+    answer_ended = False
+
+    def _handle_event(self, event: events.Event) -> Commands:
+        if not isinstance(event, RequestStalled):
+            yield from super()._handle_event(event)
+        elif self.client_state == self.state_consume_request_body:
+            self.flow.response = refusal(400, "body-failed", "the request's body did not come to its end in time. Send all of it.")
+            if not self.flow.request.is_http2:
+                self.flow.response.headers["connection"] = "close"
+            self.request_body_buf.clear()
+            self.client_state = self.state_discard_request_body
+            yield from self.answer()
+
+    def send_response(self, already_streamed: bool = False) -> Commands:
+        yield from super().send_response(already_streamed)
+        unended = self.client_state not in (self.state_done, self.state_errored)
+        if unended and self.server_state == self.state_done and self.flow.response and self.flow.response.status_code != 101:
+            self.answer_ended = True
+            yield SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)
+
+    def flow_done(self) -> Commands:
+        for command in super().flow_done():
+            ends = isinstance(command, SendHttp) and isinstance(command.event, ResponseEndOfMessage)
+            if not (ends and self.answer_ended):
+                yield command
 
     def start_request_stream(self) -> Commands:
         if self.flow.response is None:
@@ -566,13 +945,32 @@ class EngineHttpLayer(HttpLayer):
         if isinstance(event, events.Start):
             # Only now is it known what the client's TLS has agreed on.
             client = self.context.client
-            server = EngineHttp2Server(self.context.fork()) if client.alpn == b"h2" else EngineHttp1Server(self.context.fork())
+            self.bridge.opened(client)
+            server = EngineHttp2Server(self.context.fork(), self) if client.alpn == b"h2" else EngineHttp1Server(self.context.fork(), self)
             if isinstance(server, EngineHttp1Server):
                 server.proxy = self.mode is HTTPMode.regular
             self.connections[client] = server
             yield from self.event_to_child(self.connections[client], event)
         else:
             yield from super()._handle_event(event)
+
+    @property
+    def said_all(self) -> bool:
+        """True if the client has closed its side, and waits for its answer or is gone."""
+        server = self.connections.get(self.context.client)
+        return isinstance(server, EngineHttp1Server) and server.said_all
+
+    def tell_said_all(self) -> None:
+        """To the engine, of the requests that it has."""
+        for connection in self.connections.values():
+            if isinstance(connection, EngineConnection):
+                for job in connection.jobs.values():
+                    job.said_all()
+
+    def waits_for_body(self, stream_id: int) -> bool:
+        """True if a body is held here until it is whole, and no hook is at it. Of what streams, the engine's time-out takes care."""
+        stream = self.streams.get(stream_id)
+        return stream is not None and stream._paused is None and stream.client_state == stream.state_consume_request_body
 
     def make_stream(self, stream_id: int) -> Commands:
         stream = self.streams[stream_id] = EngineHttpStream(self.context.fork(), stream_id)
@@ -603,6 +1001,24 @@ class EngineHttpLayer(HttpLayer):
             if isinstance(outer, HttpLayer) and outer is not self and isinstance(inner, HttpStream):
                 outer.connections[server] = inner
         return server
+
+
+class EngineClientTls(ClientTLSLayer):
+    """mitmproxy's, which says close_notify before it closes (RFC 8446, section 6.1)."""
+
+    said_goodbye = False
+
+    def send_data(self, data: bytes) -> Commands:
+        if not self.said_goodbye:
+            yield from super().send_data(data)
+
+    def send_close(self, command: commands.CloseConnection) -> Commands:
+        if self.tunnel_state is TunnelState.OPEN and not self.said_goodbye:
+            self.said_goodbye = True
+            with contextlib.suppress(SSL.Error):
+                self.tls.shutdown()
+            yield from self.tls_interact()
+        yield from super().send_close(command)
 
 
 class Gate:
@@ -637,6 +1053,13 @@ def http_layer_to_adopt(next_layer: layer.NextLayer) -> HttpLayer | None:
     return next((found for found in next_layer.context.layers if type(found) is HttpLayer), None)
 
 
+def adopt_tls(next_layer: layer.NextLayer) -> None:
+    """Makes TLS layers that mitmproxy has just made, and that have seen no event, ours."""
+    for found in next_layer.context.layers:
+        if type(found) is ClientTLSLayer:
+            found.__class__ = EngineClientTls
+
+
 def is_inside_connect(context: Context) -> bool:
     """True for what a client sends after CONNECT."""
     return any(isinstance(found, HttpStream) for found in context.layers)
@@ -647,16 +1070,82 @@ async def deliver(handler: ConnectionHandler, event: EngineEvent) -> None:
     await handler.server_event(event)
 
 
-async def drained(handler: ConnectionHandler) -> None:
-    """Waits until the client's socket has taken what was written to it. Not the gate: a full upload must not stop a download."""
+async def drained(handler: ConnectionHandler, patience: float | None = None) -> None:
+    """Waits until the client's socket has taken what was written to it. Not the gate: a full upload must not stop a download.
+
+    Raises TimeoutError when the client takes nothing for `patience` seconds.
+    """
     transport = handler.transports.get(handler.client)
-    if transport is not None and transport.writer is not None:
+    if transport is None or not isinstance(transport.writer, asyncio.StreamWriter):
+        return
+    left = math.inf
+    while True:
+        before, left = left, transport.writer.transport.get_write_buffer_size()
+        if left >= before:
+            raise TimeoutError
         try:
-            async with handler._drain_lock:
+            async with asyncio.timeout(patience), handler._drain_lock:
                 await transport.writer.drain()
+        except TimeoutError:
+            continue
         except OSError:
-            # The connection's own task finds out and ends the job.
-            return
+            # The connection's own task does not find out when the client has closed its side before.
+            hang_up(handler)
+        return
+
+
+class Discard(asyncio.Protocol):
+    """Takes in what a client sends after its connection has ended, so that it sees why: the kernel resets what is not read."""
+
+    def __init__(self, transport: Any) -> None:
+        self._before: Any = transport.get_protocol()
+        self._timer = asyncio.get_running_loop().call_later(LINGER, transport.abort)
+
+    def data_received(self, data: bytes) -> None:
+        """Nobody wants it."""
+
+    def pause_writing(self) -> None:
+        self._before.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._before.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._timer.cancel()
+        self._before.connection_lost(exc)
+
+
+def linger(handler: ConnectionHandler) -> None:
+    """Has a client's connection end for the client first, whenever mitmproxy closes it. Set on a writer's instance, not its class."""
+    connection = handler.transports[handler.client]
+    writer, reader = connection.writer, connection.reader
+    if not isinstance(writer, asyncio.StreamWriter) or not isinstance(reader, asyncio.StreamReader):
+        return
+    transport: Any = writer.transport
+    close = writer.close
+
+    def closing() -> None:
+        if transport.is_closing() or reader.at_eof() or not transport.can_write_eof():
+            close()
+        elif not isinstance(transport.get_protocol(), Discard):
+            transport.set_protocol(Discard(transport))
+            transport.write_eof()
+            with contextlib.suppress(RuntimeError):
+                # It was not paused.
+                transport.resume_reading()
+
+    writer.close = closing  # type: ignore[method-assign]
+
+
+def has_left(handler: ConnectionHandler | None) -> bool:
+    """True if a client's connection is broken, rather than closed on the client's side."""
+    transport = handler.transports.get(handler.client) if handler is not None else None
+    return transport is None or not isinstance(transport.writer, asyncio.StreamWriter) or transport.writer.transport.is_closing()
+
+
+def has_tunnel(handler: ConnectionHandler) -> bool:
+    """True if mitmproxy has connected, or is connecting, for this client: to somewhere that it passes bytes on to."""
+    return len(handler.transports) > 1
 
 
 def break_off(handler: ConnectionHandler) -> None:

@@ -6,7 +6,9 @@ from cryptography import x509
 from mitmproxy.addons.tlsconfig import TlsConfig
 from mitmproxy.certs import CertStoreEntry
 from mitmproxy.proxy.context import Context
+from mitmproxy.tls import TlsData
 
+from sigward import _core
 from sigward.mitm.internals import is_inside_connect
 
 
@@ -16,6 +18,18 @@ class Leaves(TlsConfig):
     mitmproxy's own also names the listener's address, the upstream, and one of them as common name. Name constraints hold for each of
     these: a single one beyond them, and the client takes the leaf for no host at all.
     """
+
+    def __init__(self, engine: _core.Engine) -> None:
+        self.engine = engine
+
+    def tls_start_client(self, tls_start: TlsData) -> None:
+        """mitmproxy's hook: what the handshake with a client goes by."""
+        if tls_start.ssl_conn is not None:
+            # Another addon's.
+            return
+        super().tls_start_client(tls_start)
+        if tls_start.ssl_conn is not None and not self.engine.offers_http2():
+            tls_start.ssl_conn.get_app_data()["http2"] = False
 
     def get_cert(self, conn_context: Context) -> CertStoreEntry:
         """mitmproxy's hook, called before a handshake with a client."""

@@ -247,6 +247,17 @@ impl Engine {
         if self.shared.config.load().settings.via { self.shared.hop.check(headers) } else { Ok(()) }
     }
 
+    /// How long clients may take: for a head, between requests, over an answer, and over a body (`timeouts`).
+    pub fn client_timeouts(&self) -> [Duration; 4] {
+        let timeouts = &self.shared.config.load().settings.timeouts;
+        [timeouts.client_head, timeouts.client_idle, timeouts.client_write, timeouts.idle]
+    }
+
+    /// Counts a client that a front has let go because it was slow. `at`: "head", "body" or "answer".
+    pub fn slow_client(&self, at: &str) {
+        self.shared.metrics.slow_clients.with_label_values(&[at]).inc();
+    }
+
     /// True if a client may reach `host`, and `address`, to which it resolved.
     pub fn may_connect(&self, host: &str, address: Option<std::net::IpAddr>) -> bool {
         let host = normal(host);

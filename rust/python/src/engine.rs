@@ -160,6 +160,15 @@ impl Engine {
         Ok(self.engine.check_loop(&headers).err().map(|refusal| refusal.reason()))
     }
 
+    fn client_timeouts(&self) -> (f64, f64, f64, f64) {
+        self.engine.client_timeouts().map(|timeout| timeout.as_secs_f64()).into()
+    }
+
+    #[pyo3(signature = (at, /))]
+    fn slow_client(&self, at: &str) {
+        self.engine.slow_client(at);
+    }
+
     #[pyo3(signature = (path, /))]
     fn load_authority(&self, python: Python<'_>, path: &str) -> PyResult<bool> {
         python.detach(|| self.engine.load_authority(std::path::Path::new(path))).map_err(PyValueError::new_err)
@@ -307,6 +316,10 @@ impl Job {
     #[pyo3(signature = (size, /))]
     fn ack(&self, size: usize) {
         self.job.ack(size);
+    }
+
+    fn said_all(&self) {
+        self.job.said_all();
     }
 
     fn cancel(&self) {

@@ -55,6 +55,9 @@ class FakeJob:
         self.acked += size
         self.engine.wake()
 
+    def said_all(self) -> None:
+        """The fake never waits."""
+
     def cancel(self) -> None:
         self.cancelled.set()
         self.engine.wake()
@@ -122,6 +125,12 @@ class FakeEngine:
 
     def handling(self, host: str, port: int, opening: str, *_: object) -> tuple[str, str, str]:
         return ("intercept" if self.intercepts(host, port) and opening != "other" else "tunnel"), "", ""
+
+    def client_timeouts(self) -> tuple[float, float, float, float]:
+        return 60.0, 350.0, 60.0, 60.0
+
+    def slow_client(self, at: str, /) -> None:
+        """Nobody asks."""
 
     def may_connect(self, _host: str, _address: str | None = None, /) -> bool:
         return False
