@@ -37,7 +37,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use sigward_gateway::client::MASTER;
 use sigward_gateway::knowledge::Knowledge;
-use sigward_gateway::settings::{ClientHttp2, ClientsSettings, EngineSettings, TlsSettings};
+use sigward_gateway::settings::{ClientHttp2, ClientsSettings, EngineSettings};
 use sigward_gateway::{Clients, Config, Handling, Live, Opening, Refusal, RequestHead};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
