@@ -564,7 +564,19 @@ class Engine:
         Bad input does not raise: it is answered by an EVENT_RESPONSE with the mend.
         """
     def intercepts(self, host: str, port: int, /) -> bool:
-        """True if TLS to this destination is to be intercepted: a route signs or denies it, or it is an AWS endpoint that takes SigV4."""
+        """True if a connection to this destination is to be intercepted, as long as it is HTTP: a route signs or denies it, or it is an AWS
+        endpoint that takes SigV4."""
+    def handling(
+        self,
+        host: str,
+        port: int,
+        opening: Literal["unknown", "http", "tls", "other"],
+        name: str | None = None,
+        protocols: list[bytes] = ...,
+        /,
+    ) -> tuple[Literal["intercept", "tunnel", "refuse"], str, str]:
+        """What becomes of a client's connection to this destination, by what it begins with: `unknown`, nothing has come; `tls` with the
+        server's name and what ALPN offers. With "refuse": the slug and what the client is told."""
     def offers_http2(self) -> bool:
         """True if clients may speak HTTP/2 (`client_http2`)."""
 
@@ -572,8 +584,6 @@ class Engine:
         """Seconds that clients may take: for a head, between requests, over an answer, over a body (`timeouts`)."""
     def slow_client(self, at: Literal["head", "body", "answer"], /) -> None:
         """Counts a client that was let go because it was slow."""
-    def tunnels(self) -> bool:
-        """False if nothing is served that is not signed with an issued key, so no tunnel may be opened."""
     def load_authority(self, path: str, /) -> bool:
         """Reads the CA that forward listeners intercept with: one PEM file with its key, its certificate, and those up to the root that
         clients trust. True: name constraints limit it. Raises ValueError."""
@@ -631,6 +641,9 @@ def issue_key(master: bytes, name: str, rotation: int, /) -> tuple[str, str]:
 def normal_host(host: str, /) -> str | None:
     """A host as rules compare it: in small letters, without brackets and trailing dot; an address in any spelling (WHATWG URL, host
     parsing) in its usual one. None: it is no host."""
+
+def first_bytes(data: bytes, /) -> Literal["undecided", "http", "tls", "other"]:
+    """What a client's first bytes are; `undecided`: too few to tell."""
 
 def same_authority(one: str, other: str, port: int, /) -> bool:
     """True if two of `host[:port]` name one place. `port`: the one that is meant where none is given."""

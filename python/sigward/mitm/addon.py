@@ -15,6 +15,7 @@ from mitmproxy import connection, http, tcp, tls
 from mitmproxy.exceptions import AddonHalt
 from mitmproxy.net.http import url
 from mitmproxy.proxy import layer
+from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import TCPLayer
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
@@ -29,11 +30,11 @@ logger = logging.getLogger(__name__)
 TLS_TELLING = 3
 """Bytes that tell TLS: a record's type and version."""
 
-HTTP = 80
-"""The port of an absolute URL that gives none."""
-
 LONGEST_LINE = 64 << 10
 """Bytes without an end of line after which a client's first bytes are no HTTP request."""
+
+HTTP = 80
+"""The port of an absolute URL that gives none."""
 
 EVENT_STREAM = "application/vnd.amazon.eventstream"
 """The type of a body whose messages are signed one by one."""
@@ -54,14 +55,14 @@ def refusing[**P](hook: Callable[P, None]) -> Callable[P, None]:
     return wrapped
 
 
-def same_host(one: str, other: str) -> bool:
-    """True if two names are one host: case and a trailing dot mean nothing."""
-    return one.lower().rstrip(".") == other.lower().rstrip(".")
-
-
-def is_undecided(data: bytes) -> bool:
-    """True if a client's first bytes are too few to tell TLS, HTTP and other protocols apart."""
-    return 0 < len(data) < TLS_TELLING or (len(data) <= LONGEST_LINE and data[:3].isalpha() and b"\n" not in data)
+def is_undecided(kind: str, data: bytes) -> bool:
+    """True if a client's first bytes are too few for mitmproxy: it wants a request line whole, and three bytes of TLS."""
+    match kind:
+        case "http":
+            return len(data) <= LONGEST_LINE and b"\n" not in data.lstrip(b"\r\n")
+        case "tls":
+            return len(data) < TLS_TELLING
+    return kind == "undecided" and bool(data)
 
 
 def not_vouched(host: str) -> str:
@@ -75,38 +76,52 @@ def tell_unvouched(name: str) -> None:
     logger.warning("clients will refuse the certificate: %s", not_vouched(name))
 
 
+@functools.lru_cache(maxsize=1000)
+def tell_refused(host: str, port: int, why: str) -> None:
+    """To the log, once for each destination: a client that is past CONNECT only sees its connection end."""
+    logger.warning("a connection to %s:%d that is not HTTP is refused: %s", host, port, why)
+
+
 class Tunnels:
     """Comes before mitmproxy's own decisions: what is not intercepted passes untouched, but never to a local address."""
 
     def __init__(self, engine: _core.Engine) -> None:
         self.engine = engine
 
-    def intercepts(self, address: tuple[str, int] | None) -> bool:
-        """True if a CONNECT to this address is to be looked into. Its own name decides, not SNI or Host."""
-        return address is not None and self.engine.intercepts(address[0], address[1])
-
     def next_layer(self, next_layer: layer.NextLayer) -> None:
-        """After CONNECT, whatever is not for an intercepted host is bytes."""
+        """After CONNECT, whatever is not HTTP for an intercepted host is bytes, or is refused."""
         context = next_layer.context
-        if is_inside_connect(context) and not self.intercepts(context.server.address):
-            next_layer.layer = TCPLayer(context, ignore=True)
-        elif is_undecided(next_layer.data_client()):
+        data = next_layer.data_client()
+        kind = _core.first_bytes(data)
+        if is_inside_connect(context) and (address := context.server.address) is not None:
+            what = self.engine.handling(*address[:2], "other" if kind == "other" else "unknown")
+            if what[0] != "intercept":
+                self.refuse(context, what)
+                next_layer.layer = TCPLayer(context, ignore=True)
+                return
+        if is_undecided(kind, data):
             # mitmproxy would take what it cannot tell yet for raw bytes. It asks again when more has come.
             raise AddonHalt
 
+    def refuse(self, context: Context, what: tuple[str, str, str]) -> None:
+        """Where it may not pass, a connection gets no address, so that it leads nowhere."""
+        if what[0] == "refuse" and (address := context.server.address) is not None:
+            tell_refused(*address[:2], what[2])
+            context.server.address = None
+
     def tls_clienthello(self, data: tls.ClientHelloData) -> None:
-        """TLS inside an intercepted CONNECT, unless its SNI names another host than CONNECT did: that is not signed for."""
-        address, sni = data.context.server.address, data.client_hello.sni
+        """TLS inside an intercepted CONNECT, unless its SNI names another host than CONNECT did, or it is for another protocol."""
+        address, hello = data.context.server.address, data.client_hello
         if not is_inside_connect(data.context):
-            if sni is not None and not self.engine.vouches_for(sni):
-                tell_unvouched(sni)
+            if hello.sni is not None and not self.engine.vouches_for(hello.sni):
+                tell_unvouched(hello.sni)
             return
-        data.ignore_connection = not self.intercepts(address) or (
-            sni is not None and address is not None and not same_host(sni, address[0])
-        )
-        if data.ignore_connection and not self.engine.tunnels():
-            # Without an address it leads nowhere.
-            data.context.server.address = None
+        if address is None:
+            data.ignore_connection = True
+            return
+        what = self.engine.handling(*address[:2], "tls", hello.sni, list(hello.alpn_protocols))
+        data.ignore_connection = what[0] != "intercept"
+        self.refuse(data.context, what)
 
     async def http_connect(self, flow: http.HTTPFlow) -> None:
         """Refuses a tunnel to a local address while the client can still be told."""
@@ -114,17 +129,13 @@ class Tunnels:
         if _core.normal_host(host) is None:
             flow.response = refusal(400, "bad-target", f"CONNECT names {host!r}, which is no host.")
             return
-        if self.intercepts((host, port)):
+        what, slug, why = self.engine.handling(host, port, "unknown")
+        if what == "intercept":
             if not self.engine.vouches_for(host):
                 flow.response = refusal(403, "not-vouched-for", not_vouched(host))
             return
-        if not self.engine.tunnels():
-            flow.response = refusal(
-                403,
-                "missing-authentication-token",
-                f"{host!r} would be reached through a tunnel, and only requests that are signed with an issued key are served here "
-                "(clients.required).",
-            )
+        if what == "refuse":
+            flow.response = refusal(403, slug, why)
             return
         try:
             await self.allowed_address(host, port)
@@ -143,9 +154,10 @@ class Tunnels:
         if address is None:
             data.server.error = "no destination"
             return
-        if not self.engine.tunnels():
-            # Whatever protocol it is taken for: HTTP goes through the engine, all else would be a tunnel.
-            data.server.error = "only requests that are signed with an issued key are served (clients.required)"
+        # Whatever protocol it is taken for: HTTP goes through the engine, all else is a tunnel.
+        what, _, why = self.engine.handling(*address[:2], "other")
+        if what == "refuse":
+            data.server.error = why
             return
         try:
             data.server.address = (await self.allowed_address(address[0], address[1]), address[1])
@@ -230,7 +242,7 @@ class Sign:
 
     def http_connected(self, flow: http.HTTPFlow) -> None:
         """The same once more, inside a tunnel that is looked into."""
-        if self.bridge.engine.intercepts(flow.request.host, flow.request.port):
+        if self.bridge.engine.handling(flow.request.host, flow.request.port, "unknown")[0] == "intercept":
             self.bridge.expect(flow.client_conn)
 
     def client_disconnected(self, client: connection.Client) -> None:

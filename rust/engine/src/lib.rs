@@ -37,7 +37,7 @@ use bytes::Bytes;
 use sigward_gateway::client::MASTER;
 use sigward_gateway::knowledge::Knowledge;
 use sigward_gateway::settings::{ClientHttp2, ClientsSettings, EngineSettings};
-use sigward_gateway::{Clients, Config, Live, RequestHead};
+use sigward_gateway::{Clients, Config, Handling, Live, Opening, RequestHead};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
@@ -226,9 +226,14 @@ impl Engine {
         self.shared.outbox.descriptor()
     }
 
-    /// True if TLS to this host is to be intercepted.
-    pub fn intercepts(&self, host: &str) -> bool {
-        self.shared.config.load().intercepts(&normal(host))
+    /// True if a client's connection to this destination is looked into, as long as it is HTTP.
+    pub fn intercepts(&self, host: &str, port: u16) -> bool {
+        self.handling(host, port, Opening::Unknown) == Handling::Intercept
+    }
+
+    /// What becomes of a client's connection to this destination.
+    pub fn handling(&self, host: &str, port: u16, opening: Opening<'_>) -> Handling {
+        self.shared.config.load().handling(&normal(host), port, opening)
     }
 
     /// True if clients may speak HTTP/2 (`client_http2`).
@@ -245,11 +250,6 @@ impl Engine {
     /// Counts a client that a front has let go because it was slow. `at`: "head", "body" or "answer".
     pub fn slow_client(&self, at: &str) {
         self.shared.metrics.slow_clients.with_label_values(&[at]).inc();
-    }
-
-    /// True if a tunnel that is not looked into may be opened: not where every request must be signed with an issued key.
-    pub fn tunnels(&self) -> bool {
-        !self.shared.config.load().clients.required()
     }
 
     /// True if a client may reach `host`, and `address`, to which it resolved.

@@ -51,6 +51,8 @@ pub(crate) struct Metrics {
     pub(crate) accept_paused: IntCounterVec,
     /// Clients let go for being slow, by what they were slow at.
     pub(crate) slow_clients: IntCounterVec,
+    /// Of clients, by reason.
+    pub(crate) tls_failures: IntCounterVec,
     /// Heads that could not be read.
     pub(crate) bad_requests: IntCounterVec,
     /// Of the access log.
@@ -187,6 +189,11 @@ impl Metrics {
                 &["reason"],
             ),
             slow_clients: counter("sigward_slow_clients_total", "Connections closed because the client was slow.", &["at"]),
+            tls_failures: counter(
+                "sigward_tls_handshake_failures_total",
+                "TLS handshakes of clients with the native front that failed: `untrusted`, the client does not trust the CA.",
+                &["reason"],
+            ),
             bad_requests: counter("sigward_bad_requests_total", "Requests of the native front that could not be read.", &["error"]),
             access: Counts {
                 dropped: single("sigward_access_log_dropped_total", "Lines of the access log that were not written."),
@@ -253,6 +260,7 @@ impl Metrics {
             Box::new(self.connections.clone()),
             Box::new(self.accept_paused.clone()),
             Box::new(self.slow_clients.clone()),
+            Box::new(self.tls_failures.clone()),
             Box::new(self.bad_requests.clone()),
             Box::new(self.access.dropped.clone()),
             Box::new(self.access.errors.clone()),

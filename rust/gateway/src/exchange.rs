@@ -87,9 +87,9 @@ impl Config {
         Ok(Self { settings, router, knowledge, clients, paces, live, default_identity, warnings, labels })
     }
 
-    /// True if TLS to this host is to be intercepted.
-    pub fn intercepts(&self, host: &str) -> bool {
-        self.router.intercepts(host).unwrap_or_else(|| {
+    /// True if this is a destination of ours, as long as it is HTTP that goes there.
+    pub fn intercepts(&self, host: &str, port: u16) -> bool {
+        self.router.intercepts(host, port).unwrap_or_else(|| {
             // What takes a bearer token or Signature Version 2 is let through as it is.
             recognise(&self.knowledge, host, None).is_some_and(|found| found.variant.signed())
         })
@@ -635,6 +635,7 @@ impl Exchange {
         let asked = RouteQuery {
             knowledge: &config.knowledge,
             host: &target.host,
+            port: target.port,
             is_aws: found.is_some(),
             client: client.as_ref().map(|client| &*client.name),
             unknown: config.settings.rules.unknown,
@@ -956,7 +957,7 @@ impl Exchange {
         let (config, Some(call)) = (Arc::clone(&self.config), &self.call) else { return Ok(()) };
         let client = self.claimed.as_ref().map(|claimed| Arc::clone(&claimed.client.name));
         let unknown = config.settings.rules.unknown;
-        let asked = RouteQuery { knowledge: &config.knowledge, host, is_aws: true, client: client.as_deref(), unknown };
+        let asked = RouteQuery { knowledge: &config.knowledge, host, port: 443, is_aws: true, client: client.as_deref(), unknown };
         match config.router.find(&asked, &mut Fixed(call)) {
             Ok(choice) if choice.route.is_some_and(|route| route.action == Action::Deny) => {
                 self.record.route = choice.route.map(|route| Arc::clone(&route.name));

@@ -35,6 +35,8 @@ pub struct RouteQuery<'a> {
     pub knowledge: &'a Knowledge,
     /// Lower-case.
     pub host: &'a str,
+    /// Where the client wants to go.
+    pub port: u16,
     /// The host is known to be AWS's.
     pub is_aws: bool,
     /// The client whose issued key signed it.
@@ -133,6 +135,7 @@ pub struct Route {
     /// What it changes of the headers.
     pub(crate) edits: Edits,
     host: Option<Pattern>,
+    port: Option<u16>,
     path: Option<Pattern>,
     operation: Option<(Pattern, Pattern)>,
     bucket: Option<BucketPattern>,
@@ -204,14 +207,42 @@ impl Router {
         Ok(choice)
     }
 
-    /// Whether TLS to this host is looked into, as far as rules for it say.
-    pub fn intercepts(&self, host: &str) -> Option<bool> {
-        for route in self.candidates(host, Some(&[])).filter(|route| route.host.as_ref().is_some_and(|pattern| pattern.matches(host))) {
+    /// The rules that name this host and port, in their order.
+    fn naming<'a>(&'a self, host: &'a str, port: u16) -> impl Iterator<Item = &'a Route> {
+        let names = move |route: &&Route| route.host.as_ref().is_some_and(|pattern| pattern.matches(host)) && route.is_for_port(port);
+        self.candidates(host, Some(&[])).filter(names)
+    }
+
+    /// Whether a connection to this host is looked into, as far as rules for it say.
+    pub fn intercepts(&self, host: &str, port: u16) -> Option<bool> {
+        for route in self.naming(host, port) {
             if route.action != Action::Pass || route.moves() {
                 return Some(true);
             }
             if !route.is_conditional() {
                 return Some(false);
+            }
+        }
+        None
+    }
+
+    /// True if a rule passes whatever goes to this port of this host, and names the port.
+    pub fn passes_port(&self, host: &str, port: u16) -> bool {
+        let first = self.naming(host, port).next();
+        first.is_some_and(|route| route.port.is_some() && route.action == Action::Pass && !route.moves() && !route.is_conditional())
+    }
+
+    /// A rule that might deny something of what goes to this host, where nobody knows what goes there. `service`: the signing name, if the
+    /// host says it.
+    pub fn may_deny(&self, host: &str, port: u16, is_aws: bool, service: Option<&str>, knowledge: &Knowledge) -> Option<Arc<str>> {
+        let fits = |route: &&Route| route.host.as_ref().map_or(is_aws, |pattern| pattern.matches(host)) && route.is_for_port(port);
+        for route in self.candidates(host, None).filter(fits) {
+            if route.action == Action::Deny && route.may_be_for(service, knowledge) {
+                return Some(Arc::clone(&route.name));
+            }
+            // What it decides for all requests, no later rule does.
+            if route.action != Action::Deny && !route.is_conditional() {
+                return None;
             }
         }
         None
@@ -365,6 +396,7 @@ impl Route {
             edits,
             // As a request's host is written when it is compared.
             host: settings.host.as_deref().map(|host| Pattern::new(&normal_host(host).unwrap_or_else(|| host.to_ascii_lowercase().into()))),
+            port: settings.port,
             path: settings.path.as_deref().map(Pattern::decoded),
             operation,
             bucket: settings.bucket.as_deref().map(BucketPattern::new),
@@ -380,7 +412,7 @@ impl Route {
             Some(pattern) => pattern.matches(asked.host),
             None => asked.is_aws,
         };
-        if !host || self.client.as_deref().is_some_and(|client| asked.client != Some(client)) {
+        if !host || !self.is_for_port(asked.port) || self.client.as_deref().is_some_and(|client| asked.client != Some(client)) {
             return Ok(Match::No);
         }
         if self.path.is_none() && self.operation.is_none() && self.bucket.is_none() {
@@ -396,7 +428,21 @@ impl Route {
         Ok(path.and(operation).and(bucket))
     }
 
-    /// True if more than the host decides.
+    fn is_for_port(&self, port: u16) -> bool {
+        self.port.is_none_or(|own| own == port)
+    }
+
+    /// True if its operations or bucket may be of the service of this signing name. `None`: any service.
+    fn may_be_for(&self, service: Option<&str>, knowledge: &Knowledge) -> bool {
+        let Some(name) = service else { return true };
+        let names = |pattern: &Pattern| {
+            let by_signing_name = pattern.matches(name) || pattern.matches(api_of(name)) || (name.starts_with("s3") && pattern.matches("s3"));
+            by_signing_name || knowledge.services_of(name).any(|own| pattern.matches(own))
+        };
+        self.operation.as_ref().is_none_or(|(pattern, _)| names(pattern)) && (self.bucket.is_none() || name.starts_with("s3"))
+    }
+
+    /// True if more than the host and the port decides.
     fn is_conditional(&self) -> bool {
         self.path.is_some() || self.operation.is_some() || self.bucket.is_some() || self.client.is_some()
     }
@@ -757,7 +803,7 @@ mod tests {
     }
 
     fn asked<'a>(knowledge: &'a Knowledge, host: &'a str, client: Option<&'a str>) -> RouteQuery<'a> {
-        RouteQuery { knowledge, host, is_aws: host.ends_with("amazonaws.com"), client, unknown: Unknown::Closed }
+        RouteQuery { knowledge, host, port: 443, is_aws: host.ends_with("amazonaws.com"), client, unknown: Unknown::Closed }
     }
 
     #[test]
@@ -830,7 +876,7 @@ mod tests {
             r#"[{"host": "a", "path": "/public/*", "action": "pass"}, {"host": "a", "action": "deny"}, {"host": "b", "action": "pass"},
                 {"host": "c", "path": "/x", "action": "pass"}]"#,
         );
-        assert_eq!(["a", "b", "c", "d"].map(|host| router.intercepts(host)), [Some(true), Some(false), None, None]);
+        assert_eq!(["a", "b", "c", "d"].map(|host| router.intercepts(host, 443)), [Some(true), Some(false), None, None]);
     }
 
     #[test]

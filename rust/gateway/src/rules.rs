@@ -142,6 +142,7 @@ struct Rule<'a> {
     /// For messages: `route deletes`, `pace #2`.
     label: String,
     host: Option<Glob<'a>>,
+    port: Option<u16>,
     path: Option<Glob<'a>>,
     operation: Option<Named<'a>>,
     bucket: Option<Glob<'a>>,
@@ -155,6 +156,7 @@ impl<'a> Rule<'a> {
         Self {
             label: label("route", &route.name, at),
             host: route.host.as_deref().map(Glob::lower),
+            port: route.port,
             path: route.path.as_deref().map(|path| Glob::new(path, path.to_owned())),
             operation: route.operation.as_deref().and_then(Named::new),
             bucket: route.bucket.as_deref().map(bucket),
@@ -168,6 +170,7 @@ impl<'a> Rule<'a> {
         Self {
             label: label("pace", &pace.name, at),
             host: None,
+            port: None,
             path: None,
             operation: pace.operation.as_deref().and_then(Named::new),
             bucket: pace.bucket.as_deref().map(bucket),
@@ -672,6 +675,7 @@ impl<'a> Checker<'a> {
             (Some(_), None) => false,
         };
         (first.client.is_none() || first.client == rule.client)
+            && (first.port.is_none() || first.port == rule.port)
             && host()
             && within(&first.path, &rule.path)
             && bucket()

@@ -689,6 +689,8 @@ pub struct RouteSettings {
     pub name: String,
     /// Host pattern; `*` matches any run of characters. `None`: every host that is known to be AWS's.
     pub host: Option<String>,
+    /// `None`: every port.
+    pub port: Option<u16>,
     /// Path pattern, likewise; `None`: every path.
     pub path: Option<String>,
     /// Pattern of `service:Operation`.

@@ -73,6 +73,7 @@ pub const ALL: &[Known] = &[
     client(&[403], "signed-header-removed", "A client with an issued key: `Connection` names a header that is signed, so that it would not go on.", "Take it out of the Connection header."),
     client(&[414], "target-too-long", "Path and query are longer than `limits.target_bytes`.", "Shorten them, or raise the setting."),
     client(&[400], "too-long", "A field of the signature is longer than it may be.", "Shorten it."),
+    client(&[403], "tunnel-refused", "What is not HTTP would pass untouched to a host of AWS's, and a `[[route]]` might deny it, or `customer_endpoints` is `refuse`.", "If it is meant, pass its host and port in a `[[route]]`: `host`, `port`, `action = \"pass\"`."),
     client(&[501], "unknown-coding", "`Transfer-Encoding` is not `chunked`.", "Send the body as it is, or in chunks."),
     client(&[403], "unsigned-payload", "A client with an issued key, and `clients.payload` is `signed`: the signature does not cover the body (`UNSIGNED-PAYLOAD`, an unsigned trailer, a presigned upload, an event stream).", "Sign the body's SHA-256, or ask the operator for `payload = \"any\"`."),
     sigward(&[503], "audit-log-unavailable", "The audit log cannot be written, and nothing is signed that it does not tell of.", "Make room on its disk, or read its pipe; `audit_when_full = \"drop\"` serves without it."),

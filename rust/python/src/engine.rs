@@ -12,7 +12,7 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyTuple};
 use sigward_engine::{Kind, Level, OutboxEvent};
-use sigward_gateway::{BodySize, Entry, Record, RequestHead, Scheme, Target};
+use sigward_gateway::{BodySize, Entry, FirstBytes, Handling, Opening, Record, RequestHead, Scheme, Target};
 
 const EVENT_RESPONSE: u8 = 0;
 const EVENT_DATA: u8 = 1;
@@ -120,8 +120,34 @@ impl Engine {
 
     #[pyo3(signature = (host, port, /))]
     fn intercepts(&self, host: &str, port: u16) -> bool {
-        let _ = port;
-        self.engine.intercepts(host)
+        self.engine.intercepts(host, port)
+    }
+
+    #[pyo3(signature = (host, port, opening, name = None, protocols = Vec::new(), /))]
+    fn handling(
+        &self,
+        host: &str,
+        port: u16,
+        opening: &str,
+        name: Option<&str>,
+        protocols: Vec<Vec<u8>>,
+    ) -> PyResult<(&'static str, &'static str, String)> {
+        let protocols: Vec<&[u8]> = protocols.iter().map(Vec::as_slice).collect();
+        let opening = match opening {
+            "unknown" => Opening::Unknown,
+            "http" => Opening::Http,
+            "tls" => Opening::Tls { name, protocols: &protocols },
+            "other" => Opening::Other,
+            other => return Err(PyValueError::new_err(format!("opening: {other:?}: unknown, http, tls or other is expected"))),
+        };
+        Ok(match self.engine.handling(host, port, opening) {
+            Handling::Intercept => ("intercept", "", String::new()),
+            Handling::Tunnel => ("tunnel", "", String::new()),
+            Handling::Refuse(why) => {
+                let refusal = why.refusal(host, port);
+                ("refuse", refusal.slug, format!("{} {}", refusal.message, refusal.hint))
+            }
+        })
     }
 
     fn offers_http2(&self) -> bool {
@@ -135,10 +161,6 @@ impl Engine {
     #[pyo3(signature = (at, /))]
     fn slow_client(&self, at: &str) {
         self.engine.slow_client(at);
-    }
-
-    fn tunnels(&self) -> bool {
-        self.engine.tunnels()
     }
 
     #[pyo3(signature = (path, /))]
@@ -518,6 +540,17 @@ fn normal_host(host: &str) -> Option<String> {
 }
 
 #[pyfunction]
+#[pyo3(signature = (data, /))]
+fn first_bytes(data: &[u8]) -> &'static str {
+    match sigward_gateway::first_bytes(data) {
+        FirstBytes::Undecided => "undecided",
+        FirstBytes::Http => "http",
+        FirstBytes::Tls => "tls",
+        FirstBytes::Other => "other",
+    }
+}
+
+#[pyfunction]
 #[pyo3(signature = (one, other, port, /))]
 fn same_authority(one: &str, other: &str, port: u16) -> bool {
     sigward_gateway::admit::same_authority(one, other, port)
@@ -548,6 +581,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     }
     module.add_function(wrap_pyfunction!(issue_key, module)?)?;
     module.add_function(wrap_pyfunction!(normal_host, module)?)?;
+    module.add_function(wrap_pyfunction!(first_bytes, module)?)?;
     module.add_function(wrap_pyfunction!(same_authority, module)?)?;
     module.add_function(wrap_pyfunction!(metric_descriptions, module)?)?;
     module.add_class::<Engine>()?;

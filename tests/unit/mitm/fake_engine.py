@@ -133,8 +133,8 @@ class FakeEngine:
     def slow_client(self, at: str, /) -> None:
         """Nobody asks."""
 
-    def tunnels(self) -> bool:
-        return True
+    def handling(self, host: str, port: int, opening: str, *_: object) -> tuple[str, str, str]:
+        return ("intercept" if self.intercepts(host, port) and opening != "other" else "tunnel"), "", ""
 
     def may_connect(self, _host: str, _address: str | None = None, /) -> bool:
         return False

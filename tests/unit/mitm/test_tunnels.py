@@ -17,11 +17,10 @@ class Engine:
     def __init__(self, *, tunnels: bool) -> None:
         self._tunnels = tunnels
 
-    def tunnels(self) -> bool:
-        return self._tunnels
-
-    def intercepts(self, host: str, _port: int) -> bool:
-        return host.endswith(".amazonaws.com")
+    def handling(self, host: str, _port: int, opening: str, name: str | None = None, _: object = ()) -> tuple[str, str, str]:
+        if host.endswith(".amazonaws.com") and opening != "other" and name in (None, host):
+            return "intercept", "", ""
+        return ("tunnel", "", "") if self._tunnels else ("refuse", "tunnel-refused", "no")
 
     def may_connect(self, _host: str, _address: str | None = None) -> bool:
         return True
@@ -50,7 +49,7 @@ def test_a_name_in_tls_that_is_another_than_connects(tunnels: bool, monkeypatch:
     monkeypatch.setattr("sigward.mitm.addon.is_inside_connect", lambda _: True)
     server = SimpleNamespace(address=(AWS, 443))
     data: Any = SimpleNamespace(
-        context=SimpleNamespace(server=server), client_hello=SimpleNamespace(sni="evil.test"), ignore_connection=False
+        context=SimpleNamespace(server=server), client_hello=SimpleNamespace(sni="evil.test", alpn_protocols=[b"h2"]), ignore_connection=False
     )
     addon(tunnels=tunnels).tls_clienthello(data)
     assert data.ignore_connection

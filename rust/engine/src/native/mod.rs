@@ -4,6 +4,7 @@
 //! hands anything to another. What a request goes through is [`drive`](crate::drive)'s, as with the other front.
 
 mod constraints;
+mod handshake;
 mod http1;
 mod http2;
 mod leaf;
@@ -69,6 +70,8 @@ pub(crate) struct Native {
     accepting: AtomicI64,
     /// A connection has ended.
     ended: Notify,
+    /// What the log has told of handshakes and tunnels.
+    told: handshake::Told,
 }
 
 impl Default for Native {
@@ -79,6 +82,7 @@ impl Default for Native {
             connections: AtomicI64::new(0),
             accepting: AtomicI64::new(0),
             ended: Notify::new(),
+            told: handshake::Told::default(),
         }
     }
 }
@@ -178,8 +182,8 @@ impl Front {
     async fn begin(self, socket: Socket, client: Arc<str>, original: Option<SocketAddr>) {
         let stream = Stream::new(socket);
         match self.kind {
-            Kind::Forward => self.http(stream, Via::Proxy, client).await,
-            Kind::Reverse(_) => self.endpoint(stream, client).await,
+            Kind::Forward => self.plain_or_tls(stream, Via::Proxy, client).await,
+            Kind::Reverse(_) => self.plain_or_tls(stream, Via::Endpoint, client).await,
             Kind::Transparent => Box::pin(self.turned_round(stream, original, client)).await,
         }
     }

@@ -7,16 +7,16 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use http::header::HOST;
 use rustls::ServerConfig;
-use sigward_gateway::{Refusal, Scheme, Target, is_forbidden};
+use sigward_gateway::interception::Why;
+use sigward_gateway::{Config, FirstBytes, Handling, Opening, Refusal, Scheme, Target, first_bytes, is_forbidden, speaks_http};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::handshake::{self, TLS};
 use super::{Ending, Front, LAME_DUCK, NOT_VOUCHED, Via, at_least};
 use crate::connect::ConnectError;
 use crate::h1::head::{self, Most};
-use crate::net::{Socket, Stream};
+use crate::net::{Socket, Stream, as_io};
 
-/// A handshake's first byte.
-const TLS: u8 = 0x16;
 /// A `ClientHello`, or the head of a plain request, is not longer.
 const MOST_HELLO: usize = 64 << 10;
 
@@ -30,11 +30,25 @@ pub(crate) enum Beyond {
 
 /// What a client begins with.
 enum Hello {
-    /// TLS, for this name.
-    Tls(Option<String>),
-    /// A method's letters.
+    /// TLS, for this name, with these protocols.
+    Tls(Option<String>, Vec<Vec<u8>>),
+    /// A request.
     Plain,
     Other,
+}
+
+impl Hello {
+    /// What becomes of a connection to this destination that begins so.
+    fn handling(&self, config: &Config, host: &str, port: u16) -> Handling {
+        match self {
+            Self::Plain => config.handling(host, port, Opening::Http),
+            Self::Other => config.handling(host, port, Opening::Other),
+            Self::Tls(name, protocols) => {
+                let protocols: Vec<&[u8]> = protocols.iter().map(Vec::as_slice).collect();
+                config.handling(host, port, Opening::Tls { name: name.as_deref(), protocols: &protocols })
+            }
+        }
+    }
 }
 
 /// Bytes both ways until either side ends.
@@ -47,29 +61,21 @@ impl Front {
     pub(super) async fn connect(&self, authority: &str) -> Result<Beyond, Refusal> {
         let target = super::target::authority(authority)?;
         let config = self.shared.config.load_full();
-        if config.intercepts(&target.host) && self.native.authority.get().is_some() {
-            if !self.native.vouches_for(&target.host) {
-                return Err(Refusal::sigward(
-                    403,
-                    "not-vouched-for",
-                    format!("{:?} is not among the hosts that clients take a certificate of sigward's CA for.", target.host),
-                    NOT_VOUCHED,
-                ));
+        match config.handling(&target.host, target.port, Opening::Unknown) {
+            Handling::Intercept if self.native.authority.get().is_some() => {
+                if !self.native.vouches_for(&target.host) {
+                    return Err(Refusal::sigward(
+                        403,
+                        "not-vouched-for",
+                        format!("{:?} is not among the hosts that clients take a certificate of sigward's CA for.", target.host),
+                        NOT_VOUCHED,
+                    ));
+                }
+                Ok(Beyond::Inside(target))
             }
-            return Ok(Beyond::Inside(target));
+            Handling::Refuse(why) => Err(why.refusal(&target.host, target.port)),
+            Handling::Intercept | Handling::Tunnel => Ok(Beyond::Tunnel(Box::new(self.reach(&target).await?))),
         }
-        if config.clients.required() {
-            return Err(Refusal::client(
-                403,
-                "missing-authentication-token",
-                format!(
-                    "{:?} would be reached through a tunnel, and only requests that are signed with an issued key are served here.",
-                    target.host
-                ),
-                "See clients.required.",
-            ));
-        }
-        Ok(Beyond::Tunnel(Box::new(self.reach(&target).await?)))
     }
 
     /// What follows the answer to CONNECT. A type with a name: what is inside is served as what is outside, which no compiler sees through.
@@ -94,78 +100,125 @@ impl Front {
         })
     }
 
-    /// Inside a CONNECT: TLS for this very host, or plain HTTP, is served; a `ClientHello` for another host is passed on untouched.
-    async fn inside(self, mut stream: Stream, target: Target, client: Arc<str>) {
-        let Some(hello) = self.hello(&mut stream).await else { return };
-        match hello {
+    /// Inside a CONNECT: TLS for this very host, or plain HTTP, is served; all else is passed on untouched, if it may be.
+    async fn inside(self, stream: Stream, target: Target, client: Arc<str>) {
+        let Some((hello, mut stream)) = self.hello(stream, &client).await else { return };
+        let config = self.shared.config.load_full();
+        match (hello.handling(&config, &target.host, target.port), &hello) {
             // HTTP/1.1 or /2 in the clear.
-            Hello::Plain => self.http(stream, Via::Inside(Target { scheme: Scheme::Http, ..target }), client).await,
-            Hello::Tls(name) if name.as_deref().is_none_or(|name| same_host(name, &target.host)) => {
+            (Handling::Intercept, Hello::Plain) => {
+                self.http(stream, Via::Inside(Target { scheme: Scheme::Http, ..target }), client).await;
+            }
+            (Handling::Intercept, _) => {
                 let host = target.host.clone();
                 self.shaken(stream, &host, Via::Inside(target), client).await;
             }
-            Hello::Tls(_) if !self.shared.config.load().clients.required() => {
+            (Handling::Tunnel, _) => {
                 if let Ok(mut upstream) = self.reach(&target).await {
                     copy(&mut stream, &mut upstream).await;
                 }
             }
-            // Neither TLS nor HTTP, or no tunnels are served.
-            Hello::Tls(_) | Hello::Other => {}
+            (Handling::Refuse(why), _) => self.untunnelled(stream, &hello, &target.host, target.port, &why).await,
         }
     }
 
-    /// A reverse listener takes plain text and TLS.
-    pub(super) async fn endpoint(self, mut stream: Stream, client: Arc<str>) {
+    /// A listener of requests takes plain text and TLS.
+    pub(super) async fn plain_or_tls(self, mut stream: Stream, via: Via, client: Arc<str>) {
         let Some(first) = Box::pin(self.first_byte(&mut stream)).await else { return };
         if first != TLS {
-            return self.http(stream, Via::Endpoint, client).await;
+            return self.http(stream, via, client).await;
         }
-        let Some(Hello::Tls(name)) = Box::pin(self.hello(&mut stream)).await else { return };
+        let Some((Hello::Tls(name, _), stream)) = Box::pin(self.hello(stream, &client)).await else { return };
         // A client that names nobody knows the listener by its address.
         let own = || stream.socket().local_addr().map_or_else(|| "localhost".to_owned(), |address| address.ip().to_string());
         let name = name.unwrap_or_else(own);
-        Box::pin(self.shaken(stream, &name, Via::Endpoint, client)).await;
+        Box::pin(self.shaken(stream, &name, via, client)).await;
     }
 
     /// A connection that was bound for somewhere else: AWS's hosts are served, all else goes where it was bound for.
-    pub(super) async fn turned_round(self, mut stream: Stream, original: Option<SocketAddr>, client: Arc<str>) {
+    pub(super) async fn turned_round(self, stream: Stream, original: Option<SocketAddr>, client: Arc<str>) {
         // Whoever connects to the listener itself was not turned round.
         let Some(original) = original.filter(|original| stream.socket().local_addr() != Some(*original)) else { return };
-        let Some(hello) = self.hello(&mut stream).await else { return };
+        let began = if speaks_http(original.port()) {
+            self.hello(stream, &client).await
+        } else {
+            // The server may have to speak first.
+            Some((Hello::Other, stream))
+        };
+        let Some((hello, mut stream)) = began else { return };
         let config = self.shared.config.load_full();
         let named = match &hello {
-            Hello::Tls(name) => name.clone().map(|name| (Scheme::Https, name)),
+            Hello::Tls(name, _) => name.clone().map(|name| (Scheme::Https, name)),
             Hello::Plain => self.plain_host(&mut stream).await.map(|name| (Scheme::Http, name)),
             Hello::Other => None,
         };
         let target = named.and_then(|(scheme, name)| super::target::named(scheme, &name, original.port(), "bad-host").ok());
-        if let Some(target) = target.filter(|target| config.intercepts(&target.host)) {
+        let bound = Target { scheme: Scheme::Https, host: original.ip().to_string().into(), port: original.port() };
+        match hello.handling(&config, target.as_ref().map_or(&bound.host, |target| &target.host), original.port()) {
             // Where the bytes go is found anew from the name, whatever address the client had.
-            return match hello {
-                Hello::Tls(_) => {
-                    let host = target.host.clone();
-                    self.shaken(stream, &host, Via::Inside(target), client).await;
+            Handling::Intercept => {
+                let target = target.unwrap_or(bound);
+                match hello {
+                    Hello::Tls(..) => {
+                        let host = target.host.clone();
+                        self.shaken(stream, &host, Via::Inside(target), client).await;
+                    }
+                    _ => self.http(stream, Via::Inside(target), client).await,
                 }
-                _ => self.http(stream, Via::Inside(target), client).await,
-            };
+            }
+            Handling::Tunnel if is_forbidden(original.ip()) => {}
+            Handling::Tunnel => {
+                if let Ok(mut upstream) = self.reach(&bound).await {
+                    copy(&mut stream, &mut upstream).await;
+                }
+            }
+            Handling::Refuse(why) => {
+                self.untunnelled(stream, &hello, target.as_ref().map_or(&bound.host, |target| &target.host), original.port(), &why).await;
+            }
         }
-        if config.clients.required() || is_forbidden(original.ip()) {
-            return;
+    }
+
+    /// What came is not HTTP, and may not be passed on.
+    async fn untunnelled(&self, stream: Stream, hello: &Hello, host: &str, port: u16, why: &Why) {
+        if self.native.told.is_new(host, "tunnel-refused") {
+            let what = if let Hello::Tls(_, protocols) = hello { handshake::shown(protocols) } else { "it".into() };
+            tracing::warn!(
+                "a connection to {host}:{port} is refused: {what} is not HTTP for this host, and {why}. If it is meant, pass it in a [[route]] \
+                 with host, port and action = \"pass\""
+            );
         }
-        let target = Target { scheme: Scheme::Https, host: original.ip().to_string().into(), port: original.port() };
-        if let Ok(mut upstream) = self.reach(&target).await {
-            copy(&mut stream, &mut upstream).await;
-        }
+        let last: &[u8] = if matches!(hello, Hello::Tls(..)) { &handshake::ACCESS_DENIED } else { &[] };
+        stream.end_with(last).await;
     }
 
     /// The handshake, with a certificate for this name, and what comes after it.
     async fn shaken(self, stream: Stream, name: &str, via: Via, client: Arc<str>) {
         // Inside a CONNECT the client expects the very host; a listener of one's own may have a name of one's own.
         let given = if matches!(via, Via::Endpoint) { self.shared.given.load_full() } else { None };
-        let Some(config) = given.or_else(|| self.server_config(name)?.ok()) else { return };
+        let config = match given.map(Ok).or_else(|| self.server_config(name)) {
+            Some(Ok(config)) => config,
+            unmade => {
+                let why = if let Some(Err(why)) = unmade { why } else { "there is no CA".to_owned() };
+                self.failed_handshake(&client, name, "certificate", &why);
+                return stream.end_with(&handshake::INTERNAL_ERROR).await;
+            }
+        };
         let shaking = Box::pin(tokio::time::timeout(self.patience(), stream.accept(config)));
-        if let Ok(Ok(stream)) = shaking.await {
-            self.http(stream, via, client).await;
+        match shaking.await {
+            Ok(Ok(stream)) => self.http(stream, via, client).await,
+            Ok(Err(error)) => {
+                let (reason, why) = handshake::reason(&error);
+                self.failed_handshake(&client, name, reason, &why);
+            }
+            Err(_) => self.failed_handshake(&client, name, "timeout", "it did not come to its end in time"),
+        }
+    }
+
+    /// Counts it, and tells the log once for each client and reason.
+    fn failed_handshake(&self, client: &str, name: &str, reason: &'static str, why: &str) {
+        self.shared.metrics.tls_failures.with_label_values(&[reason]).inc();
+        if self.native.told.is_new(client, reason) {
+            tracing::warn!("the TLS handshake of {client} for {name:?} failed: {why}");
         }
     }
 
@@ -188,41 +241,66 @@ impl Front {
             tokio::select! {
                 biased;
                 filled = std::future::poll_fn(|context| stream.poll_fill(context)) => filled.ok()?,
-                () = tokio::time::sleep(self.patience()) => return None,
+                () = tokio::time::sleep(self.patience()) => {
+                    self.shared.metrics.slow_clients.with_label_values(&["head"]).inc();
+                    return None;
+                }
                 () = leaving => return None,
             };
         }
         stream.plain.first().copied()
     }
 
-    /// What the client begins with; all that was read stays in the stream. `None`: nothing, or not in time.
-    async fn hello(&self, stream: &mut Stream) -> Option<Hello> {
-        match self.first_byte(stream).await? {
-            TLS => {}
-            letter if letter.is_ascii_uppercase() => return Some(Hello::Plain),
-            _ => return Some(Hello::Other),
-        }
+    /// What the client begins with; all that was read stays in the stream. `None`: nothing, not in time, or no handshake.
+    async fn hello(&self, mut stream: Stream, client: &str) -> Option<(Hello, Stream)> {
+        self.first_byte(&mut stream).await?;
         let reading = async {
             let mut acceptor = rustls::server::Acceptor::default();
             let mut fed = 0;
             loop {
-                while let Some(mut rest) = stream.plain.get(fed..).filter(|rest| !rest.is_empty()) {
-                    let before = rest.len();
-                    acceptor.read_tls(&mut rest).ok()?;
-                    fed += before - rest.len();
-                    match acceptor.accept() {
-                        Ok(Some(accepted)) => return Some(Hello::Tls(accepted.client_hello().server_name().map(str::to_owned))),
-                        Ok(None) => {}
-                        Err(_) => return None,
+                match first_bytes(&stream.plain) {
+                    FirstBytes::Http => return Ok(Hello::Plain),
+                    FirstBytes::Other => return Ok(Hello::Other),
+                    FirstBytes::Undecided => {}
+                    FirstBytes::Tls => {
+                        while let Some(mut rest) = stream.plain.get(fed..).filter(|rest| !rest.is_empty()) {
+                            let before = rest.len();
+                            acceptor.read_tls(&mut rest).map_err(|_| None)?;
+                            fed += before - rest.len();
+                            match acceptor.accept() {
+                                Ok(Some(accepted)) => {
+                                    let hello = accepted.client_hello();
+                                    let protocols = hello.alpn().into_iter().flatten().map(<[u8]>::to_vec).collect();
+                                    return Ok(Hello::Tls(hello.server_name().map(str::to_owned), protocols));
+                                }
+                                Ok(None) => {}
+                                Err(failed) => return Err(Some(failed)),
+                            }
+                        }
                     }
                 }
                 let filled = std::future::poll_fn(|context| stream.poll_fill(context)).await;
                 if stream.plain.len() > MOST_HELLO || !filled.is_ok_and(|size| size > 0) {
-                    return None;
+                    return Err(None);
                 }
             }
         };
-        tokio::time::timeout(self.patience(), reading).await.ok()?
+        match tokio::time::timeout(self.patience(), reading).await {
+            Ok(Ok(hello)) => Some((hello, stream)),
+            Ok(Err(None)) => None,
+            Ok(Err(Some((error, mut alert)))) => {
+                let mut last = Vec::new();
+                let _ = alert.write_all(&mut last);
+                let (reason, why) = handshake::reason(&as_io(error));
+                self.failed_handshake(client, "", reason, &why);
+                stream.end_with(&last).await;
+                None
+            }
+            Err(_) => {
+                self.shared.metrics.slow_clients.with_label_values(&["head"]).inc();
+                None
+            }
+        }
     }
 
     /// The host that a plain request's head names; the head stays in the stream.
@@ -251,11 +329,6 @@ fn host_of(host: &str) -> String {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name.to_owned(),
         _ => host.to_owned(),
     }
-}
-
-/// True if two names are one host: case and a trailing dot mean nothing.
-fn same_host(one: &str, other: &str) -> bool {
-    one.trim_end_matches('.').eq_ignore_ascii_case(other.trim_end_matches('.'))
 }
 
 fn forbidden(host: &str) -> Refusal {

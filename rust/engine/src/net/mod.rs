@@ -7,5 +7,6 @@ mod session;
 mod socket;
 mod stream;
 
+pub(crate) use session::as_io;
 pub(crate) use socket::Socket;
 pub(crate) use stream::{End, Stream};

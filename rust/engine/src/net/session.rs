@@ -192,8 +192,28 @@ impl Turn<'_> {
             let UnbufferedStatus { discard, state } = connection.process(incoming.filled_mut());
             let done = state.and_then(|state| self.one(state));
             incoming.consume(discard);
-            if done? {
-                return Ok(());
+            match done {
+                Ok(false) => {}
+                Ok(true) => return Ok(()),
+                Err(error) => {
+                    self.alert(connection, incoming);
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// What the protocol has to say of an error, such as an alert (RFC 8446, section 6.2).
+    fn alert<C: Connection>(&mut self, connection: &mut C, incoming: &mut Window) {
+        loop {
+            let UnbufferedStatus { discard, state } = connection.process(incoming.filled_mut());
+            let written = match state {
+                Ok(state @ ConnectionState::EncodeTlsData(_)) => self.one(state).is_ok(),
+                _ => false,
+            };
+            incoming.consume(discard);
+            if !written {
+                return;
             }
         }
     }

@@ -4,6 +4,7 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use rustls::pki_types::ServerName;
@@ -21,6 +22,9 @@ const MOST: usize = 32 << 10;
 const PIECE: usize = 32 << 10;
 /// An idle connection keeps so much of a buffer.
 const KEPT: usize = 4 << 10;
+
+/// A peer has so long to see why its connection ends.
+const LAST_WORD: Duration = Duration::from_secs(2);
 
 /// How reading came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,10 +77,26 @@ impl Stream {
         Self::new(socket).shaken(session).await
     }
 
+    /// Ends a connection with these bytes, and takes what the peer still sends, so that it sees them.
+    pub(crate) async fn end_with(mut self, last: &[u8]) {
+        self.session = None;
+        self.out.extend(last);
+        let mut said = false;
+        let _ = tokio::time::timeout(LAST_WORD, std::future::poll_fn(|context| self.poll_linger(context, &mut said))).await;
+    }
+
     async fn shaken(mut self, session: Session) -> io::Result<Self> {
         self.session = Some(Box::new(session));
-        std::future::poll_fn(|context| self.poll_handshake(context)).await?;
-        Ok(self)
+        match std::future::poll_fn(|context| self.poll_handshake(context)).await {
+            Ok(()) => Ok(self),
+            Err(error) => {
+                // The alert is out, or stuck; closed with bytes unread, the connection would be reset, and the peer might not see it.
+                if error.get_ref().is_some_and(|error| error.is::<rustls::Error>()) {
+                    self.end_with(&[]).await;
+                }
+                Err(error)
+            }
+        }
     }
 
     fn poll_handshake(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
