@@ -48,9 +48,8 @@ async def test_a_connect_to_a_stranger(tunnels: bool) -> None:
 def test_a_name_in_tls_that_is_another_than_connects(tunnels: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sigward.mitm.addon.is_inside_connect", lambda _: True)
     server = SimpleNamespace(address=(AWS, 443))
-    data: Any = SimpleNamespace(
-        context=SimpleNamespace(server=server), client_hello=SimpleNamespace(sni="evil.test", alpn_protocols=[b"h2"]), ignore_connection=False
-    )
+    hello = SimpleNamespace(sni="evil.test", alpn_protocols=[b"h2"])
+    data: Any = SimpleNamespace(context=SimpleNamespace(server=server), client_hello=hello, ignore_connection=False)
     addon(tunnels=tunnels).tls_clienthello(data)
     assert data.ignore_connection
     assert (server.address is not None) is tunnels, "without an address it leads nowhere"
