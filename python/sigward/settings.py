@@ -222,13 +222,10 @@ class Timeouts(Group):
     credentials: PositiveDuration = Field(10.0, description="A request waits so long for credentials that are being loaded.")
     dns: Duration = Field(5.0, description="Addresses of names are remembered for so long; 0: not at all.")
     client_head: PositiveDuration = Field(
-        60.0,
-        description="A client of the native front has so long for a request's head, for TLS, and for its first bytes inside a CONNECT.",
+        60.0, description="A client has so long for a request's head, for TLS, and for its first bytes inside a CONNECT."
     )
-    client_idle: PositiveDuration = Field(350.0, description="A client's idle connection to the native front is closed after this.")
-    client_write: PositiveDuration = Field(
-        60.0, description="A client of the native front that takes nothing of its answer for so long is let go."
-    )
+    client_idle: PositiveDuration = Field(350.0, description="A client's idle connection is closed after this.")
+    client_write: PositiveDuration = Field(60.0, description="A client that takes nothing of its answer for so long is let go.")
 
 
 class Retry(Group):

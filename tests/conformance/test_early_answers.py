@@ -182,3 +182,28 @@ async def test_curl_gets_its_early_answer(start: Start, tmp_path: Path, size: in
         )
         said, _ = await asyncio.wait_for(process.communicate(), 60)
         assert (process.returncode, said) == (0, b"early404 2")
+
+
+CLIENTS_OF_OTHERS = {
+    "go": ["go", "run", "upload.go"],
+    "node": ["node", "upload.mjs"],
+    "java": ["java", "-XX:TieredStopAtLevel=1", "Upload.java"],
+}
+
+
+@pytest.mark.parametrize("name", CLIENTS_OF_OTHERS)
+async def test_real_clients_get_their_early_answers(start: Start, name: str) -> None:
+    """Whether they stop, go on, or wait for 100: again and again on one connection."""
+    command = CLIENTS_OF_OTHERS[name]
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} is missing")
+    async with EarlyUpstream() as upstream:
+        upstream.early = NOT_THERE
+        proxy: Proxy = await start(upstream, body={"hold": 65536})
+        host, port = proxy.forward
+        process = await asyncio.create_subprocess_exec(
+            *command, f"http://{host}:{port}", str(proxy.ca_file), f"https://{BUCKET_HOST}/k",
+            cwd=Path(__file__).parent / "clients", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        said, why = await asyncio.wait_for(process.communicate(), 120)
+        assert said.decode().splitlines() == ["2 404 early true"] * 3, why.decode()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import shutil
 import socket
 import struct
 from collections.abc import Awaitable, Callable
@@ -147,6 +148,52 @@ async def test_a_client_that_has_said_all_gets_its_answer(proxy: Proxy, raw: byt
         assert (await asyncio.wait_for(read_response(reader), 10)).body == b"ok"
         assert await asyncio.wait_for(reader.read(), 10) == b""
     assert_signed(proxy.upstream.received[0], HOST)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+async def test_what_was_sent_before_a_client_closes_its_side_is_answered(proxy: Proxy, inside: bool) -> None:
+    """All requests that are whole; not the one that is not."""
+    there = proxy.tunnel(f"{HOST}:443", HOST) if inside else connected(proxy.reverse)
+    async with there as (reader, writer):
+        writer.write(request(path="/1") + request("POST", "/2", body=b"b") + request(path="/3") + b"GET /4 HTTP/1.1\r\nHo")
+        if writer.can_write_eof():
+            writer.write_eof()
+        for _ in range(3):
+            assert (await asyncio.wait_for(read_response(reader), 10)).body == b"ok"
+        if writer.can_write_eof():
+            assert await asyncio.wait_for(reader.read(), 10) == b""
+    assert [received.target for received in proxy.upstream.received] == ["/1", "/2", "/3"]
+
+
+CLOSE_THEIR_SIDE = {
+    "busybox": ["busybox", "wget", "-q", "-O", "-", "http://{host}:{port}/"],
+    "socat": ["socat", "-t", "20", "-", "TCP:{host}:{port}"],
+    "ncat": ["ncat", "{host}", "{port}"],
+}
+
+
+@pytest.mark.parametrize("name", CLOSE_THEIR_SIDE)
+async def test_clients_that_close_their_side(proxy: Proxy, name: str) -> None:
+    command = CLOSE_THEIR_SIDE[name]
+    if shutil.which(name) is None:
+        pytest.skip(f"{name} is missing")
+    go = asyncio.Event()
+
+    async def answer(_: Received, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await go.wait()
+        writer.write(OK)
+
+    proxy.upstream.answers = [answer]
+    host, port = proxy.fixed
+    process = await asyncio.create_subprocess_exec(
+        *(part.format(host=host, port=port) for part in command), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    communicating = asyncio.create_task(process.communicate(request("GET", "/", "Connection: close")))
+    await proxy.upstream.wait_for(1)
+    await settle()
+    go.set()
+    said, _ = await asyncio.wait_for(communicating, 20)
+    assert said.endswith(b"ok")
 
 
 WHOLE = request("POST", "/", "X-Amz-Target: AmazonSQS.SendMessage", body=b"hello")

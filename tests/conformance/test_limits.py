@@ -320,6 +320,30 @@ async def dribble(writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(0.02)
 
 
+@pytest.mark.parametrize("hold", [1 << 20, 2], ids=["held", "streamed"])
+async def test_a_body_that_stalls(start: Start, upstream: Upstream, hold: int) -> None:
+    """However it is kept: its client is told, and the connection of HTTP/2 goes on."""
+    # Of what streams, nobody knows which side waits.
+    told = {(400, "body-failed"), (504, "head-timeout")} if hold == 2 else {(400, "body-failed")}
+    proxy = await start(upstream, timeouts={"idle": 0.3}, body={"hold": hold})
+    for framing, said in (("Content-Length: 5", b"he"), ("Transfer-Encoding: chunked", b"5\r\nhe")):
+        async with connected(proxy.reverse) as (reader, writer):
+            writer.write(request("PUT", "/k", framing, host=BUCKET_HOST) + said)
+            response = await asyncio.wait_for(read_response(reader), PATIENCE)
+            assert (response.status, response.get("x-sigward-error")) in told
+            assert await asyncio.wait_for(reader.read(), PATIENCE) == b""
+    async with http2(proxy, BUCKET_HOST) as client:
+        number = client.begin("PUT", "/k", BUCKET_HOST, ("content-length", "5"))
+        client.connection.send_data(number, b"he")
+        client.flush()
+        [stream] = await client.finished(number)
+        assert (int(stream.headers[":status"]), stream.headers["x-sigward-error"]) in told
+        [other] = await client.finished(client.send("GET", "/", BUCKET_HOST))
+        assert other.body == b"ok"
+    await idle(proxy)
+    assert [received.method for received in upstream.received] == ["GET"]
+
+
 @contextlib.asynccontextmanager
 async def begun(proxy: Proxy, kind: str) -> AsyncIterator[asyncio.StreamReader]:
     """A connection whose client says no more than this."""

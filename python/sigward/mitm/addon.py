@@ -245,7 +245,7 @@ class Sign:
 
     def http_connected(self, flow: http.HTTPFlow) -> None:
         """The same once more, inside a tunnel that is looked into."""
-        if self.bridge.engine.intercepts(flow.request.host, flow.request.port):
+        if self.bridge.engine.handling(flow.request.host, flow.request.port, "unknown")[0] == "intercept":
             self.bridge.expect(flow.client_conn)
 
     def client_disconnected(self, client: connection.Client) -> None:

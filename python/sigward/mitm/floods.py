@@ -41,13 +41,15 @@ class Allowance:
 
     def spend(self, cost: float) -> bool:
         """False: there was not so much left."""
-        self._left -= cost
-        if self._left < 0:
+        if self._left < cost:
             # The clock is looked at only when it matters.
             now = time.monotonic()
             self._left = min(self.most, self._left + (now - self._since) * self.rate)
             self._since = now
-        return self._left >= 0
+            if self._left < cost:
+                return False
+        self._left -= cost
+        return True
 
     def earn(self, amount: float) -> None:
         """Something was done that shows a real client."""

@@ -22,7 +22,7 @@ from sigward import _core
 from sigward.front import FrontError, FrontOptions, load_authority
 from sigward.mitm.addon import Sign, Tunnels
 from sigward.mitm.bridge import Bridge
-from sigward.mitm.internals import drained, hang_up, take_in
+from sigward.mitm.internals import drained, hang_up, say_goodbye, take_in
 from sigward.mitm.leaves import Leaves
 from sigward.mitm.refusals import refuse_flow
 
@@ -278,6 +278,7 @@ class Front:
         """Ends the clients' connections, idle or not."""
         assert self._server is not None
         for handler in list(self._server.connections.values()):
+            say_goodbye(handler, self.bridge.layers)
             hang_up(handler)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSING):

@@ -107,6 +107,9 @@ SENDS_ON = 30.0
 LINGER = 5.0
 """Seconds that a client which still sends has to see why its connection ends."""
 
+LINGER_BYTES = 16 << 20
+"""What it may send in that time."""
+
 MESSAGE_LIMIT = 16
 """WebSocket messages that a flow keeps; mitmproxy keeps them all."""
 
@@ -1013,12 +1016,24 @@ class EngineClientTls(ClientTLSLayer):
             yield from super().send_data(data)
 
     def send_close(self, command: commands.CloseConnection) -> Commands:
-        if self.tunnel_state is TunnelState.OPEN and not self.said_goodbye:
-            self.said_goodbye = True
-            with contextlib.suppress(SSL.Error):
-                self.tls.shutdown()
-            yield from self.tls_interact()
+        if data := self.goodbye():
+            yield commands.SendData(self.tunnel_connection, data)
         yield from super().send_close(command)
+
+    def goodbye(self, last: bytes = b"") -> bytes:
+        """What ends this TLS, once. `last`: what goes through it before."""
+        if self.said_goodbye or self.tunnel_state is not TunnelState.OPEN:
+            return b""
+        self.said_goodbye = True
+        data = bytearray()
+        with contextlib.suppress(SSL.Error):
+            if last:
+                self.tls.sendall(last)
+            self.tls.shutdown()
+        with contextlib.suppress(SSL.WantReadError):
+            while True:
+                data += self.tls.bio_read(65535)
+        return bytes(data)
 
 
 class Gate:
@@ -1100,9 +1115,12 @@ class Discard(asyncio.Protocol):
     def __init__(self, transport: Any) -> None:
         self._before: Any = transport.get_protocol()
         self._timer = asyncio.get_running_loop().call_later(LINGER, transport.abort)
+        self._transport, self._left = transport, LINGER_BYTES
 
     def data_received(self, data: bytes) -> None:
-        """Nobody wants it."""
+        self._left -= len(data)
+        if self._left < 0:
+            self._transport.abort()
 
     def pause_writing(self) -> None:
         self._before.pause_writing()
@@ -1172,6 +1190,18 @@ async def take_in(server: Proxyserver, patience: float) -> None:
     # From a socket to the stream that is busy with a request it takes a few turns of the loop.
     for _ in range(TURNS):
         await asyncio.sleep(0)
+
+
+def say_goodbye(handler: ConnectionHandler, layers: "WeakSet[EngineHttpLayer]") -> None:
+    """Ends whatever TLS there is on a client's connection, the innermost first."""
+    transport = handler.transports.get(handler.client)
+    stacks = [found.context.layers for found in layers if found.context.client is handler.client]
+    data = b""
+    for tls in reversed(max(stacks, key=len, default=[])):
+        if isinstance(tls, EngineClientTls):
+            data = tls.goodbye(data)
+    if data and transport is not None and isinstance(transport.writer, asyncio.StreamWriter):
+        transport.writer.write(data)
 
 
 def hang_up(handler: ConnectionHandler) -> None:

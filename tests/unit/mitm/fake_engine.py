@@ -37,6 +37,9 @@ class FakeJob:
     ended: bool = False
     acked: int = 0
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    alone: asyncio.Event = field(default_factory=asyncio.Event)
+    """The client has closed its side."""
+
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     room: bool = True
     """What `send` answers."""
@@ -56,7 +59,8 @@ class FakeJob:
         self.engine.wake()
 
     def said_all(self) -> None:
-        """The fake never waits."""
+        self.alone.set()
+        self.engine.wake()
 
     def cancel(self) -> None:
         self.cancelled.set()

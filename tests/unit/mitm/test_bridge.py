@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import socket
+import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, cast
@@ -193,11 +195,31 @@ async def test_a_client_that_leaves_cancels_its_job(running: Running) -> None:
         writer.write(post(b""))
         job = await running.engine.job()
         assert not job.cancelled.is_set()
+        # Who ends in good order may have closed its side alone.
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
     await asyncio.wait_for(job.cancelled.wait(), 10)
     assert not running.front.bridge.pending
     # An event that was on its way is of no interest.
     job.respond(data=b"late")
     await asyncio.sleep(0)
+
+
+async def test_of_a_client_that_closes_its_side_the_engine_is_told(running: Running) -> None:
+    """Nothing new begins for one that may be gone; if that was all there is to do, its connection ends."""
+    for failed in (False, True):
+        async with connected(running.reverse) as (reader, writer):
+            writer.write(post(b""))
+            job = await running.engine.job(int(failed))
+            writer.write_eof()
+            await asyncio.wait_for(job.alone.wait(), 10)
+            assert not job.cancelled.is_set()
+            if failed:
+                job.fail()
+            else:
+                job.respond(headers=((b"content-length", b"2"),), data=b"ok")
+            told = await asyncio.wait_for(reader.read(), 10)
+            assert told.endswith(b"ok") if not failed else told == b""
 
 
 async def test_a_small_answer_takes_no_task_and_one_event(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,19 +6,23 @@ import typing
 
 import h2.config
 import h2.connection
+import h2.exceptions
+import h2.frame_buffer
 import pytest
 from mitmproxy import flow
 from mitmproxy.addons.next_layer import NextLayer
+from mitmproxy.addons.tlsconfig import alpn_select_callback
 from mitmproxy.options import Options
 from mitmproxy.proxy import events
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import http as http_layers
+from mitmproxy.proxy.layers import tls
 from mitmproxy.proxy.layers.http import _events, _hooks, _http1, _http2, _http_h2
 from mitmproxy.proxy.mode_servers import AsyncioServerInstance
 from mitmproxy.proxy.server import ConnectionHandler, ConnectionIO
 from mitmproxy.test import tflow
 
-from sigward.mitm import internals
+from sigward.mitm import floods, internals
 
 
 def parameters(function: object) -> list[str]:
@@ -180,6 +184,51 @@ async def test_what_is_buffered_is_counted_and_waited_for() -> None:
     assert server.buffered(1) == 0
 
 
+def test_frames_come_in_and_go_out_one_way() -> None:
+    """The ledger counts there. What a frame is answered with goes out from within `_receive_frame`."""
+    connection = h2.connection.H2Connection
+    assert parameters(connection._receive_frame) == ["self", "frame"]
+    assert parameters(connection._prepare_for_sending) == ["self", "frames"]
+    assert "self._prepare_for_sending(frames)" in source(connection._receive_frame)
+    assert "self._receive_frame(frame)" in source(connection.receive_data)
+    assert "self._terminate_connection(e.error_code)" in source(connection.receive_data), "what is raised within it is said by its code"
+    assert parameters(h2.frame_buffer.FrameBuffer._update_header_buffer) == ["self", "f"]
+    assert set(vars(h2.frame_buffer.FrameBuffer(server=True))) >= {"_data", "_headers_buffer", "_preamble_len", "max_frame_size"}
+    assert h2.frame_buffer.CONTINUATION_BACKLOG == internals.CONTINUATIONS, "at this number it says PROTOCOL_ERROR"
+
+
+def test_how_an_http2_connection_ends() -> None:
+    assert parameters(_http2.Http2Connection.protocol_error) == ["self", "message", "error_code"]
+    assert parameters(_http2.Http2Connection.close_connection) == ["self", "msg"]
+    assert "isinstance(event, h2.exceptions.ProtocolError)" in source(_http2.Http2Connection.handle_h2_event)
+    assert "self._handle_event = self.done" in source(_http2.Http2Connection.close_connection)
+
+
+async def test_frames_beside_requests_use_up_an_allowance() -> None:
+    client, server = connected()
+    for _ in range(3 * int(floods.FRAMES)):
+        client.ping(b"sigward!")
+    with pytest.raises(h2.exceptions.DenialOfServiceError):
+        server.receive_data(client.data_to_send())
+    client.receive_data(server.data_to_send())
+    assert client.state_machine.state is h2.connection.ConnectionState.CLOSED
+
+
+async def test_what_is_reset_by_the_bytes_that_made_it_never_was() -> None:
+    client, server = connected()
+    head = [(":method", "POST"), (":scheme", "https"), (":authority", "a.test"), (":path", "/")]
+    window = server.inbound_flow_control_window
+    for number in (3, 5):
+        client.send_headers(number, head)
+        client.send_data(number, b"x" * 10_000)
+    client.reset_stream(3)
+    events = server.receive_data(client.data_to_send())
+    assert {getattr(event, "stream_id", 5) for event in events} == {5}
+    assert [type(event).__name__ for event in events] == ["RequestReceived", "DataReceived"]
+    server.acknowledge_received_data(10_000, 5)
+    assert server.inbound_flow_control_window == window - 20_000, "both are accounted for, and announced when it is worth a frame"
+
+
 # ---------------------------------------------------------------- the next layer
 
 
@@ -197,6 +246,27 @@ def test_a_transport_is_a_task_and_a_writer() -> None:
     ended = source(ConnectionHandler.handle_client)
     assert ended.index("ClientDisconnectedHook") < ended.index("closing transports"), "close_socket runs in this hook"
     assert "handler.cancel(" in source(ConnectionHandler.close_connection)
+
+
+def test_a_client_s_connection_ends_by_its_writer() -> None:
+    """`linger` is in its way; what has closed its side waits to be cancelled."""
+    ended = source(ConnectionHandler.handle_connection)
+    assert ended.index("CAN_READ") < ended.index("ConnectionClosed(connection)") < ended.index("asyncio.Event().wait()")
+    assert "writer.close()" in ended[ended.index("asyncio.Event().wait()") :]
+
+
+def test_timers_come_back_to_their_layer() -> None:
+    assert "isinstance(command, commands.RequestWakeup)" in source(http_layers.HttpLayer.event_to_child)
+    assert "self.command_sources.pop(event.command)" in source(http_layers.HttpLayer._handle_event)
+    assert parameters(events.Wakeup) == ["command"]
+
+
+def test_tls_of_clients() -> None:
+    assert parameters(tls.ClientTLSLayer.send_close) == ["self", "command"]
+    assert "shutdown" not in source(tls.TLSLayer.send_close).replace("# We should probably shutdown", ""), "it may say close_notify now"
+    # Its class is swapped, so it must add no state of its own in __init__.
+    assert "__init__" not in vars(internals.EngineClientTls)
+    assert 'http2 = app_data["http2"]' in source(alpn_select_callback)
 
 
 def test_commands_for_a_connection_that_is_gone_are_passed_over() -> None:
