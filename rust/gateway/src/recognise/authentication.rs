@@ -253,8 +253,7 @@ fn key_of_v2(form: &[u8]) -> Option<Cow<'_, [u8]>> {
     key.filter(|_| signature)
 }
 
-/// Keys and settings that Cognito publishes of a pool, for whoever verifies its tokens. See "Verifying JSON web tokens" and "Using identity
-/// pools … OpenID Connect".
+/// Keys and settings that Cognito publishes of a pool, for whoever verifies its tokens. See "Verifying JSON web tokens".
 fn is_public_document(source: &Source<'_>) -> bool {
     const DOCUMENTS: &[&str] = &["jwks.json", "jwks_uri", "openid-configuration"];
     let of_cognito = source.service.is_some_and(|service| matches!(&**service, "cognito-idp" | "cognito-identity"));
