@@ -41,6 +41,11 @@ class Shell:
             self.environment["AWS_SESSION_TOKEN"] = TOKEN
         return self
 
+    def settings(self, text: str) -> None:
+        """Its settings file, sigward.toml, named by SIGWARD_CONFIG."""
+        (self.home / "sigward.toml").write_text(text)
+        self.environment["SIGWARD_CONFIG"] = "sigward.toml"
+
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "sigward", *arguments]
 

@@ -78,7 +78,7 @@ def read(arguments: Sequence[str]) -> Settings:
     """The settings that these flags, the environment and the settings file make. Raises `UsageError`; SystemExit for `--help`."""
     flags = parser().parse_args(list(arguments))
     check_environment()
-    Settings.source = find_file([])
+    Settings.source = find_file([], refuse=True)
     told = settings_of(flags)
     own = Settings.source.data.get("route", []) if Settings.source else []
     if "route" in told and isinstance(own, list):

@@ -5,20 +5,26 @@
 
 import os
 import re
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 from sigward.errors import UsageError
 
+SYSTEM = Path("/etc/sigward/sigward.toml")
+"""Read where no other file is."""
+
 
 class TomlFile:
     """A settings file, and where in it each key stands."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, content: bytes | None = None) -> None:
+        """`content`: what was read already. Raises `UsageError`."""
         self.path = path
         try:
-            self.text = path.read_text(encoding="utf-8")
+            self.content = path.read_bytes() if content is None else content
+            self.text = self.content.decode()
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"{path}: it cannot be read: {error}.", hint="Name a readable TOML file with --config.") from error
         try:
@@ -58,8 +64,12 @@ def config_home() -> Path:
     return (Path(base) if base else Path.home() / ".config") / "sigward"
 
 
-def find_file(arguments: list[str]) -> TomlFile | None:
-    """--config, SIGWARD_CONFIG, ./sigward.toml, ~/.config/sigward/sigward.toml; the first that is named or there."""
+def find_file(arguments: list[str], *, refuse: bool = False) -> TomlFile | None:
+    """--config, SIGWARD_CONFIG, ./sigward.toml if it is allowed, ~/.config/sigward/sigward.toml, /etc/sigward/sigward.toml; the first that
+    is named or there.
+
+    `refuse`: raises `UsageError` for a ./sigward.toml that is not allowed; else a line on stderr says that it is ignored.
+    """
     named: str | None = None
     for at, argument in enumerate(arguments):
         if argument == "--":
@@ -71,4 +81,31 @@ def find_file(arguments: list[str]) -> TomlFile | None:
     named = named or os.environ.get("SIGWARD_CONFIG")
     if named:
         return TomlFile(Path(named))
-    return next((TomlFile(place) for place in (Path("sigward.toml"), config_home() / "sigward.toml") if place.is_file()), None)
+    own = [place for place in (config_home() / "sigward.toml", SYSTEM) if place.is_file()]
+    return _local(own, refuse=refuse) or next(map(TomlFile, own), None)
+
+
+def _local(own: list[Path], *, refuse: bool) -> TomlFile | None:
+    """./sigward.toml, if it is there and allowed. `own`: the files that are always read."""
+    path = Path("sigward.toml")
+    if not path.is_file():
+        return None
+    from sigward import allowed
+
+    try:
+        if any(path.samefile(place) for place in own):
+            return TomlFile(path)
+        content = path.read_bytes()
+        state = allowed.state(path, content, config_home())
+    except OSError:
+        content, state = b"", "unknown"
+    if state == "allowed":
+        return TomlFile(path, content)
+    why = "it has changed since it was allowed" if state == "changed" else "it is not allowed"
+    if refuse:
+        raise UsageError(
+            f"{path}: {why}. A settings file can run programs and send signed requests elsewhere.",
+            hint="Look at it, then run `sigward config allow`. Or name the file to use: --config FILE, or SIGWARD_CONFIG.",
+        )
+    sys.stderr.write(f"sigward: {path} is ignored: {why} (`sigward config allow`).\n")
+    return None

@@ -680,7 +680,11 @@ class Settings(BaseSettings):
         cli_avoid_json=True, cli_implicit_flags=True, validate_default=True, defer_build=True,
     )  # fmt: skip
 
-    config: Path | None = Field(None, description="The settings file; none: ./sigward.toml, then ~/.config/sigward/sigward.toml.")
+    config: Path | None = Field(
+        None,
+        description="Settings file; none: ./sigward.toml if `sigward config allow` has allowed it, then ~/.config/sigward/sigward.toml, "
+        "then /etc/sigward/sigward.toml.",
+    )
     profile: str | None = Field(None, description="AWS profile for credentials and region; none: AWS_PROFILE or the default one.")
     region: str | None = Field(
         None,

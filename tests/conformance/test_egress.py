@@ -398,7 +398,7 @@ def test_the_command_line_shows_no_password(tmp_path: Path, arguments: tuple[str
     if variable:
         shell.environment["SIGWARD_EGRESS__PROXY"] = variable
     if file:
-        (tmp_path / "sigward.toml").write_text(f'[egress]\nproxy = "{file}"\n')
+        shell.settings(f'[egress]\nproxy = "{file}"\n')
     ran = shell(*arguments)
     assert ran.status == status, ran
     assert USER not in ran.out + ran.err

@@ -67,7 +67,7 @@ def test_what_is_quick_imports_nothing_heavy(sigward: Shell, command: list[str])
 
 @pytest.mark.parametrize("command", ["serve", "whoami", "env", "ca", "check"])
 def test_settings_that_do_not_hold_end_with_64(sigward: Shell, command: str) -> None:
-    (sigward.home / "sigward.toml").write_text("[timeouts]\nconect = 1\n")
+    sigward.settings("[timeouts]\nconect = 1\n")
     ran = sigward(command, *(["path"] if command == "ca" else []))
     assert ran == Ran(64, "", "error: sigward.toml:2: timeouts.conect: there is no such setting.\nhint: Did you mean connect?\n")
 
@@ -86,23 +86,21 @@ MISTYPED = '[[route]]\nname = "deletes"\noperation = "s3:DeleteObjet"\naction = 
     ids=["route", "pace", "action"],
 )
 def test_a_rule_that_names_no_operation_ends_with_64(sigward: Shell, command: tuple[str, ...], settings: str, said: str) -> None:
-    (sigward.home / "sigward.toml").write_text(f'listen = "127.0.0.1:0"\n{settings}')
+    sigward.settings(f'listen = "127.0.0.1:0"\n{settings}')
     ran = sigward.keys()(*command)
     assert (ran.status, ran.out) == (64, "")
     assert said in " ".join(ran.err.split()), ran.err
 
 
 def test_a_rule_that_is_unchecked_is_accepted(sigward: Shell) -> None:
-    (sigward.home / "sigward.toml").write_text(f"{MISTYPED}unchecked = true\n")
+    sigward.settings(f"{MISTYPED}unchecked = true\n")
     ran = sigward.keys()("check")
     assert ran.status == 0, ran.err
     assert "warning" not in ran.out
 
 
 def test_rules_that_look_wrong_are_told(sigward: Shell) -> None:
-    (sigward.home / "sigward.toml").write_text(
-        '[[route]]\noperation = "dynamdb:PutItem"\naction = "deny"\n\n[[route]]\nbucket = "s3://team/logs"\naction = "deny"\n'
-    )
+    sigward.settings('[[route]]\noperation = "dynamdb:PutItem"\naction = "deny"\n\n[[route]]\nbucket = "s3://team/logs"\naction = "deny"\n')
     told = (
         "route #1: operation: the table (botocore",
         "did you mean dynamodb:PutItem?",
@@ -242,7 +240,7 @@ def test_whoami_of_a_role(sigward: Shell, moto: str) -> None:
 
 
 def test_whoami_explains_the_chain(sigward: Shell, moto: str) -> None:
-    (sigward.home / "sigward.toml").write_text('[identities.ops]\nrole_arn = "arn:aws:iam::123456789012:role/ops"\nprofile = "source"\n')
+    sigward.settings('[identities.ops]\nrole_arn = "arn:aws:iam::123456789012:role/ops"\nprofile = "source"\n')
     (sigward.home / "credentials").write_text(f"[source]\naws_access_key_id = {KEY}\naws_secret_access_key = {SECRET}\n")
     sigward.environment["AWS_ENDPOINT_URL_STS"] = moto
     told = json.loads(sigward("whoami", "--profile", "source", "--explain", "--account", "--json-output").out)
@@ -313,7 +311,7 @@ def test_env_without_a_forward_listener(sigward: Shell) -> None:
 def test_a_ca_for_the_routes_of_today(sigward: Shell) -> None:
     """A route that the CA was not made for is an error with its mend; after that, all is well."""
     before = sigward.keys()("ca", "export").out
-    (sigward.home / "sigward.toml").write_text('[[route]]\nhost = "*.internal.example"\nservice = "es"\n')
+    sigward.settings('[[route]]\nhost = "*.internal.example"\nservice = "es"\n')
     ran = sigward("check")
     assert ran.status == 78
     assert "does not vouch for internal.example" in ran.err
@@ -503,13 +501,11 @@ def test_run_hides_the_keys_and_names_the_proxy(sigward: Shell) -> None:
 def test_run_ignores_the_port_that_serve_uses(sigward: Shell) -> None:
     """A file written for `serve`, with `serve` running, must not be in the way."""
     sigward.keys()
-    (sigward.home / "sigward.toml").write_text('listen = "127.0.0.1:0"\nadmin = "127.0.0.1:0"\n')
+    sigward.settings('listen = "127.0.0.1:0"\nadmin = "127.0.0.1:0"\n')
     process = sigward.start("serve")
     try:
         told = ready(process)
-        (sigward.home / "sigward.toml").write_text(
-            f'listen = "{told["forward"]}"\nadmin = "{told["admin"]}"\n[[reverse]]\nlisten = "{told["forward"]}"\n'
-        )
+        sigward.settings(f'listen = "{told["forward"]}"\nadmin = "{told["admin"]}"\n[[reverse]]\nlisten = "{told["forward"]}"\n')
         ran = sigward("run", "--", "sh", "-c", "echo $HTTPS_PROXY")
         assert ran.status == 0, ran.err
         assert told["forward"] not in ran.out

@@ -160,6 +160,7 @@ def test_what_is_refused_says_what_to_do(flags: tuple[str, ...], said: str, hint
 
 
 def test_environment_and_file_count_and_a_route_of_the_file_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIGWARD_CONFIG", "sigward.toml")
     Path("sigward.toml").write_text('grace = 3\n[[route]]\nhost = "a.test"\naction = "deny"\n')
     monkeypatch.setenv("SIGWARD_ADMIN", "off")
     monkeypatch.setenv("SIGWARD_TIMEOUTS__HEAD", "5s")
@@ -189,7 +190,8 @@ def test_the_guide_s_table_has_every_flag() -> None:
     assert "--no-verify-ssl" in told
 
 
-def test_a_custom_header_s_value_is_not_shown() -> None:
+def test_a_custom_header_s_value_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIGWARD_CONFIG", "sigward.toml")
     Path("sigward.toml").write_text('[[route]]\nhost = "a"\nadd_headers = { x = ["a-secret-that-must-not-leak"] }\n')
     with pytest.raises(UsageError) as caught:
         read()

@@ -85,10 +85,9 @@ def test_somebody_who_speaks_no_http(sigward: Shell) -> None:
 
 
 def test_flag_over_variable_over_file(sigward: Shell, admin: str) -> None:
-    config = sigward.home / "sigward.toml"
-    config.write_text(f'# first line\nadmin = "{admin}"\n')
+    sigward.settings(f'# first line\nadmin = "{admin}"\n')
     assert sigward("healthcheck").status == 0
-    config.write_text('admin = "127.0.0.1:1"\n')
+    sigward.settings('admin = "127.0.0.1:1"\n')
     sigward.environment |= {"SIGWARD_ADMIN": admin}
     assert sigward("healthcheck").status == 0
     sigward.environment |= {"SIGWARD_ADMIN": "127.0.0.1:1"}
@@ -112,7 +111,7 @@ def test_nothing_to_ask(sigward: Shell, admin: str) -> None:
 
 
 def test_a_bad_value_is_told_with_its_place(sigward: Shell) -> None:
-    (sigward.home / "sigward.toml").write_text('region = "eu-west-1"\nadmin = "off"\n')
+    sigward.settings('region = "eu-west-1"\nadmin = "off"\n')
     assert sigward("healthcheck").err.startswith("error: sigward.toml:2: admin: off: ")
     sigward.environment |= {"SIGWARD_ADMIN": "nowhere"}
     assert sigward("healthcheck").err.startswith("error: environment: SIGWARD_ADMIN: nowhere: ")

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from sigward import _core
+from sigward import _core, allowed
 from sigward.cli.commands import Serve, read
 from sigward.errors import UsageError
+from sigward.file import config_home
 from sigward.settings import Settings
 
 
@@ -32,8 +33,10 @@ def refused(*arguments: str) -> UsageError:
 
 
 def file(text: str, path: str = "sigward.toml") -> None:
+    """One of the current folder's is allowed, as it then is."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text(text)
+    allowed.allow(Path(path), text.encode(), config_home())
 
 
 # ---------------------------------------------------------------- who wins

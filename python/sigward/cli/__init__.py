@@ -25,6 +25,7 @@ COMMANDS = {
     "actions": "Say which operation a request is, and which IAM actions it needs.",
     "env": "Print the variables that send a program through sigward.",
     "ca": "The CA that clients trust: path, export, trust, renew.",
+    "config": "Allow a folder's sigward.toml to be read: config allow, config revoke.",
     "check": "Check settings, CA and credentials without serving.",
     "healthcheck": "Ask a sigward that runs here whether it is ready.",
     "completion": "Print a shell's completions: completion bash, zsh or fish.",

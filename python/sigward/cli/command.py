@@ -1,6 +1,6 @@
 """What all commands share, and the flags of those that serve: apart, so that their start does not wait for the other commands'."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import CliApp
@@ -10,14 +10,14 @@ from sigward.ca import CertificateAuthority
 from sigward.clients import IssuedKey, key_of
 from sigward.environ import DUMMY
 from sigward.errors import UsageError
-from sigward.file import find_file
+from sigward.file import TomlFile, find_file
 from sigward.settings import REACH_HINT, Settings, check_environment, is_loopback, unknown_flag, usage_error, wrong
 
 
-def read[T: Settings](command: type[T], title: str, arguments: list[str]) -> T:
+def read[T: "Command"](command: type[T], title: str, arguments: list[str]) -> T:
     """One command's settings from flags, environment and file. Raises `UsageError`."""
     check_environment()
-    Settings.source = find_file(arguments)
+    Settings.source = command.find_file(arguments)
     command.model_config["cli_prog_name"] = title
     try:
         return CliApp.run(command, cli_args=arguments, cli_exit_on_error=False, cli_cmd_method_name="checked")
@@ -31,6 +31,15 @@ def read[T: Settings](command: type[T], title: str, arguments: list[str]) -> T:
 
 class Command(Settings):
     """What all commands share."""
+
+    needs_every_rule: ClassVar[bool] = False
+    """True: a settings file of the current folder that is not allowed is an error, as its denies must not be dropped silently."""
+
+    @classmethod
+    def find_file(cls, arguments: list[str]) -> TomlFile | None:
+        """The settings file of these flags. Raises `UsageError`."""
+        asks_for_help = any(argument in ("-h", "--help") for argument in arguments)
+        return find_file(arguments, refuse=cls.needs_every_rule and not asks_for_help)
 
     def checked(self) -> None:
         """pydantic-settings calls it once flags are read; the work is done after, so that its errors are its own."""
@@ -53,6 +62,7 @@ class Command(Settings):
 class Serve(Command):
     """Serve until SIGTERM: forward proxy, reverse listeners, admin."""
 
+    needs_every_rule = True
     compat: Literal["aws-sigv4-proxy"] | None = Field(
         None, description="Take the flags of that proxy instead of these: `sigward --compat aws-sigv4-proxy --help` tells them."
     )

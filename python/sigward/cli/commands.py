@@ -54,6 +54,7 @@ class Run(Command):
     client: str | None = Field(None, description="Give the program the issued key of this `[clients.NAME]` instead of a dummy one.")
 
     def with_own_listeners(self, arguments: list[str]) -> "Run":
+    needs_every_rule = True
         """Listeners that the environment and the file name are `serve`'s, and may be in use by it: only flags count here."""
         given = {argument.partition("=")[0] for argument in arguments}
         own: dict[str, Any] = {"listen": "127.0.0.1:0", "admin": "off", "reverse": [], "transparent": "off"}
@@ -299,11 +300,29 @@ class Ca(Command):
 
 
 class Check(Command):
-    """Check settings, CA and credentials without serving. Status 0, 64 (settings), 77 (credentials) or 78 (CA)."""
+    """Check settings, CA and the credentials of every identity without serving. Status 0, 64 (settings), 77 (credentials) or 78 (CA)."""
+
+    needs_every_rule = True
 
     def execute(self) -> int:
         from sigward import _core
         from sigward.cli.signing import load_credentials
+
+class ConfigOf(Command):
+    """Allow a folder's sigward.toml to be read, as it is now: config allow [FILE]. A change asks again. config revoke [FILE]."""
+
+    what: CliPositionalArg[Literal["allow", "revoke"]] = Field(description="allow or revoke.")
+    file: CliPositionalArg[Path | None] = Field(None, description="Settings file; none: ./sigward.toml.")
+
+    @classmethod
+    def find_file(cls, arguments: list[str]) -> None:
+        """It reads none: neither the one that it is about, nor another that does not hold."""
+
+    def execute(self) -> int:
+        from sigward.cli.config import config
+
+        return config(self)
+
 
         region_name = self.region or "us-east-1"
         if self.clients.issued():
@@ -422,6 +441,7 @@ def show(value: object) -> str:
     """yes and no for people."""
     return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
 
+    "config": ConfigOf,
 
 def no_credentials(reasons: tuple[tuple[str, str], ...]) -> CredentialsError:
     """What the chain tried."""

@@ -54,7 +54,9 @@ def read_at_start(name: str, arguments: Sequence[str]) -> Plan:
 
 def read_again(name: str, arguments: Sequence[str]) -> Plan:
     """The same at any time, but for the CA and what clients trust. Raises `SigwardError`."""
-    ran = subprocess.run([sys.executable, "-m", "sigward.cli.reading", name, *arguments], stdout=subprocess.PIPE, check=False)  # noqa: S603
+    # -P: else modules of the current folder would come before ours.
+    command = [sys.executable, "-P", "-m", "sigward.cli.reading", name, *arguments]
+    ran = subprocess.run(command, stdout=subprocess.PIPE, check=False)  # noqa: S603
     return _taken(ran.stdout)
 
 
