@@ -149,6 +149,44 @@ build/stacks/java/Client.class: $(wildcard $(STACKS)/java/*)
 	cd $(@D)/lib && sha256sum -c --quiet $(CURDIR)/$(STACKS)/java/jars.sha256
 	javac -Xlint:-options -cp '$(@D)/lib/*' -d $(@D) $(STACKS)/java/Client.java
 
+# S3's servers and clients, for `tests/e2e/s3_matrix`: each with the lock of its own kind. What is missing is left out.
+MATRIX := tests/e2e/s3_matrix
+VERSITYGW := 1.8.0
+build/versitygw/bin/versitygw:
+	GOBIN=$(CURDIR)/$(@D) CGO_ENABLED=0 go install github.com/versity/versitygw/cmd/versitygw@v$(VERSITYGW)
+
+# MinIO tags its releases by time, which is no version to Go.
+MINIO := v0.0.0-20260212201848-7aac2a2c5b7c
+build/minio/bin/minio:
+	GOBIN=$(CURDIR)/$(@D) CGO_ENABLED=0 go install github.com/minio/minio@$(MINIO)
+
+MC := v0.0.0-20250313080218-cf909e1063a9
+build/mc/bin/mc:
+	GOBIN=$(CURDIR)/$(@D) CGO_ENABLED=0 go install github.com/minio/mc@$(MC)
+
+build/s3-matrix/go/client: $(wildcard $(MATRIX)/go/*)
+	cd $(MATRIX)/go && CGO_ENABLED=0 go build -o $(CURDIR)/$@ .
+
+build/s3-matrix/node/client.mjs: $(wildcard $(MATRIX)/node/*)
+	@mkdir -p $(@D) && cp $(MATRIX)/node/package.json $(MATRIX)/node/package-lock.json $(@D)
+	npm ci --prefix $(@D) --ignore-scripts --no-audit --no-fund --loglevel=error
+	@cp $(MATRIX)/node/client.mjs $@
+
+build/s3-matrix/venv/bin/python: $(MATRIX)/python/requirements.txt $(STAMPS)/sync
+	uv venv --quiet --clear --python $(BIN)/python build/s3-matrix/venv
+	uv pip install --quiet --require-hashes --python $@ --requirement $<
+	@touch $@
+
+.PHONY: s3-matrix-short
+s3-matrix-short: build/versitygw/bin/versitygw build/s3-matrix/go/client build/s3-matrix/node/client.mjs
+
+MATRIX_ARGS :=
+
+.PHONY: s3-matrix
+s3-matrix: build ## Compare S3 clients before MinIO and versitygw, direct and through sigward. Needs go, npm, rclone, s3cmd, restic.
+	-$(MAKE) -k s3-matrix-short build/minio/bin/minio build/mc/bin/mc build/s3-matrix/venv/bin/python
+	$(BIN)/python -m tests.e2e.s3_matrix --json build/s3-matrix/differences.json $(MATRIX_ARGS)
+
 # What renders deploy/kubernetes, for its tests; Go >= 1.24 builds both. Debian has neither.
 KUSTOMIZE := 5.7.1
 build/kustomize/bin/kustomize:
