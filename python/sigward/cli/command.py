@@ -47,7 +47,7 @@ class Command(Settings):
 
     def authority(self) -> CertificateAuthority:
         """The CA that the settings name."""
-        return CertificateAuthority(self.ca_dir, self.vouched_names())
+        return CertificateAuthority(self.ca_dir, self.vouched_names(), self.ca_key)
 
 
 class Serve(Command):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
-from sigward.ca import RENEW
+from sigward.ca import NAME_DOMAINS, RENEW, RENEW_KEY, unvouched
 from sigward.cli.command import Command as Command
 from sigward.cli.command import Serve as Serve
 from sigward.cli.command import Web as Web
@@ -292,6 +292,8 @@ class Ca(Command):
         else:
             sys.stdout.write(f"{trust.certificate}\n")
         if self.what == "renew":
+            for name in (name for name in self.vouched_names() if "*" in name):
+                sys.stderr.write(f"warning: {unvouched(authority.directory, name)}\n")
             sys.stderr.write("Restart what serves with it, and let clients trust the new certificate.\n")
         return 0
 
@@ -342,7 +344,10 @@ class Check(Command):
         load_authority(engine, authority.directory)
         missing = [name for name in self.vouched_names() if not engine.vouches_for(name)]
         if missing:
-            raise CaError(f"the CA in {authority.directory} does not vouch for {', '.join(missing)}.", hint=RENEW)
+            hint = NAME_DOMAINS if all("*" in name for name in missing) else RENEW
+            raise CaError(f"the CA in {authority.directory} does not vouch for {', '.join(missing)}.", hint=hint)
+        if authority.has_other_key():
+            raise CaError(f"the CA in {authority.directory} has an EC key, and ca_key is {self.ca_key}.", hint=RENEW_KEY)
         return f"ok ({authority.certificate_file})"
 
 
