@@ -34,7 +34,7 @@ from sigward.ca import subtree
 from sigward.clients import Client as ClientTerms
 from sigward.clients import Terms
 from sigward.credentials import Assume, Chain, resolve_region
-from sigward.environ import NO_PROXY, without_own_proxy
+from sigward.environ import NO_PROXY, own_no_proxy, without_own_proxy
 from sigward.errors import UsageError
 from sigward.file import TomlFile, config_home
 from sigward.plan import DEFAULT_IDENTITY, Plan, Web
@@ -358,8 +358,7 @@ class Egress(Group):
             if "://" not in named and named != "off":
                 named = f"http://{named}"
         if hosts is None:
-            hosts = [host for host in (os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or "").split(",") if host.strip()]
-            hosts = [*(host.strip() for host in hosts), *NO_PROXY.split(",")]
+            hosts = [*own_no_proxy(os.environ), *NO_PROXY.split(",")]
         hosts = [host.lower() for host in hosts]
         return {"proxy": None if named == "off" else named.removesuffix("/"), "no_proxy": hosts, "http2": self.http2}
 
@@ -705,7 +704,7 @@ class Settings(BaseSettings):
     trust_dir: Path | None = Field(
         None,
         description="Where what clients trust is written: `ca.pem` (the CA alone), `bundle.pem` (the system's roots too), `truststore.p12` "
-        "(the same for Java); no key; none: `trust` in `ca_dir`.",
+        "(the same for Java), and files that lead PHP and wget to the bundle; no key; none: `trust` in `ca_dir`.",
     )
     grace: Duration = Field(10.0, description="On SIGTERM, requests under way have so long to end.")
     front: Literal["mitmproxy", "native"] = Field(

@@ -305,6 +305,18 @@ def test_env_for_another_container_writes_nothing(sigward: Shell) -> None:
         assert "http://HOST:PORT" in ran.err
 
 
+@pytest.mark.parametrize("command", [("env",), ("run", "--", "true")], ids=lambda words: words[0])
+def test_a_no_proxy_that_covers_what_is_signed_for(command: tuple[str, ...], sigward: Shell) -> None:
+    """Calls there would go past sigward."""
+    sigward.environment |= {"NO_PROXY": "intranet.example,.amazonaws.com", "no_proxy": "search.internal.example"}
+    (sigward.home / "sigward.toml").write_text('[[route]]\nhost = "search.internal.example"\nservice = "es"\n')
+    ran = sigward.keys()(*command)
+    assert ran.status == 0, ran.err
+    for entry in (".amazonaws.com", "search.internal.example"):
+        assert f"warning: NO_PROXY names {entry!r}" in ran.err
+    assert "intranet.example'" not in ran.err
+
+
 def test_env_without_a_forward_listener(sigward: Shell) -> None:
     for listen in ("off", "127.0.0.1:0"):
         assert sigward("env", "--listen", listen, "--reverse", "127.0.0.1:0").status == 64

@@ -68,6 +68,7 @@ class Run(Command):
             raise UsageError("run: there is no program.", hint="sigward run [flags] -- CMD [arguments]")
         if self.listen == "off" or self.listen.startswith("unix:"):
             raise UsageError(f"listen: {self.listen}: the program needs a forward proxy on a port.", hint="Leave --listen out.")
+        self.warn_of_no_proxy(os.environ)
         return run_program(self.plan(), program, self.key_for(self.client))
 
 
@@ -261,6 +262,7 @@ class Env(Command):
         elif not re.fullmatch(r"http://[^/@]+:\d+/?", proxy):
             raise UsageError(f"--proxy: {proxy!r}: http://HOST:PORT is expected.", hint="Such as http://127.0.0.1:8080.")
         region = resolve_region(self.region, self.profile).name
+        self.warn_of_no_proxy(own)
         client = ClientEnvironment(proxy.removesuffix("/"), self.trust(), region, self.key_for(self.client))
         sys.stdout.write(client.script(self.shell, own))
         return 0
