@@ -10,6 +10,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from sigward.environ import ClientEnvironment
+from sigward.trust import Trust
 from tests.conftest import ROOT
 
 FOLDER = ROOT / "deploy" / "kubernetes"
@@ -172,9 +174,9 @@ def assert_trusts(spec: Manifest) -> None:
     assert trusted in {mount["mountPath"] for mount in sigward["volumeMounts"] if not mount.get("readOnly")}
     assert trusted in {mount["mountPath"] for mount in app["volumeMounts"]}
     told = variables(app)
-    bundled = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE", "GIT_SSL_CAINFO", "PIP_CERT", "CARGO_HTTP_CAINFO")
-    assert {told[name] for name in bundled} == {f"{trusted}/bundle.pem"}
-    assert {told[name] for name in ("NODE_EXTRA_CA_CERTS", "DENO_CERT")} == {f"{trusted}/ca.pem"}
+    expected = ClientEnvironment("http://127.0.0.1:8080", Trust(Path(trusted)), "us-east-1").variables()
+    files = {name: value for name, value in expected.items() if trusted in value and name != "JAVA_TOOL_OPTIONS"}
+    assert {name: told.get(name) for name in files} == files
     assert f"trustStore={trusted}/truststore.p12 " in told["JAVA_TOOL_OPTIONS"]
 
 

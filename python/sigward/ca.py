@@ -25,13 +25,21 @@ from sigward.errors import CaError
 
 if TYPE_CHECKING:
     from cryptography import x509
-    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+    Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 LIFETIME = datetime.timedelta(days=3650)
 
 CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
 RENEW = "`sigward ca renew` makes a CA for the routes of today, which clients must trust anew; `ca_names` adds names."
+
+RENEW_KEY = "`sigward ca renew` makes a CA with a key of that kind, which clients must trust anew."
+
+NAME_DOMAINS = (
+    "A CA can be limited to domains and addresses alone: name those that the pattern stands for in `ca_names`, then renew the CA."
+)
 
 OWN_HOST = ("localhost", "127.0.0.0/8", "::1/128")
 """What reverse listeners on loopback are called."""
@@ -51,6 +59,12 @@ def subtree(pattern: str) -> str | None:
     return host if host and host.isascii() else None
 
 
+def unvouched(directory: Path, name: str) -> str:
+    """What is wrong, and what to do, where the CA does not vouch for one of `Plan.ca_names`."""
+    hint = NAME_DOMAINS if "*" in name else RENEW
+    return f"the CA in {directory} does not vouch for {name}, so HTTPS_PROXY clients are refused there. {hint}"
+
+
 def permitted(names: Iterable[str]) -> list[str]:
     """The CA's subtrees: domains and networks. AWS's, this host's, and `names`: domains, addresses; what has a `*` is left out."""
     found = [*_core.aws_domains(), *OWN_HOST]
@@ -64,10 +78,11 @@ def permitted(names: Iterable[str]) -> list[str]:
 @dataclass(frozen=True)
 class CertificateAuthority:
     """`directory`: where its files lie; made with mode 0700 if missing. `names`: domains and addresses, beside AWS's and this host's, that
-    one which is made anew vouches for."""
+    one which is made anew vouches for. `key`: of one made anew, "p256" or "rsa2048"; leaves have the same."""
 
     directory: Path
     names: tuple[str, ...] = ()
+    key: str = "p256"
 
     @property
     def key_file(self) -> Path:
@@ -78,6 +93,10 @@ class CertificateAuthority:
     def certificate_file(self) -> Path:
         """The root's certificate alone, PEM: what clients trust. mitmproxy's name for it."""
         return self.directory / "mitmproxy-ca-cert.pem"
+
+    def has_other_key(self) -> bool:
+        """True if it should have an RSA key and has none. The opposite is not said: mitmproxy's CA, which may be used, has one."""
+        return self.key == "rsa2048" and "BEGIN EC PRIVATE KEY" in self.key_file.read_text()
 
     def exists(self) -> bool:
         """True if there is a key."""
@@ -134,9 +153,8 @@ class CertificateAuthority:
 
     def _create(self, *, replace: bool = False) -> None:
         from cryptography.hazmat.primitives import serialization
-        from cryptography.hazmat.primitives.asymmetric import ec
 
-        key, root_key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+        key, root_key = self._new_key(), self._new_key()
         root = authority_certificate("sigward CA", root_key.public_key(), root_key)
         issuing = authority_certificate("sigward issuing CA", key.public_key(), root_key, root, permitted(self.names))
         secret = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption())
@@ -145,11 +163,16 @@ class CertificateAuthority:
         with contextlib.suppress(FileExistsError):
             write_new(self.key_file, content, 0o600, replace=replace)
 
+    def _new_key(self) -> "Key":
+        from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+        return rsa.generate_private_key(65537, 2048) if self.key == "rsa2048" else ec.generate_private_key(ec.SECP256R1())
+
 
 def authority_certificate(
     name: str,
-    key: "ec.EllipticCurvePublicKey",
-    signed_by: "ec.EllipticCurvePrivateKey",
+    key: "ec.EllipticCurvePublicKey | rsa.RSAPublicKey",
+    signed_by: "Key",
     issuer: "x509.Certificate | None" = None,
     names: Iterable[str] = (),
 ) -> "x509.Certificate":

@@ -38,6 +38,7 @@ class Plan:
     admin: str
     ca_dir: Path
     ca_names: tuple[str, ...]
+    ca_key: str
     trust_dir: Path
     threads: int
     addons: tuple[Path, ...]

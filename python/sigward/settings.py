@@ -34,7 +34,7 @@ from sigward.ca import subtree
 from sigward.clients import Client as ClientTerms
 from sigward.clients import Terms
 from sigward.credentials import Assume, Chain, resolve_region
-from sigward.environ import NO_PROXY, without_own_proxy
+from sigward.environ import NO_PROXY, own_no_proxy, without_own_proxy
 from sigward.errors import UsageError
 from sigward.file import TomlFile, config_home
 from sigward.plan import DEFAULT_IDENTITY, Plan, Web
@@ -355,8 +355,7 @@ class Egress(Group):
             if "://" not in named and named != "off":
                 named = f"http://{named}"
         if hosts is None:
-            hosts = [host for host in (os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or "").split(",") if host.strip()]
-            hosts = [*(host.strip() for host in hosts), *NO_PROXY.split(",")]
+            hosts = [*own_no_proxy(os.environ), *NO_PROXY.split(",")]
         hosts = [host.lower() for host in hosts]
         return {"proxy": None if named == "off" else named.removesuffix("/"), "no_proxy": hosts, "http2": self.http2}
 
@@ -713,10 +712,14 @@ class Settings(BaseSettings):
         description="Domains (with all below them) and addresses that a CA made anew vouches for, besides AWS's, this host's and those of "
         'routes: `sigward.internal`, `10.0.0.7`. See "Trust".',
     )
+    ca_key: Literal["p256", "rsa2048"] = Field(
+        "p256",
+        description="Key type of the CA and its certificates; `rsa2048` is for old clients. A change takes `sigward ca renew`.",
+    )
     trust_dir: Path | None = Field(
         None,
         description="Where what clients trust is written: `ca.pem` (the CA alone), `bundle.pem` (the system's roots too), `truststore.p12` "
-        "(the same for Java); no key; none: `trust` in `ca_dir`.",
+        "(the same for Java), and files that lead PHP and wget to the bundle; no key; none: `trust` in `ca_dir`.",
     )
     grace: Duration = Field(10.0, description="On SIGTERM, requests under way have so long to end.")
     front: Literal["mitmproxy", "native"] = Field(
@@ -875,13 +878,17 @@ class Settings(BaseSettings):
 
     def vouched_names(self) -> tuple[str, ...]:
         """`Plan.ca_names`."""
-        names = [*self.ca_names, *self._listener_hosts()]
+        return tuple(dict.fromkeys([*self.ca_names, *self._listener_hosts(), *self.routed_names()]))
+
+    def routed_names(self) -> list[str]:
+        """Domains, addresses and patterns of routes that TLS is ended for."""
+        names = []
         for route in self.route:
             if route.host and (route.action != "pass" or route.upstream or route.connect):
                 found = subtree(route.host)
-                # What is denied needs no certificate: the tunnel is refused.
-                names += [found] if found else [route.host] if route.action != "deny" else []
-        return tuple(dict.fromkeys(names))
+                # What is denied needs no certificate: the tunnel is refused. `ca_names` says what a pattern cannot.
+                names += [found] if found else [route.host] if route.action != "deny" and not self.ca_names else []
+        return names
 
     def _listener_hosts(self) -> Iterator[str]:
         for listen, _ in self.reverse_listeners():
@@ -929,6 +936,7 @@ class Settings(BaseSettings):
             admin=self.admin,
             ca_dir=self.ca_dir,
             ca_names=self.vouched_names(),
+            ca_key=self.ca_key,
             trust_dir=self.trust().directory,
             threads=self.threads,
             addons=tuple(self.addons),

@@ -20,6 +20,14 @@ TRUSTSTORE_PASSWORD = "changeit"  # noqa: S105 - Java's own for what is no secre
 PERSONAL = ("SSL_CERT_FILE", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
+# The variable, so that it holds wherever the directory is mounted; where it is not set, PHP trusts what it always does.
+PHP_INI = """\
+; What PHP trusts, by sigward. Read where PHP_INI_SCAN_DIR names this directory.
+curl.cainfo = "${SSL_CERT_FILE}"
+openssl.cafile = "${SSL_CERT_FILE}"
+"""
+
+
 @dataclass(frozen=True)
 class Trust:
     """`directory`: where the files lie, mode 0755; they have 0644."""
@@ -41,34 +49,57 @@ class Trust:
         """The same for Java, PKCS #12."""
         return self.directory / "truststore.p12"
 
+    @property
+    def php_ini(self) -> Path:
+        """For PHP, which reads `*.ini` of the directories in PHP_INI_SCAN_DIR."""
+        return self.directory / "sigward.ini"
+
+    @property
+    def wgetrc(self) -> Path:
+        """For wget, which with GnuTLS (Debian) reads no variable that names a bundle."""
+        return self.directory / "wgetrc"
+
+    @property
+    def wget2rc(self) -> Path:
+        """The same for wget2."""
+        return self.directory / "wget2rc"
+
     def write(self, authority: CertificateAuthority) -> None:
         """Makes the CA if there is none, and the files where they do not say what they should. Raises `CaError`."""
         authority.ensure()
         own = authority.certificate_file.read_text().strip()
         # By certificate: the bundle itself may be what a variable names, as in `sigward run -- sigward run`.
         certificates = list(dict.fromkeys([*(root for root in trusted_roots() if root != own), own]))
-        bundle = "\n".join(certificates) + "\n"
+        files = {
+            self.certificate: f"{own}\n",
+            self.php_ini: PHP_INI,
+            self.wgetrc: f"ca_certificate = {self.bundle.absolute()}\n",
+            self.wget2rc: f"ca-certificate = {self.bundle.absolute()}\n",
+            self.bundle: "\n".join(certificates) + "\n",
+        }
         try:
-            if self._holds(own, bundle):
+            if self.truststore.is_file() and all(holds(path, text) for path, text in files.items()):
                 return
             if not self.directory.is_dir():
                 self.directory.mkdir(parents=True)
                 self.directory.chmod(0o755)
-            write_new(self.certificate, f"{own}\n".encode(), 0o644)
             write_new(self.truststore, java_truststore(certificates), 0o644)
-            # The last one: where it is right, the others are.
-            write_new(self.bundle, bundle.encode(), 0o644)
+            # The bundle last: where it is right, the trust store is.
+            for path, text in files.items():
+                write_new(path, text.encode(), 0o644)
         except OSError as error:
             raise CaError(
                 f"trust_dir: what clients trust cannot be written to {self.directory}: {error}.",
                 hint="Choose a directory that can be written with --trust-dir.",
             ) from error
 
-    def _holds(self, own: str, bundle: str) -> bool:
-        try:
-            return self.bundle.read_text() == bundle and self.certificate.read_text().strip() == own and self.truststore.is_file()
-        except FileNotFoundError:
-            return False
+
+def holds(path: Path, text: str) -> bool:
+    """True if that is what the file says."""
+    try:
+        return path.read_text() == text
+    except FileNotFoundError:
+        return False
 
 
 def java_truststore(certificates: list[str]) -> bytes:

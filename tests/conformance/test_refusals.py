@@ -28,11 +28,14 @@ async def test_metadata_addresses_are_out_of_reach(proxy: Proxy) -> None:
         raw = f"GET http://{host}/latest/meta-data/ HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
         response = await proxy.ask(raw, to=proxy.forward)
         assert (response.status, response.get("x-sigward-error")) == (403, "forbidden-address"), host
+        # Who sees this meant to set NO_PROXY, or has.
+        assert "ignores NO_PROXY" in (response.get("x-sigward-reason") or "")
         async with connected(proxy.forward) as (reader, writer):
             authority = host if ":" in host.rpartition("]")[2] else f"{host}:80"
             writer.write(f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode())
             response = await read_response(reader)
             assert (response.status, response.get("x-sigward-error")) == (403, "forbidden-address"), host
+            assert "ignores NO_PROXY" in (response.get("x-sigward-reason") or "")
 
 
 async def test_a_host_header_for_another_host_is_refused(proxy: Proxy) -> None:

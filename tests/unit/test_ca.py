@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 from mitmproxy.certs import CertStore
 
@@ -69,6 +69,21 @@ def test_key_and_certificates(authority: CertificateAuthority) -> None:
         assert constraints.critical
         assert constraints.value == x509.BasicConstraints(ca=True, path_length=length)
     issuing(authority).verify_directly_issued_by(root(authority))
+
+
+def test_an_rsa_key(tmp_path: Path) -> None:
+    """For clients that know no ECDSA; only a CA made anew has one."""
+    authority = CertificateAuthority(tmp_path / "ca", key="rsa2048")
+    authority.ensure()
+    assert not authority.has_other_key()
+    for certificate in (issuing(authority), root(authority)):
+        public = certificate.public_key()
+        assert isinstance(public, rsa.RSAPublicKey)
+        assert public.key_size == 2048
+    issuing(authority).verify_directly_issued_by(root(authority))
+    assert not CertificateAuthority(authority.directory).has_other_key(), "mitmproxy's CA has an RSA key, and may be used"
+    CertificateAuthority(authority.directory).renew()
+    assert authority.has_other_key()
 
 
 def test_the_roots_key_is_nowhere(authority: CertificateAuthority) -> None:

@@ -303,6 +303,18 @@ def test_env_for_another_container_writes_nothing(sigward: Shell) -> None:
         assert "http://HOST:PORT" in ran.err
 
 
+@pytest.mark.parametrize("command", [("env",), ("run", "--", "true")], ids=lambda words: words[0])
+def test_a_no_proxy_that_covers_what_is_signed_for(command: tuple[str, ...], sigward: Shell) -> None:
+    """Calls there would go past sigward."""
+    sigward.environment |= {"NO_PROXY": "intranet.example,.amazonaws.com", "no_proxy": "search.internal.example"}
+    (sigward.home / "sigward.toml").write_text('[[route]]\nhost = "search.internal.example"\nservice = "es"\n')
+    ran = sigward.keys()(*command)
+    assert ran.status == 0, ran.err
+    for entry in (".amazonaws.com", "search.internal.example"):
+        assert f"warning: NO_PROXY names {entry!r}" in ran.err
+    assert "intranet.example'" not in ran.err
+
+
 def test_env_without_a_forward_listener(sigward: Shell) -> None:
     for listen in ("off", "127.0.0.1:0"):
         assert sigward("env", "--listen", listen, "--reverse", "127.0.0.1:0").status == 64
@@ -319,6 +331,35 @@ def test_a_ca_for_the_routes_of_today(sigward: Shell) -> None:
     assert sigward("ca", "renew").status == 0
     assert sigward("check").status == 0
     assert sigward("ca", "export").out != before
+
+
+def test_a_pattern_that_no_ca_can_be_limited_to(sigward: Shell) -> None:
+    """Renewing does not help there, naming domains does."""
+    (sigward.home / "sigward.toml").write_text('[[route]]\nhost = "search-*"\nservice = "es"\n')
+    ran = sigward.keys()("check")
+    assert ran.status == 78
+    assert "does not vouch for search-*" in ran.err
+    assert "`ca_names`" in ran.err
+    ran = sigward("ca", "renew")
+    assert ran.status == 0
+    assert "warning: " in ran.err
+    assert "`ca_names`" in ran.err
+    ran = sigward("check", "--ca-names", "internal.example")
+    assert ran.status == 78
+    assert "does not vouch for internal.example" in ran.err
+    ran = sigward("ca", "renew", "--ca-names", "internal.example")
+    assert "warning" not in ran.err
+    assert sigward("check", "--ca-names", "internal.example").status == 0
+
+
+def test_a_ca_with_another_key_than_the_settings_ask_for(sigward: Shell) -> None:
+    assert sigward.keys()("check").status == 0
+    ran = sigward("check", "--ca-key", "rsa2048")
+    assert ran.status == 78
+    assert "has an EC key, and ca_key is rsa2048" in ran.err
+    assert sigward("ca", "renew", "--ca-key", "rsa2048").status == 0
+    assert sigward("check", "--ca-key", "rsa2048").status == 0
+    assert sigward("check").status == 0
 
 
 @pytest.mark.parametrize("name", ["*.internal.example", "a..b", "-a", "a b", "10.0.0.0/8"])

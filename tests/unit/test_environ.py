@@ -3,13 +3,15 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml  # type: ignore[import-untyped]
 
 from sigward.clients import IssuedKey
-from sigward.environ import NO_PROXY, REMOVED, ClientEnvironment, java_quoted, without_own_proxy
+from sigward.environ import NO_PROXY, REMOVED, ClientEnvironment, java_quoted, passed_by, without_own_proxy
 from sigward.trust import Trust
 
 TRUST = Trust(Path("/etc/it's a place"))
@@ -29,6 +31,10 @@ REAL = {
     "AWS_CONTAINER_AUTHORIZATION_TOKEN": "real-token",
     "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": "/var/run/real",
     "AWS_CREDENTIAL_EXPIRATION": "2099-01-01T00:00:00Z",
+    "AWS_ACCESS_KEY": "AKIDREAL",
+    "AWS_SECRET_KEY": "real-secret",
+    "AWS_BEARER_TOKEN_BEDROCK": "real-token",
+    "AWS_BEARER_TOKEN_OF_NEXT_YEARS_SERVICE": "real-token",
 }
 
 
@@ -51,7 +57,17 @@ def test_no_second_proxy_stays() -> None:
 def test_metadata_and_this_host_go_past_the_proxy() -> None:
     made = CLIENT.variables()
     assert made["NO_PROXY"] == made["no_proxy"] == NO_PROXY
-    for name in ("localhost", "127.0.0.1", "::1", "169.254.169.254", "169.254.170.2", "169.254.170.23", "fd00:ec2::254", "fd00:ec2::23"):
+    for name in (
+        "localhost",
+        "127.0.0.1",
+        "127.0.0.0/8",
+        "::1",
+        "169.254.169.254",
+        "169.254.170.2",
+        "169.254.170.23",
+        "fd00:ec2::254",
+        "fd00:ec2::23",
+    ):
         assert name in NO_PROXY.split(",")
 
 
@@ -62,15 +78,91 @@ def test_the_persons_own_no_proxy_is_kept() -> None:
         assert "169.254.169.254" in made[name].split(",")
 
 
+@pytest.mark.parametrize("make", [CLIENT.applied_to, without_own_proxy])
+def test_both_spellings_get_what_either_had(make: Callable[[dict[str, str]], dict[str, str]]) -> None:
+    made = make({"NO_PROXY": "one.example, two.example", "no_proxy": "two.example,three.example"})
+    assert made["NO_PROXY"] == made["no_proxy"]
+    hosts = made["NO_PROXY"].split(",")
+    assert {"one.example", "two.example", "three.example", *NO_PROXY.split(",")} <= set(hosts)
+    assert len(hosts) == len(set(hosts))
+
+
+def test_httpx_can_read_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It raises InvalidURL at an IPv6 address in brackets, before any request."""
+    for name, value in CLIENT.variables().items():
+        if name.lower() in ("no_proxy", "https_proxy"):
+            monkeypatch.setenv(name, value)
+    with httpx.Client():
+        pass
+
+
+@pytest.mark.parametrize(
+    ("entry", "covers"),
+    [
+        ("*", True),
+        ("amazonaws.com", True),
+        (".amazonaws.com", True),
+        ("*.amazonaws.com:443", True),
+        (".amazonaws.com.cn", True),
+        ("com", True),
+        ("us-east-1.amazonaws.com", True),
+        ("s3.us-east-1.amazonaws.com", True),
+        ("bucket.s3.us-east-1.amazonaws.com", True),
+        (".es.amazonaws.com", True),
+        (".on.aws", True),
+        ("search.internal.example", True),
+        ("internal.example", True),
+        ("10.0.0.0/8", True),
+        ("10.0.0.7", True),
+        ("elb.amazonaws.com", False),
+        ("evilamazonaws.com", False),
+        ("other.example", False),
+        ("10.0.0.8", False),
+        ("192.168.0.0/16", False),
+        ("localhost", False),
+        ("127.0.0.0/8", False),
+        ("169.254.169.254", False),
+    ],
+)
+def test_what_goes_past_sigward(entry: str, covers: bool) -> None:
+    names = ("search.internal.example", "10.0.0.7", "logs.*")
+    assert passed_by({"NO_PROXY": f"a.example,{entry}"}, names) == ([entry] if covers else [])
+    assert passed_by({"no_proxy": f"a.example {entry}"}, names) == ([entry] if covers else [])
+
+
+def test_php_keeps_its_own_directory() -> None:
+    ours = str(TRUST.directory)
+    for own, expected in (("", f":{ours}"), ("/etc/own", f"/etc/own:{ours}"), (f":{ours}", f":{ours}"), (f"/a::{ours}", f"/a::{ours}")):
+        assert CLIENT.variables({"PHP_INI_SCAN_DIR": own})["PHP_INI_SCAN_DIR"] == expected
+
+
+def test_wget_keeps_the_persons_own_file(tmp_path: Path) -> None:
+    ours = {"WGETRC": str(TRUST.wgetrc), "WGET2RC": str(TRUST.wget2rc)}
+
+    def told(**own: str) -> dict[str, str]:
+        made = CLIENT.applied_to({"HOME": str(tmp_path), **own})
+        return {name: value for name, value in made.items() if name in ours}
+
+    assert told() == told(**ours) == ours
+    assert {name: value for name, value in CLIENT.variables().items() if name in ours} == ours
+    assert told(WGETRC="/mine") == {**ours, "WGETRC": "/mine"}
+    (tmp_path / ".wgetrc").touch()
+    assert told() == {"WGET2RC": ours["WGET2RC"]}
+    (tmp_path / ".config" / "wget").mkdir(parents=True)
+    (tmp_path / ".config" / "wget" / "wget2rc").touch()
+    assert told() == {}
+
+
 def test_each_with_the_file_that_it_takes() -> None:
     made = CLIENT.variables()
     for name in (
         "AWS_CA_BUNDLE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "PIP_CERT", "CARGO_HTTP_CAINFO",
+        "PERL_LWP_SSL_CA_FILE",
     ):  # fmt: skip
         assert made[name] == str(TRUST.bundle)
     for name in ("NODE_EXTRA_CA_CERTS", "DENO_CERT"):
         assert made[name] == str(TRUST.certificate)
-    assert made["NODE_USE_ENV_PROXY"] == "1"
+    assert made["NODE_USE_ENV_PROXY"] == made["PERL_LWP_ENV_PROXY"] == "1"
 
 
 PROPERTIES = """
@@ -123,12 +215,12 @@ def test_kubernetes_takes_a_list(tmp_path: Path) -> None:
 def test_shells_read_it(shell: str) -> None:
     if shutil.which(shell) is None:
         pytest.skip(f"no {shell} here")
-    script = CLIENT.script("fish" if shell == "fish" else "sh")
+    script = CLIENT.script("fish" if shell == "fish" else "sh", REAL)
     read = "env -0"
     ran = subprocess.run([shell, "-c", f"{script}\n{read}"], env={"PATH": os.environ["PATH"], **REAL}, capture_output=True, check=True)
     found = dict(line.split("=", 1) for line in ran.stdout.decode().split("\0") if "=" in line)
     assert {name: found.get(name) for name in CLIENT.variables()} == CLIENT.variables()
-    assert not set(REMOVED) & set(found)
+    assert not (set(REMOVED) | {name for name in REAL if "BEARER" in name}) & set(found)
     assert ran.stderr == b""
 
 
@@ -149,4 +241,5 @@ def test_a_companys_proxy_stays_but_not_for_metadata() -> None:
     made = without_own_proxy({"HTTPS_PROXY": "http://proxy.example.com:3128", "NO_PROXY": "intranet"})
     assert made["HTTPS_PROXY"] == "http://proxy.example.com:3128"
     assert made["NO_PROXY"].split(",")[0] == "intranet"
-    assert "169.254.169.254" in made["NO_PROXY"].split(",")
+    # botocore compares what stands in the URL.
+    assert {"169.254.169.254", "fd00:ec2::254", "[fd00:ec2::254]", "[::1]"} <= set(made["NO_PROXY"].split(","))

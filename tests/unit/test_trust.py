@@ -1,4 +1,4 @@
-"""What clients trust: three files, no key, and real programs read them."""
+"""What clients trust: files without a key, and real programs read them."""
 
 import os
 import shutil
@@ -12,6 +12,8 @@ import pytest
 from sigward.ca import CertificateAuthority
 from sigward.errors import CaError
 from sigward.trust import TRUSTSTORE_PASSWORD, Trust
+
+NAMES = ("ca.pem", "bundle.pem", "truststore.p12", "sigward.ini", "wgetrc", "wget2rc")
 
 
 @pytest.fixture
@@ -38,7 +40,7 @@ def test_everybody_may_read_them_whatever_the_umask(authority: CertificateAuthor
     finally:
         os.umask(before)
     assert mode(trust.directory) == 0o755
-    assert {path.name: mode(path) for path in trust.directory.iterdir()} == dict.fromkeys(("ca.pem", "bundle.pem", "truststore.p12"), 0o644)
+    assert {path.name: mode(path) for path in trust.directory.iterdir()} == dict.fromkeys(NAMES, 0o644)
 
 
 @pytest.mark.filterwarnings("ignore:Parsed a serial number")
@@ -78,13 +80,30 @@ def test_java_reads_the_truststore(trust: Trust) -> None:
     assert "PrivateKeyEntry" not in told
 
 
+def test_php_reads_the_ini_and_its_own(trust: Trust) -> None:
+    if shutil.which("php") is None:
+        pytest.skip("no php here: apt-get install php-cli")
+    script = "echo ini_get('openssl.cafile'), '|', ini_get('curl.cainfo'), '|', php_ini_scanned_files();"
+
+    def told(**variables: str) -> list[str]:
+        kept = {name: value for name, value in os.environ.items() if name not in ("PHP_INI_SCAN_DIR", "SSL_CERT_FILE")}
+        return subprocess.run(["php", "-r", script], env=kept | variables, capture_output=True, text=True, check=True).stdout.split("|")
+
+    own = told()[2]
+    cafile, _, scanned = told(PHP_INI_SCAN_DIR=f":{trust.directory}", SSL_CERT_FILE=str(trust.bundle))
+    assert cafile == str(trust.bundle)
+    assert own.strip() in scanned
+    assert str(trust.php_ini) in scanned
+    assert told(PHP_INI_SCAN_DIR=f":{trust.directory}")[0] == ""
+
+
 def test_what_is_right_stays_untouched(authority: CertificateAuthority, trust: Trust) -> None:
     before = {path: path.stat().st_ino for path in trust.directory.iterdir()}
     trust.write(authority)
     assert {path: path.stat().st_ino for path in trust.directory.iterdir()} == before
 
 
-@pytest.mark.parametrize("name", ["ca.pem", "bundle.pem", "truststore.p12"])
+@pytest.mark.parametrize("name", NAMES)
 def test_what_is_missing_comes_back(name: str, authority: CertificateAuthority, trust: Trust) -> None:
     (trust.directory / name).unlink()
     trust.write(authority)
@@ -95,7 +114,7 @@ def test_a_new_ca_is_trusted_in_the_old_ones_place(authority: CertificateAuthori
     before = {path.name: path.read_bytes() for path in trust.directory.iterdir()}
     authority.renew()
     trust.write(authority)
-    for path in trust.directory.iterdir():
+    for path in (trust.certificate, trust.bundle, trust.truststore):
         assert path.read_bytes() != before[path.name], path.name
     assert subjects(trust.bundle).count("sigward CA") == 1
 

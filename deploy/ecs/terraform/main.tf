@@ -33,27 +33,32 @@ locals {
       AWS_EC2_METADATA_DISABLED = "true"
     },
     local.by_proxy ? {
-      HTTPS_PROXY         = local.proxy
-      https_proxy         = local.proxy
-      HTTP_PROXY          = local.proxy
-      http_proxy          = local.proxy
-      NO_PROXY            = join(",", local.not_proxied)
-      no_proxy            = join(",", local.not_proxied)
-      NODE_USE_ENV_PROXY  = "1"
-      SSL_CERT_FILE       = "${local.trust}/bundle.pem"
-      REQUESTS_CA_BUNDLE  = "${local.trust}/bundle.pem"
-      CURL_CA_BUNDLE      = "${local.trust}/bundle.pem"
-      AWS_CA_BUNDLE       = "${local.trust}/bundle.pem"
-      PIP_CERT            = "${local.trust}/bundle.pem"
-      CARGO_HTTP_CAINFO   = "${local.trust}/bundle.pem"
-      GIT_SSL_CAINFO      = "${local.trust}/bundle.pem"
-      NODE_EXTRA_CA_CERTS = "${local.trust}/ca.pem"
-      DENO_CERT           = "${local.trust}/ca.pem"
-      JAVA_TOOL_OPTIONS   = local.java_options
+      HTTPS_PROXY          = local.proxy
+      https_proxy          = local.proxy
+      HTTP_PROXY           = local.proxy
+      http_proxy           = local.proxy
+      NO_PROXY             = join(",", local.not_proxied)
+      no_proxy             = join(",", local.not_proxied)
+      NODE_USE_ENV_PROXY   = "1"
+      PERL_LWP_ENV_PROXY   = "1"
+      SSL_CERT_FILE        = "${local.trust}/bundle.pem"
+      REQUESTS_CA_BUNDLE   = "${local.trust}/bundle.pem"
+      CURL_CA_BUNDLE       = "${local.trust}/bundle.pem"
+      AWS_CA_BUNDLE        = "${local.trust}/bundle.pem"
+      PIP_CERT             = "${local.trust}/bundle.pem"
+      CARGO_HTTP_CAINFO    = "${local.trust}/bundle.pem"
+      GIT_SSL_CAINFO       = "${local.trust}/bundle.pem"
+      PERL_LWP_SSL_CA_FILE = "${local.trust}/bundle.pem"
+      NODE_EXTRA_CA_CERTS  = "${local.trust}/ca.pem"
+      DENO_CERT            = "${local.trust}/ca.pem"
+      PHP_INI_SCAN_DIR     = ":${local.trust}"
+      WGETRC               = "${local.trust}/wgetrc"
+      WGET2RC              = "${local.trust}/wget2rc"
+      JAVA_TOOL_OPTIONS    = local.java_options
     } : { for service, port in local.listeners : "AWS_ENDPOINT_URL_${upper(replace(service, "-", "_"))}" => "http://127.0.0.1:${port}" },
   )
   proxy       = "http://127.0.0.1:8080"
-  not_proxied = ["localhost", "127.0.0.1", "::1", "169.254.169.254", "169.254.170.2", "169.254.170.23", "fd00:ec2::254", "fd00:ec2::23"]
+  not_proxied = ["localhost", "127.0.0.1", "127.0.0.0/8", "::1", "169.254.169.254", "169.254.170.2", "169.254.170.23", "fd00:ec2::254", "fd00:ec2::23"]
 
   # Java reads no proxy variable and no PEM file.
   java_options = join(" ", [
@@ -64,7 +69,7 @@ locals {
     "-Dhttps.proxyPort=8080",
     "-Dhttp.proxyHost=127.0.0.1",
     "-Dhttp.proxyPort=8080",
-    "-Dhttp.nonProxyHosts=${join("|", concat(["127.*"], [for host in local.not_proxied : strcontains(host, ":") ? "[${host}]" : host]))}",
+    "-Dhttp.nonProxyHosts=${join("|", concat(["127.*"], [for host in local.not_proxied : strcontains(host, ":") ? "[${host}]" : host if !strcontains(host, "/")]))}",
   ])
 
   # Fargate knows no tmpfs; there the CA's key lies on the task's own volume, which ends with it.

@@ -1,5 +1,7 @@
 """What all commands share, and the flags of those that serve: apart, so that their start does not wait for the other commands'."""
 
+import sys
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from pydantic import Field, ValidationError, model_validator
@@ -8,7 +10,7 @@ from pydantic_settings.exceptions import SettingsError
 
 from sigward.ca import CertificateAuthority
 from sigward.clients import IssuedKey, key_of
-from sigward.environ import DUMMY
+from sigward.environ import DUMMY, passed_by
 from sigward.errors import UsageError
 from sigward.file import TomlFile, find_file
 from sigward.settings import REACH_HINT, Settings, check_environment, is_loopback, unknown_flag, usage_error, wrong
@@ -54,9 +56,16 @@ class Command(Settings):
             )
         return DUMMY
 
+    def warn_of_no_proxy(self, own: Mapping[str, str]) -> None:
+        """Of entries that keep calls away from sigward. `own`: the program's environment."""
+        for entry in passed_by(own, self.routed_names()):
+            sys.stderr.write(
+                f"warning: NO_PROXY names {entry!r}: programs that heed it call there themselves, past sigward and unsigned. Take it out.\n"
+            )
+
     def authority(self) -> CertificateAuthority:
         """The CA that the settings name."""
-        return CertificateAuthority(self.ca_dir, self.vouched_names())
+        return CertificateAuthority(self.ca_dir, self.vouched_names(), self.ca_key)
 
 
 class Serve(Command):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
-from sigward.ca import RENEW
+from sigward.ca import NAME_DOMAINS, RENEW, RENEW_KEY, unvouched
 from sigward.cli.command import Command as Command
 from sigward.cli.command import Serve as Serve
 from sigward.cli.command import Web as Web
@@ -69,6 +69,7 @@ class Run(Command):
             raise UsageError("run: there is no program.", hint="sigward run [flags] -- CMD [arguments]")
         if self.listen == "off" or self.listen.startswith("unix:"):
             raise UsageError(f"listen: {self.listen}: the program needs a forward proxy on a port.", hint="Leave --listen out.")
+        self.warn_of_no_proxy(os.environ)
         return run_program(self.plan(), program, self.key_for(self.client))
 
 
@@ -264,6 +265,7 @@ class Env(Command):
         elif not re.fullmatch(r"http://[^/@]+:\d+/?", proxy):
             raise UsageError(f"--proxy: {proxy!r}: http://HOST:PORT is expected.", hint="Such as http://127.0.0.1:8080.")
         region = resolve_region(self.region, self.profile).name
+        self.warn_of_no_proxy(own)
         client = ClientEnvironment(proxy.removesuffix("/"), self.trust(), region, self.key_for(self.client))
         sys.stdout.write(client.script(self.shell, own))
         return 0
@@ -295,6 +297,8 @@ class Ca(Command):
         else:
             sys.stdout.write(f"{trust.certificate}\n")
         if self.what == "renew":
+            for name in (name for name in self.vouched_names() if "*" in name):
+                sys.stderr.write(f"warning: {unvouched(authority.directory, name)}\n")
             sys.stderr.write("Restart what serves with it, and let clients trust the new certificate.\n")
         return 0
 
@@ -363,7 +367,10 @@ class ConfigOf(Command):
         load_authority(engine, authority.directory)
         missing = [name for name in self.vouched_names() if not engine.vouches_for(name)]
         if missing:
-            raise CaError(f"the CA in {authority.directory} does not vouch for {', '.join(missing)}.", hint=RENEW)
+            hint = NAME_DOMAINS if all("*" in name for name in missing) else RENEW
+            raise CaError(f"the CA in {authority.directory} does not vouch for {', '.join(missing)}.", hint=hint)
+        if authority.has_other_key():
+            raise CaError(f"the CA in {authority.directory} has an EC key, and ca_key is {self.ca_key}.", hint=RENEW_KEY)
         return f"ok ({authority.certificate_file})"
 
 

@@ -90,7 +90,7 @@ def _with_trust(plan: Plan) -> Told:
     from sigward.trust import Trust
 
     try:
-        Trust(plan.trust_dir).write(CertificateAuthority(plan.ca_dir, plan.ca_names))
+        Trust(plan.trust_dir).write(CertificateAuthority(plan.ca_dir, plan.ca_names, plan.ca_key))
     except SigwardError as error:
         return _wrong(error)
     return plan

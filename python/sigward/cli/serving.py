@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sigward import _core
-from sigward.ca import RENEW
+from sigward.ca import RENEW_KEY, unvouched
 from sigward.cli import notify
 from sigward.cli.reading import read_again, read_at_start
 from sigward.clients import IssuedKey, MasterKey, Vendor
@@ -166,9 +166,7 @@ class Service:
         """Of each host that clients would refuse the CA's certificates for: before they do."""
         for name in self.plan.ca_names:
             if not self.engine.vouches_for(name):
-                logger.warning(
-                    "the CA in %s does not vouch for %s, so HTTPS_PROXY clients are refused there. %s", self.plan.ca_dir, name, RENEW
-                )
+                logger.warning("%s", unvouched(self.plan.ca_dir, name))
 
     def _log_warnings(self) -> None:
         """Of rules that hold, and look wrong."""
@@ -183,7 +181,10 @@ class Service:
         from sigward.ca import CertificateAuthority
 
         plan = self.plan
-        CertificateAuthority(plan.ca_dir, plan.ca_names).ensure()
+        authority = CertificateAuthority(plan.ca_dir, plan.ca_names, plan.ca_key)
+        authority.ensure()
+        if authority.has_other_key():
+            logger.warning("the CA in %s has an EC key, and ca_key is %s. %s", plan.ca_dir, plan.ca_key, RENEW_KEY)
         # The default identity's first: the listeners wait for it.
         for keeper in (self.keeper, *(keeper for keeper in self.keepers.values() if keeper is not self.keeper)):
             keeper.start()
@@ -360,7 +361,7 @@ def run_program(plan: Plan, program: list[str], key: IssuedKey) -> int:
 
         service = Service(plan)
         trust = Trust(plan.trust_dir)
-        trust.write(CertificateAuthority(plan.ca_dir, plan.ca_names))
+        trust.write(CertificateAuthority(plan.ca_dir, plan.ca_names, plan.ca_key))
         try:
             await service.start()
             # The first call should find keys, or be told what is wrong.

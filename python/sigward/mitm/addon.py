@@ -148,7 +148,8 @@ class Tunnels:
             flow.response = refusal(
                 403,
                 "forbidden-address",
-                f"{host!r} is a loopback, link-local or metadata address; they are served only where a [[route]] names the host.",
+                f"{host!r} is a loopback, link-local or metadata address: a program that asks a proxy for it ignores NO_PROXY. "
+                "Call it directly. If it is meant, name the host in a [[route]].",
             )
 
     async def server_connect(self, data: ServerConnectionHookData) -> None:

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -545,11 +546,28 @@ impl EgressSettings {
     /// The proxy on the way to a host.
     pub fn proxy_for(&self, host: &str) -> Option<&Proxy> {
         let direct = |pattern: &String| {
-            let suffix = pattern.trim_start_matches('.');
-            pattern == "*" || host == suffix || host.strip_suffix(suffix).is_some_and(|before| before.ends_with('.'))
+            let suffix = pattern.trim_start_matches('.').trim_start_matches('[').trim_end_matches(']');
+            pattern == "*"
+                || host == suffix
+                || host.strip_suffix(suffix).is_some_and(|before| before.ends_with('.'))
+                || in_network(host, suffix).unwrap_or(false)
         };
         self.proxy.as_ref().filter(|_| !self.no_proxy.iter().any(direct))
     }
+}
+
+/// True if a host is an address in a network, `10.0.0.0/8`; `None`: one or the other is not.
+fn in_network(host: &str, network: &str) -> Option<bool> {
+    let (first, length) = network.split_once('/')?;
+    let (host, first): (IpAddr, IpAddr) = (host.parse().ok()?, first.parse().ok()?);
+    let (host, first, bits) = match (host, first) {
+        (IpAddr::V4(host), IpAddr::V4(first)) => (u128::from(host.to_bits()), u128::from(first.to_bits()), 32),
+        (IpAddr::V6(host), IpAddr::V6(first)) => (host.to_bits(), first.to_bits(), 128),
+        _ => return None,
+    };
+    let rest = u32::checked_sub(bits, length.parse().ok()?)?;
+    // All of it, where the network has no bits.
+    Some((host ^ first).checked_shr(rest).unwrap_or(0) == 0)
 }
 
 /// A proxy that speaks CONNECT.
@@ -865,6 +883,21 @@ mod tests {
         let settings = EngineSettings::from_json("{}").unwrap();
         assert_eq!(settings.retry.attempts, None);
         assert_eq!(settings.body.hold, 1 << 20);
+    }
+
+    #[test]
+    fn networks_are_reached_without_the_proxy() {
+        let egress = r#"{"egress": {"proxy": "http://proxy.corp:3128", "no_proxy": ["127.0.0.0/8", "10.1.2.0/23", "fd00::/8", "[::1]"]}}"#;
+        let egress = EngineSettings::from_json(egress).unwrap().egress;
+        for host in ["127.0.0.1", "127.9.9.9", "10.1.3.255", "fd12::1", "::1"] {
+            assert!(egress.proxy_for(host).is_none(), "{host}");
+        }
+        for host in ["128.0.0.1", "10.1.4.0", "fe00::1", "::2", "0.0.0.8"] {
+            assert!(egress.proxy_for(host).is_some(), "{host}");
+        }
+        for (network, inside) in [("0.0.0.0/0", Some(true)), ("::/0", None), ("1.2.3.4/33", None), ("1.2.3.4/x", None), ("a/8", None)] {
+            assert_eq!(in_network("1.2.3.4", network), inside, "{network}");
+        }
     }
 
     #[test]

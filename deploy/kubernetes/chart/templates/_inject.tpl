@@ -75,16 +75,18 @@ app sets itself stays as it is.
 - name: {{ . }}
   value: http://127.0.0.1:{{ $.Values.proxy.port }}
 {{- end }}
-{{- $direct := list "localhost" "127.0.0.1" "::1" "169.254.169.254" "169.254.170.2" "169.254.170.23" "fd00:ec2::254" "fd00:ec2::23" }}
+{{- $direct := list "localhost" "127.0.0.1" "127.0.0.0/8" "::1" "169.254.169.254" "169.254.170.2" "169.254.170.23" "fd00:ec2::254" "fd00:ec2::23" }}
 {{- range list "NO_PROXY" "no_proxy" }}
 - name: {{ . }}
   value: {{ join "," (concat $direct $.Values.proxy.noProxy) }}
 {{- end }}
-- name: NODE_USE_ENV_PROXY
+{{- range list "NODE_USE_ENV_PROXY" "PERL_LWP_ENV_PROXY" }}
+- name: {{ . }}
   value: "1"
 {{- end }}
+{{- end }}
 {{- if include "sigward.trusted" . }}
-{{- range list "SSL_CERT_FILE" "REQUESTS_CA_BUNDLE" "CURL_CA_BUNDLE" "AWS_CA_BUNDLE" "GIT_SSL_CAINFO" "PIP_CERT" "CARGO_HTTP_CAINFO" }}
+{{- range list "SSL_CERT_FILE" "REQUESTS_CA_BUNDLE" "CURL_CA_BUNDLE" "AWS_CA_BUNDLE" "GIT_SSL_CAINFO" "PIP_CERT" "CARGO_HTTP_CAINFO" "PERL_LWP_SSL_CA_FILE" }}
 - name: {{ . }}
   value: /var/lib/sigward-trust/bundle.pem
 {{- end }}
@@ -92,6 +94,12 @@ app sets itself stays as it is.
 - name: {{ . }}
   value: /var/lib/sigward-trust/ca.pem
 {{- end }}
+- name: PHP_INI_SCAN_DIR
+  value: ":/var/lib/sigward-trust"
+- name: WGETRC
+  value: /var/lib/sigward-trust/wgetrc
+- name: WGET2RC
+  value: /var/lib/sigward-trust/wget2rc
 - name: JAVA_TOOL_OPTIONS
   value: >-
     -Djavax.net.ssl.trustStore=/var/lib/sigward-trust/truststore.p12 -Djavax.net.ssl.trustStorePassword=changeit -Djavax.net.ssl.trustStoreType=PKCS12

@@ -51,7 +51,8 @@ impl Authority {
             // Clients have the root.
             chain.pop();
         }
-        let key = KeyPair::generate().map_err(|error| wrong(&error))?;
+        // Of the CA's kind, as mitmproxy's leaves are: who needs RSA needs it here, too.
+        let key = KeyPair::generate_for(issuer.key().algorithm()).map_err(|error| wrong(&error))?;
         Ok(Self { issuer, constraints, chain, key, made: Default::default() })
     }
 

@@ -338,8 +338,8 @@ fn forbidden(host: &str) -> Refusal {
     Refusal::client(
         403,
         "forbidden-address",
-        format!("{host:?} is a loopback, link-local or metadata address; they are served only where a [[route]] names the host."),
-        "Name the host in a [[route]], if that is meant.",
+        format!("{host:?} is a loopback, link-local or metadata address: a program that asks a proxy for it ignores NO_PROXY."),
+        "Call it directly. If it is meant, name the host in a [[route]].",
     )
 }
 
