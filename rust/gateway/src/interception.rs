@@ -130,8 +130,9 @@ fn offers_http(protocols: &[&[u8]]) -> bool {
     protocols.is_empty() || protocols.iter().any(|protocol| matches!(*protocol, b"h2" | b"http/1.1" | b"http/1.0"))
 }
 
-/// Labels of names under AWS's domains that customers' own servers have, and no API of AWS's.
-const SERVERS: &[&str] = &["compute", "compute-1", "elb"];
+/// Labels of names under AWS's domains that customers' own servers, databases and brokers have. What goes there is no call to AWS. Names of
+/// AWS's own APIs that have such a label are recognised.
+const SERVERS: &[&str] = &["cache", "compute", "compute-1", "docdb", "elb", "kafka", "memorydb", "mq", "rds", "redshift"];
 
 /// True for a host under AWS's domains that may be AWS's own, known or not.
 fn is_aws(host: &str) -> bool {
@@ -256,6 +257,8 @@ mod tests {
             (r#"{"routes": [{"operation": "*:*", "action": "deny"}]}"#, "other.test", Handling::Tunnel),
             (r#"{"routes": [{"operation": "*:*", "action": "deny"}]}"#, "new-thing.nowhere.amazonaws.com", denied("#1")),
             (r#"{"routes": [{"operation": "*:*", "action": "deny"}]}"#, "web-1.us-east-1.elb.amazonaws.com", Handling::Tunnel),
+            (r#"{"routes": [{"operation": "*:*", "action": "deny"}]}"#, "db.abc.us-east-1.rds.amazonaws.com", Handling::Tunnel),
+            (r#"{"routes": [{"operation": "*:*", "action": "deny"}]}"#, "rds.us-east-1.amazonaws.com", denied("#1")),
             (r#"{"routes": [{"operation": "sqs:*", "action": "deny"}]}"#, s3, Handling::Tunnel),
             (r#"{"routes": [{"operation": "s3:Delete*", "action": "deny"}]}"#, s3, denied("#1")),
             (r#"{"routes": [{"bucket": "team", "action": "deny"}]}"#, s3, denied("#1")),
