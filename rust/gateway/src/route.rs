@@ -452,7 +452,8 @@ impl Route {
     fn may_be_for(&self, service: Option<&str>, knowledge: &Knowledge) -> bool {
         let Some(name) = service else { return true };
         let names = |pattern: &Pattern| {
-            let by_signing_name = pattern.matches(name) || pattern.matches(api_of(name)) || (name.starts_with("s3") && pattern.matches("s3"));
+            let by_signing_name =
+                pattern.matches(name) || pattern.matches(api_of(name)) || (name.starts_with("s3") && pattern.matches("s3"));
             by_signing_name || knowledge.services_of(name).any(|own| pattern.matches(own))
         };
         self.operation.as_ref().is_none_or(|(pattern, _)| names(pattern)) && (self.bucket.is_none() || name.starts_with("s3"))

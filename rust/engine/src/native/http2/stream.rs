@@ -134,7 +134,8 @@ pub(super) async fn serve(
 ) {
     let (parts, incoming) = request.into_parts();
     let left = length(&parts.headers).or_else(|| incoming.is_end_stream().then_some(0));
-    let owes_continue = left != Some(0) && parts.headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    let owes_continue =
+        left != Some(0) && parts.headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
     let half = Half { respond, incoming, left, data_ended: false, owes_continue, abandoned: false, waits: None };
     let half = Arc::new(Mutex::new(half));
     let is_head = parts.method == Method::HEAD;
