@@ -176,6 +176,16 @@ async def test_many_streams_on_one_connection(proxy: Proxy) -> None:
         assert_signed(received, HOST)
 
 
+async def test_cookies_in_crumbs_are_one_line_upstream(proxy: Proxy) -> None:
+    crumbs = [("cookie", crumb) for crumb in ("a=1", "b=2; c=3", "d=4")]
+    async with http2(proxy) as client:
+        [stream] = await client.finished(client.send("GET", "/", HOST, b"", (), *crumbs))
+    assert stream.headers[":status"] == "200"
+    received = proxy.upstream.received[0]
+    assert [value for name, value in received.headers if name.lower() == "cookie"] == ["a=1; b=2; c=3; d=4"]
+    assert_signed(received, HOST)
+
+
 async def test_tls_straight_to_a_reverse_listener(proxy: Proxy) -> None:
     context = ssl.create_default_context(cafile=str(proxy.ca_file))
     context.set_alpn_protocols(["h2"])

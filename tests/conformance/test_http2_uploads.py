@@ -1,4 +1,4 @@
-"""Uploads over HTTP/2 by clients of every kind: those that wait for 100, that stop at an early answer, and that send on and read no more."""
+"""Uploads over HTTP/2 by clients of every kind: those that wait for 100, that stop early, and that send on and read no more."""
 
 import asyncio
 import contextlib

@@ -8,7 +8,7 @@ use std::fmt;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderValue, Method};
 
 use crate::address::{NoAddress, address_of};
@@ -202,6 +202,7 @@ pub(crate) fn admit(head: &mut RequestHead, limits: &Limits) -> Result<Option<He
     }
     agree_on_length(head)?;
     agree_on_host(head)?;
+    join_cookies(&mut head.headers);
     let trailer = head.headers.remove(TRAILER);
     let upgrade = head.headers.get(UPGRADE).filter(|_| asks_for_upgrade(&head.headers)).cloned();
     remove_hop_by_hop(&mut head.headers);
@@ -228,6 +229,18 @@ fn agree_on_length(head: &RequestHead) -> Result<(), Refusal> {
         ));
     }
     Ok(())
+}
+
+/// HTTP/2 may split cookies into lines of their own, which are one line where anything else is spoken (RFC 9113, section 8.2.3): to join
+/// them with a comma, as other headers are, makes other cookies of them.
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut crumbs = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
+    if let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) {
+        let all: Vec<&[u8]> = [first, second].into_iter().chain(crumbs).collect();
+        if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
+            headers.insert(COOKIE, joined);
+        }
+    }
 }
 
 fn agree_on_host(head: &RequestHead) -> Result<(), Refusal> {

@@ -97,6 +97,9 @@ pub(crate) struct Session {
 const OVERHEAD: usize = 64;
 /// Plain text of one record, at most.
 const RECORD: usize = 16 << 10;
+/// Types of records (RFC 8446, section 5.1).
+const CHANGE_CIPHER_SPEC: u8 = 20;
+const HANDSHAKE_RECORD: u8 = 22;
 /// A `ServerHello` with its certificates, and the like.
 const HANDSHAKE: usize = 8 << 10;
 
@@ -206,13 +209,14 @@ impl Turn<'_> {
     /// What the protocol has to say of an error, such as an alert (RFC 8446, section 6.2).
     fn alert<C: Connection>(&mut self, connection: &mut C, incoming: &mut Window) {
         loop {
+            let before = self.outgoing.filled().len();
             let UnbufferedStatus { discard, state } = connection.process(incoming.filled_mut());
-            let written = match state {
-                Ok(state @ ConnectionState::EncodeTlsData(_)) => self.one(state).is_ok(),
-                _ => false,
-            };
+            if let Ok(state @ ConnectionState::EncodeTlsData(_)) = state {
+                let _ = self.one(state);
+            }
             incoming.consume(discard);
-            if !written {
+            // Behind it comes nothing; whoever asks for more is told of the error once again.
+            if self.outgoing.filled().get(before).is_none_or(|kind| !matches!(*kind, HANDSHAKE_RECORD | CHANGE_CIPHER_SPEC)) {
                 return;
             }
         }
