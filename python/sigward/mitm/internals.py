@@ -73,7 +73,7 @@ from OpenSSL import SSL
 
 from sigward import _core
 from sigward.mitm.floods import Ledger
-from sigward.mitm.heads import END, ChunkReader, Wrong, is_malformed_http2, joined_cookies, wrong_head
+from sigward.mitm.heads import END, ChunkReader, Wrong, is_malformed_http2, wrong_head
 from sigward.mitm.refusals import refusal
 
 logger = logging.getLogger(__name__)
@@ -819,7 +819,6 @@ class EngineHttp2Server(Http2Server):
             yield from self.close_connection(f"HTTP/2 protocol error: {event}")
             return True
         if isinstance(event, h2.events.RequestReceived):
-            event.headers = joined_cookies(event.headers)
             self.since = time.monotonic()
             if event.stream_ended is None:
                 self.bodies[event.stream_id] = self.since
