@@ -224,16 +224,6 @@ async def test_trailers_of_a_held_request(proxy: Proxy) -> None:
     assert_signed(proxy.upstream.received[0], HOST)
 
 
-async def test_cookies_in_pieces_are_one_header(proxy: Proxy) -> None:
-    """RFC 9113, section 8.2.3."""
-    pieces = (("cookie", "a=1"), ("x-other", "x"), ("cookie", "b=2"), ("cookie", "c=3; d=4"))
-    async with http2(proxy) as client:
-        await client.finished(client.send("GET", "/", HOST, b"", (), *pieces))
-    received = proxy.upstream.received[0]
-    assert [value for name, value in received.headers if name.lower() == "cookie"] == ["a=1; b=2; c=3; d=4"]
-    assert_signed(received, HOST)
-
-
 async def test_an_authority_for_another_host_is_refused(proxy: Proxy) -> None:
     async with proxy.tunnel(f"{HOST}:443", HOST, ["h2"]) as (reader, writer):
         client = Http2Client(reader, writer)

@@ -389,16 +389,17 @@ async def test_an_idle_connection_is_closed(start: Start, upstream: Upstream) ->
 
 async def test_an_idle_connection_of_http2_is_closed(start: Start, upstream: Upstream) -> None:
     held = Held()
-    proxy = await start(upstream, timeouts={"client_idle": 0.2, "client_head": 30})
-    async with http2(proxy) as busy, http2(proxy) as client, http2(proxy) as unused:
+    proxy = await start(upstream, timeouts={"client_idle": 0.5, "client_head": 30})
+    async with http2(proxy) as busy:
         upstream.answers = [held]
         number = busy.send("GET", "/", HOST)
         await upstream.wait_for(1)
-        [stream] = await client.finished(client.send("GET", "/", HOST))
-        assert stream.body == b"ok"
-        for idle_one in (client, unused):
-            await ended(idle_one)
-            assert idle_one.terminated == 0
+        async with http2(proxy) as unused, http2(proxy) as client:
+            [stream] = await client.finished(client.send("GET", "/", HOST))
+            assert stream.body == b"ok"
+            for idle_one in (client, unused):
+                await ended(idle_one)
+                assert idle_one.terminated == 0
         held.released.set()
         [stream] = await busy.finished(number)
         assert stream.body == b"ok"
@@ -480,6 +481,23 @@ async def test_a_stream_that_takes_nothing_does_not_end_the_others(start: Start,
             client.grant(stuck, 1 << 20)
         [stream] = await client.finished(stuck)
         assert stream.reset is not None
+
+
+@pytest.mark.mitmproxy("the native one ends such a connection, when nothing else is on it")
+@pytest.mark.parametrize("size", [10, 200_000])
+async def test_an_answer_that_stays_is_reset_and_the_others_go_on(start: Start, upstream: Upstream, size: int) -> None:
+    """It is all here; its client opens no window for it."""
+    proxy = await start(upstream, timeouts={"client_write": 0.3})
+    upstream.answers = [b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size + b"x" * size]
+    async with http2(proxy, BUCKET_HOST, window=1) as client:
+        [stream] = await client.finished(client.send("GET", "/k", BUCKET_HOST))
+        assert (stream.headers[":status"], bytes(stream.body), stream.whole) == ("200", b"x", False)
+        assert stream.reset is not None
+        assert slow(proxy, "answer") == 1
+        other = client.send("DELETE", "/other", BUCKET_HOST)
+        client.grant(other, 100)
+        [stream] = await client.finished(other)
+        assert stream.body == b"ok"
 
 
 @pytest.mark.parametrize("version", ["http1", "http2"])

@@ -33,8 +33,8 @@ QUIET = ("mitmproxy.proxy.server", "mitmproxy.proxy.mode_servers")
 
 
 CLIENT_IDLE = 3600
-"""Seconds of silence after which a client's connection is closed. mitmproxy's 600 would cut off calls of Lambda's, which may
-last 900, and quiet WebSockets; the engine's own time-outs end what hangs."""
+"""Seconds of silence after which a tunnel is closed, or a quiet WebSocket: mitmproxy's 600 are too few. Calls of Lambda's may last 900. Of
+what is HTTP, `internals` and the engine's own time-outs end what hangs."""
 
 
 CLOSING = 2.0

@@ -116,14 +116,6 @@ def is_malformed_http2(headers: list[tuple[bytes, bytes]], *, ended: bool) -> bo
     )
 
 
-def joined_cookies(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """One Cookie header in place of the pieces that HTTP/2 allows (RFC 9113, section 8.2.3)."""
-    cookies = [value for name, value in headers if name == b"cookie"]
-    if len(cookies) < 2:
-        return headers
-    return [*((name, value) for name, value in headers if name != b"cookie"), (b"cookie", b"; ".join(cookies))]
-
-
 class ChunkReader:
     """Reads a body in chunks, as h11's readers do: called with the buffer, returns an event or None. `trailers`: once it has ended.
 

@@ -73,7 +73,7 @@ from OpenSSL import SSL
 
 from sigward import _core
 from sigward.mitm.floods import Ledger
-from sigward.mitm.heads import END, ChunkReader, Wrong, is_malformed_http2, joined_cookies, wrong_head
+from sigward.mitm.heads import END, ChunkReader, Wrong, is_malformed_http2, wrong_head
 from sigward.mitm.refusals import refusal
 
 logger = logging.getLogger(__name__)
@@ -362,7 +362,7 @@ class Alarm:
         self._engine = engine
         self._at = math.inf
         self._command: commands.RequestWakeup | None = None
-        self.head, self.idle, _, self.body = engine.client_timeouts()
+        self.head, self.idle, self.write, self.body = engine.client_timeouts()
 
     def set(self, at: float) -> Commands:
         """Wakes its layer at this time of the monotonic clock, if not before."""
@@ -375,7 +375,7 @@ class Alarm:
         if event.command is not self._command:
             return False
         self._at, self._command = math.inf, None
-        self.head, self.idle, _, self.body = self._engine.client_timeouts()
+        self.head, self.idle, self.write, self.body = self._engine.client_timeouts()
         return True
 
 
@@ -673,6 +673,10 @@ class EngineH2Connection(BufferedH2Connection):
             self.ledger.sent(len(frames))
         super()._prepare_for_sending(frames)
 
+    def reset_stream(self, stream_id: int, error_code: int = 0) -> None:
+        super().reset_stream(stream_id, error_code)
+        self.room.set()
+
     def buffered(self, stream_id: int) -> int:
         """Bytes of an answer that the client's window does not let out yet."""
         return sum(len(piece.data) for piece in self.stream_buffers.get(stream_id, ()))
@@ -684,8 +688,8 @@ class EngineH2Connection(BufferedH2Connection):
         """
         while (before := self.buffered(stream_id)) > limit:
             self.room.clear()
-            async with asyncio.timeout(patience) as waiting:
-                while self.buffered(stream_id) >= before and not waiting.expired():
+            async with asyncio.timeout(patience):
+                while self.buffered(stream_id) >= before:
                     await self.room.wait()
                     self.room.clear()
 
@@ -717,7 +721,8 @@ class Answered:
 class EngineHttp2Server(Http2Server):
     """mitmproxy's HTTP/2 server with those bounds, time-outs, and an end for requests that are answered early.
 
-    `bodies`: when something last came of requests that have not ended. `answered`: those whose answer is out.
+    `bodies`: when something last came of requests that have not ended. `answered`: those whose answer is out. `leaving`: answers that wait
+    for their client's window; since when, and how much.
     """
 
     h2_conn: EngineH2Connection
@@ -734,6 +739,7 @@ class EngineHttp2Server(Http2Server):
         """When the last request came, or was answered."""
         self.bodies: dict[int, float] = {}
         self.answered: dict[int, Answered] = {}
+        self.leaving: dict[int, tuple[float, int]] = {}
 
     def _handle_event(self, event: events.Event) -> Commands:
         if isinstance(event, events.Wakeup):
@@ -761,7 +767,11 @@ class EngineHttp2Server(Http2Server):
         self.since = now = time.monotonic()
         if self.is_closed(stream_id):
             self.forget(stream_id)
-        elif stream_id in self.bodies:
+            return
+        if left := self.h2_conn.buffered(stream_id):
+            self.leaving[stream_id] = now, left
+            yield from self.alarm.set(now + self.alarm.write)
+        if stream_id in self.bodies:
             self.answered[stream_id] = Answered(now, now)
             yield from self.alarm.set(self.answered[stream_id].ends)
 
@@ -770,6 +780,7 @@ class EngineHttp2Server(Http2Server):
         self.streams.pop(stream_id, None)
         self.bodies.pop(stream_id, None)
         self.answered.pop(stream_id, None)
+        self.leaving.pop(stream_id, None)
 
     def look_at_the_clock(self) -> Commands:
         """Ends what has lasted too long."""
@@ -792,10 +803,27 @@ class EngineHttp2Server(Http2Server):
             if self.http_layer.waits_for_body(stream_id):
                 engine.slow_client("body")
                 yield ReceiveHttp(RequestStalled(stream_id))
+        yield from self.reset_what_is_not_taken(now)
         waits = [heard + alarm.body for heard in self.bodies.values()] + [answered.ends for answered in self.answered.values()]
+        waits += [since + alarm.write for since, _ in self.leaving.values()]
         if self.head_since is not None:
             waits.append(self.head_since + alarm.head)
         yield from alarm.set(min(waits, default=max(self.since, now - patience / 2) + patience))
+
+    def reset_what_is_not_taken(self, now: float) -> Commands:
+        """Answers that are whole, and stay here: their client opens no window."""
+        for stream_id, (since, before) in list(self.leaving.items()):
+            left = self.h2_conn.buffered(stream_id)
+            if not left:
+                del self.leaving[stream_id]
+            elif now >= since + self.alarm.write:
+                self.leaving[stream_id] = now, left
+                if left >= before:
+                    self.http_layer.bridge.engine.slow_client("answer")
+                    self.forget(stream_id)
+                    self.h2_conn.reset_stream(stream_id, h2.errors.ErrorCodes.CANCEL)
+                    yield commands.SendData(self.conn, self.h2_conn.data_to_send())
+                    yield ReceiveHttp(RequestProtocolError(stream_id, "its answer is not taken", ErrorCode.CLIENT_DISCONNECTED))
 
     def stop_upload(self, stream_id: int) -> Commands:
         """RFC 9113, section 8.1: a client that has its whole answer is asked to send no more of its request."""
@@ -819,7 +847,6 @@ class EngineHttp2Server(Http2Server):
             yield from self.close_connection(f"HTTP/2 protocol error: {event}")
             return True
         if isinstance(event, h2.events.RequestReceived):
-            event.headers = joined_cookies(event.headers)
             self.since = time.monotonic()
             if event.stream_ended is None:
                 self.bodies[event.stream_id] = self.since
