@@ -746,8 +746,8 @@ class Settings(BaseSettings):
     rules: Rules = Field(default_factory=Rules)  # type: ignore[arg-type]
     customer_endpoints: Literal["sign", "refuse"] = Field(
         "sign",
-        description="Endpoints that belong to an AWS customer, whichever it is (execute-api, lambda-url, AppSync): sign, or "
-        "refuse where no route names the host. The owner may see a session token that is sent there.",
+        description="Endpoints that belong to an AWS customer, whichever it is (execute-api, lambda-url, AppSync, VPC Lattice, "
+        "AgentCore gateways): sign, or refuse where no route names the host. The owner may see a session token that is sent there.",
     )
     route: list[Route] = Field(default_factory=list, description="Rules for hosts; see below.")
     pace: list[Pace] = Field(default_factory=list, description="Limits of calls a second; see below.")

@@ -230,6 +230,9 @@ impl UnderWay {
         if let Some(wrong) = &record.wrong_clock {
             tracing::warn!(request_id = request_id(record, headers), trace_id, "{wrong}");
         }
+        if let Some(unknown) = &record.unknown_host {
+            tracing::warn!(request_id = request_id(record, headers), trace_id, "{unknown}");
+        }
         if let Some(line) = self.line.take() {
             access::answered(&self.shared.access, line.traced(trace_id.as_deref()), record, status, headers, took);
         }

@@ -39,7 +39,7 @@ use crate::live::{Endpoint, Live, UnderWay};
 use crate::pace::{Asked as PaceAsked, Paced, Paces, Patience, Subject, Ticket};
 use crate::quota;
 use crate::recognise::{self, Ambiguity, Body, Call, Hint, HostBucket, Recognised, Source, Variant, recognise, style_of};
-use crate::record::{Attempt, Disposition, Reason, Record, Steps, Wait, WrongClock, redacted};
+use crate::record::{Attempt, Disposition, Reason, Record, Steps, UnknownHost, Wait, WrongClock, redacted};
 use crate::refuse::{Reader, Refusal, Shape};
 use crate::resource;
 use crate::route::{Calls, Choice, Route, RouteQuery, Router, Undecided, Upstream, over_tls};
@@ -90,8 +90,8 @@ impl Config {
     /// True if TLS to this host is to be intercepted.
     pub fn intercepts(&self, host: &str) -> bool {
         self.router.intercepts(host).unwrap_or_else(|| {
-            // What takes a bearer token or Signature Version 2 is let through as it is.
-            recognise(&self.knowledge, host, None).is_some_and(|found| found.variant.signed())
+            // What takes a bearer token, Signature Version 2 or something else is let through as it is.
+            recognise(&self.knowledge, host, None).is_some_and(|found| found.variant.may_be_signed())
         })
     }
 }
@@ -739,12 +739,26 @@ impl Exchange {
         if !upstream.named && is_forbidden_host(&target.host) {
             return Err(Some(forbidden(&target.host)));
         }
+        // A rule that names neither the host nor a service does not say that a host takes a signature.
+        let says_so = route.is_some_and(|route| route.service.is_some() || route.names_host());
+        let unsigned = found.filter(|found| !found.variant.signed() && !says_so);
         let action = match route {
-            Some(route) => route.action,
-            None if sign::is_presigned(&head.path) => Action::Pass,
+            Some(route) if route.action != Action::Sign || unsigned.is_none() => route.action,
+            _ if sign::is_presigned(&head.path) => Action::Pass,
+            _ if unsigned.is_some_and(|found| found.variant == Variant::Unknown) => {
+                let passes = head.entry != Entry::Reverse;
+                if config.live.reports_unknown(&target.host) {
+                    self.record.unknown_host = Some(UnknownHost { host: target.host.clone(), passes });
+                }
+                if !passes {
+                    (self.record.service, self.record.region, self.record.identity) = (None, None, None);
+                    return Err(Some(unknown_host(&target.host)));
+                }
+                Action::Pass
+            }
             None if found.is_some_and(|found| found.variant.signed()) => Action::Sign,
-            None if found.is_some() || head.entry != Entry::Reverse => Action::Pass,
-            None => {
+            _ if found.is_some() || head.entry != Entry::Reverse => Action::Pass,
+            _ => {
                 return Err(Some(Refusal::client(
                     403,
                     "not-aws",
@@ -770,7 +784,7 @@ impl Exchange {
                         format!("Set `service` (the signing name) in route {}.", route.map_or("", |route| &route.name)),
                     )));
                 };
-                if found.is_some_and(|found| recognise::owner_reads(&found))
+                if found.is_some_and(|found| found.owner_reads)
                     && config.settings.customer_endpoints == CustomerEndpoints::Refuse
                     && !route.is_some_and(Route::names_host)
                 {
@@ -835,7 +849,7 @@ impl Exchange {
             form.variant = SignatureVariant::V4a;
         }
         let (options, in_query) = sign::how(&service, form, head, self.upgrade.as_ref());
-        self.payload = form.payload;
+        self.payload = sign::payload_of(&service, form.payload);
         let signing = self.signing.insert(Signing {
             options,
             in_query,
@@ -1349,7 +1363,7 @@ impl Exchange {
         let (method, variant) = (head.method.as_str(), terms.options.variant);
         let digest = self.digest.unwrap_or_else(|| Sha256::digest(b"").into());
         let hash = match &self.form {
-            _ if self.body == BodyPlan::Empty => BodyHash::Digest(digest),
+            _ if self.body == BodyPlan::Empty && !sign::takes_no_hash(terms.scope.signing_name) => BodyHash::Digest(digest),
             Form::Hash => BodyHash::Digest(digest),
             Form::Given(value) => BodyHash::Given(value.as_bytes()),
             Form::Chunks(framing) => BodyHash::Given(framing.keyword(variant).as_bytes()),
@@ -1948,7 +1962,7 @@ impl Reading<'_> {
         ReadingTerms {
             style: route.map_or(style, |route| route.style.unwrap_or(style)),
             host: Arc::clone(host),
-            of_customer: there.is_some_and(|there| there.of_customer),
+            of_customer: there.is_some_and(|there| there.own_api),
             may_hold_bucket: rewritten.is_none() && route.is_some_and(Route::may_hold_bucket),
             service,
         }
@@ -2049,6 +2063,16 @@ fn customer_endpoint(host: &str) -> Refusal {
         "customer-endpoint",
         format!("{:?} belongs to a customer of AWS, who may see a session token that is sent there.", admit::shown(host)),
         "If you trust it, name the host in a [[route]] (customer_endpoints is \"refuse\").",
+    )
+}
+
+fn unknown_host(host: &str) -> Refusal {
+    Refusal::client(
+        403,
+        "unknown-service",
+        format!("{:?} may be a host of a service of AWS's, but sigward does not know it.", admit::shown(host)),
+        "Add a [[route]] with `host` and `service` (the signing name), or make a newer table with `sigward knowledge refresh`. A request \
+         that is signed with dummy keys for that service and region is signed for, too.",
     )
 }
 

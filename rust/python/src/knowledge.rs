@@ -113,7 +113,7 @@ impl Knowledge {
             host,
             service: Some(&service),
             style: style_of(signing_name),
-            of_customer: sigward_gateway::recognise::recognise(&self.table, host, None).is_some_and(|found| found.of_customer),
+            of_customer: sigward_gateway::recognise::recognise(&self.table, host, None).is_some_and(|found| found.own_api),
             may_hold_bucket: false,
             method: &method,
             target: path,
