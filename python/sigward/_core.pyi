@@ -256,13 +256,14 @@ class Recognised:
         """False for hosts that sigward does not sign for, such as S3 websites."""
     @property
     def variant(self) -> str:
-        """How: "v4" | "v4a" | "bearer" | "v2" | "none"."""
+        """How: "v4" | "v4a" | "bearer" | "v2" | "none"; "scoped": only for clients whose own scope says so; "unknown": a guess."""
 
 def recognise(host: str, hint: tuple[str, str] | None = None, /) -> Recognised | None:
     """Looks one host name up (no port) in the shipped table. None: not a host of AWS's that is known.
 
     `hint`: signing name and region that a client's own signature is for. It settles which of the scopes that the table has
-    for a host is meant; one that the table has not counts for nothing.
+    for a host is meant; one that the table has not counts for nothing. Where the table has no such host, it counts if it says
+    what the host says.
     """
 
 def aws_domains() -> list[str]:

@@ -767,8 +767,8 @@ class Settings(BaseSettings):
     rules: Rules = Field(default_factory=Rules)  # type: ignore[arg-type]
     customer_endpoints: Literal["sign", "refuse"] = Field(
         "sign",
-        description="Endpoints that belong to an AWS customer, whichever it is (execute-api, lambda-url, AppSync): sign, or "
-        "refuse where no route names the host. The owner may see a session token that is sent there.",
+        description="Endpoints that belong to an AWS customer, whichever it is (execute-api, lambda-url, AppSync, VPC Lattice, "
+        "AgentCore gateways): sign, or refuse where no route names the host. The owner may see a session token that is sent there.",
     )
     via: bool = Field(
         True,

@@ -16,7 +16,7 @@ import pytest
 
 from sigward import _core
 from tests.conformance.conftest import Proxy, Start
-from tests.conformance.test_requests import request
+from tests.conformance.test_requests import dummy, request
 from tests.support import KEY, Received, Upstream, engine_settings, unwrapped
 
 DENIED = frozenset({"denied"})
@@ -877,7 +877,7 @@ def allowed_rows() -> Iterator[tuple[str, str, bytes, Callable[[Received], bool]
         yield (
             rules,
             "a new service",
-            request("POST", "/", JSON, "X-Amz-Target: New.Call", host="brandnew.us-east-1.amazonaws.com", body=b"{}"),
+            request("POST", "/", JSON, "X-Amz-Target: New.Call", dummy("brandnew"), host="brandnew.us-east-1.amazonaws.com", body=b"{}"),
             None,
         )
     yield "none", "S3, a key like a CBOR path", s3("DELETE", "/service/x/operation/y"), None

@@ -21,6 +21,12 @@ def request(method: str = "GET", path: str = "/", *headers: str, host: str = HOS
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
+def dummy(service: str, region: str = "us-east-1") -> str:
+    """The signature of a client with dummy keys."""
+    scope = f"AKIDUMMY/20260101/{region}/{service}/aws4_request"
+    return f"Authorization: AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature={'0' * 64}"
+
+
 async def upstream_saw(proxy: Proxy, raw: bytes) -> Received:
     response = await proxy.ask(raw)
     assert response.status == 200, response

@@ -103,6 +103,9 @@ def test_a_host_is_explained(sigward: Shell) -> None:
     found = told(sigward, "knowledge", "show", "https://search-x.eu-west-1.es.amazonaws.com/")
     assert (found["signing_name"], found["region"], found["partition"], found["variant"]) == ("es", "eu-west-1", "aws", "v4")
     assert "v4a" in sigward("knowledge", "show", "abc.endpoint.events.amazonaws.com").out
+    unknown = sigward("knowledge", "show", "new-thing.us-east-1.amazonaws.com")
+    assert "unknown" in unknown.out
+    assert "[[route]]" in unknown.err
 
 
 def test_a_table_is_made_and_used(sigward: Shell, tmp_path: Path) -> None:

@@ -193,7 +193,8 @@ def test_sign_takes_bytes_from_a_file(sigward: Shell) -> None:
 
 
 def test_sign_of_another_host_needs_service(sigward: Shell) -> None:
-    assert "--service" in sigward.keys()("sign", "GET", "https://api.example.com/").err
+    for url in ("https://api.example.com/", "https://new-thing.us-east-1.amazonaws.com/"):
+        assert "--service" in sigward.keys()("sign", "GET", url).err
     ran = sigward("sign", "GET", "https://api.example.com/", "--service", "execute-api", "--region", "eu-west-1", "--json-output")
     assert (json.loads(ran.out)["service"], json.loads(ran.out)["region"]) == ("execute-api", "eu-west-1")
 

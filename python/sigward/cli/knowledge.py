@@ -41,6 +41,8 @@ def knowledge(command: "KnowledgeOf") -> int:
     found = known.recognise(host)
     if found is None and route is None:
         raise UsageError(f"{command.host}: not a host of AWS's that the table ({known.source}) knows.", hint=ROUTE)
+    if found is not None and found.variant == "unknown" and route is None:
+        sys.stderr.write(f"{host} is not in the table ({known.source}): requests to it pass unsigned. {ROUTE}\n")
     told: dict[str, Any] = {"host": host, "table": known.source}
     if found is not None:
         told |= {

@@ -43,7 +43,8 @@ def signed_steps(
     if split.scheme not in ("http", "https") or not split.hostname:
         raise UsageError(f"url: {url!r} is not one.", hint="Give it whole: https://sqs.us-east-1.amazonaws.com/?Action=ListQueues")
     host = _core.recognise(split.hostname)
-    service = command.service or (host.signing_name if host else None)
+    # A guess at what the table does not have needs a word for it.
+    service = command.service or (host.signing_name if host and host.variant != "unknown" else None)
     if service is None:
         raise UsageError(f"url: {split.hostname} does not say which AWS service it is.", hint="Give its signing name with --service.")
     scope_region = command.region or (host.region if host else None) or region.name

@@ -14,7 +14,7 @@ from sigward.knowledge.hosts import endpoints, patterns, regions
 from sigward.knowledge.models import TOKEN, Operation, Service, services
 
 MAGIC = b"SIGWARDK"
-VERSION = 4
+VERSION = 5
 
 
 def build(known: Iterable[Service] | None = None) -> bytes:
@@ -35,7 +35,7 @@ def build(known: Iterable[Service] | None = None) -> bytes:
     rows = patterns(endpoints(known), known)
     parts.append(struct.pack("<H", len(rows)))
     for row in rows:
-        parts += [_text(row.pattern), struct.pack("<BH", row.deviates, len(row.scopes))]
+        parts += [_text(row.pattern), struct.pack("<BH", row.flags, len(row.scopes))]
         for signing_name, region, variant in row.scopes:
             parts += [_text(signing_name), _text(region), struct.pack("<B", variant)]
     names = regions()

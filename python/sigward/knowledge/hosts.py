@@ -1,9 +1,9 @@
 """Reads botocore's endpoint rule sets: which host belongs to which credential scope.
 
 Every service is resolved in every region with FIPS and dual-stack on and off. What comes out is folded into patterns: the
-host before its partition's DNS suffix, its region's label written `{r}`, labels that are a customer's written `*` (one for
-all of them). A pattern gives a signing name and a region: `{r}` the label's, `{g}` the region of the partition's global
-services, else the name of one. Hosts that deviate stand in full.
+host before its partition's DNS suffix (under `on.aws`: with it), its region's label written `{r}`, each label that is a
+customer's written `*`. A pattern gives a signing name and a region: `{r}` the label's, `{g}` the region of the partition's
+global services, else the name of one. Hosts that deviate stand in full. What botocore does not know is in `documented.py`.
 """
 
 import re
@@ -13,12 +13,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from sigward.knowledge.documented import Documented, documented
 from sigward.knowledge.models import Service, services
 
 REGION, GLOBAL, ANY = "{r}", "{g}", "*"
 
-VARIANTS = {"sigv4": 0, "sigv4a": 1, "bearer": 2, "v2": 3}
-"""How a host's requests are signed, as the table writes it."""
+ON_AWS = ".on.aws"
+"""A suffix that no partition has. Customers' own names stand under it, of few services."""
+
+VARIANTS = {"sigv4": 0, "sigv4a": 1, "bearer": 2, "v2": 3, "none": 4, "scope": 5}
+"""How a host's requests are signed, as the table writes it. `none`: not at all; `scope`: only for clients whose own scope says so."""
+
+DEVIATES, OWN_API, OWNER_READS = 1, 2, 4
+"""Bits of `Row.flags`. Their meaning is the table's: see rust/gateway/src/recognise/table.rs."""
 
 
 @dataclass(frozen=True)
@@ -90,32 +97,40 @@ def endpoints(known: Iterable[Service] | None = None) -> Iterator[Endpoint]:
                 if (fips and "UseFIPS" not in parameters) or (dual and "UseDualStack" not in parameters):
                     continue
                 variant = {"Region": region, "UseFIPS": fips, "UseDualStack": dual}
-                try:
-                    found = provider.resolve_endpoint(**defaults | {name: variant[name] for name in variant if name in parameters})
-                except EndpointProviderError:
-                    continue
-                scheme = (found.properties.get("authSchemes") or [{}])[0]
-                yield Endpoint(
-                    service.name,
-                    region,
-                    partition,
-                    urlsplit(found.url).hostname or "",
-                    scheme.get("signingName") or service.signing_name,
-                    scheme.get("signingRegion") or next(iter(scheme.get("signingRegionSet", ())), region),
-                    service.scheme or scheme.get("name", "sigv4"),
-                )
+                given = defaults | {name: variant[name] for name in variant if name in parameters}
+                # Operations may have endpoints of their own; most have the same.
+                several = set()
+                for context in service.contexts:
+                    try:
+                        found = provider.resolve_endpoint(**given | {name: context[name] for name in context if name in parameters})
+                    except EndpointProviderError:
+                        continue
+                    scheme = (found.properties.get("authSchemes") or [{}])[0]
+                    several.add(
+                        Endpoint(
+                            service.name,
+                            region,
+                            partition,
+                            urlsplit(found.url).hostname or "",
+                            scheme.get("signingName") or service.signing_name,
+                            scheme.get("signingRegion") or next(iter(scheme.get("signingRegionSet", ())), region),
+                            service.scheme or scheme.get("name", "sigv4"),
+                        )
+                    )
+                yield from sorted(several, key=lambda endpoint: endpoint.host)
 
 
 @dataclass(frozen=True)
 class Row:
     """A pattern, and the scopes (signing name, region, variant) that its hosts may have: the likeliest first.
 
-    `deviates`: some of its hosts stand in full too, with another scope.
+    `flags`: `DEVIATES`, some of its hosts stand in full too, with another scope; `OWN_API`, what is asked there is none of the
+    operations of the service's models; `OWNER_READS`, the endpoint's owner may see what is sent there.
     """
 
     pattern: str
     scopes: tuple["Scope", ...]
-    deviates: bool = False
+    flags: int = 0
 
 
 Scope = tuple[str, str, int]
@@ -138,7 +153,7 @@ def patterns(found: Iterable[Endpoint], known: Iterable[Service] | None = None) 
     others: dict[str, set[Scope]] = defaultdict(set)
 
     def fold(endpoint: Endpoint) -> tuple[str, Scope] | None:
-        front = partitions.front(endpoint.host)
+        front = partitions.front(endpoint.host) or (endpoint.host if endpoint.host.endswith(ON_AWS) else None)
         if front is None:
             return None
         labels, region = front.split("."), endpoint.signing_region
@@ -178,11 +193,26 @@ def patterns(found: Iterable[Endpoint], known: Iterable[Service] | None = None) 
     deviating = {host: pattern for host, (pattern, counter) in hosts.items() if pattern in signed and most(counter) != winners[pattern]}
     marked = set(deviating.values())
     rows = [
-        Row(pattern, (winner, *sorted(others[pattern] - {winner} if pattern in signed else ())), pattern in marked)
+        Row(pattern, (winner, *sorted(others[pattern] - {winner} if pattern in signed else ())), DEVIATES * (pattern in marked))
         for pattern, winner in winners.items()
     ]
     rows += [Row(host, (most(hosts[host][1]),)) for host in deviating]
-    return sorted(rows, key=lambda row: row.pattern)
+    by_pattern = {row.pattern: row for row in rows}
+    for other in documented():
+        flags = OWN_API * other.own_api | OWNER_READS * other.owner_reads
+        # Of what botocore has too, only the marks are news.
+        row = by_pattern.get(other.pattern) or Row(other.pattern, of_document(other))
+        by_pattern[other.pattern] = replace(row, flags=row.flags | flags)
+    return sorted(by_pattern.values(), key=lambda row: row.pattern)
+
+
+def of_document(row: Documented) -> tuple[Scope, ...]:
+    """The scopes of a documented pattern."""
+    signed = (row.signing_name, row.region, VARIANTS["sigv4"])
+    if row.takes == "v4":
+        return (signed,)
+    unsigned = (row.signing_name, row.region, VARIANTS["none" if row.takes == "never" else "scope"])
+    return (unsigned, signed) if row.takes == "scope" else (unsigned,)
 
 
 def customers(loader: Any, service: Service, partitions: Partitions) -> Iterator[tuple[str, Scope]]:
@@ -212,7 +242,10 @@ def customers(loader: Any, service: Service, partitions: Partitions) -> Iterator
         template = endpoint["url"].removeprefix("https://").replace("{Region}", REGION)
         template = re.sub(r"\.\{\w+#(dnsSuffix|dualStackDnsSuffix)\}$", "", template)
         for operation_type in ("control", "data") if "{OperationType}" in template else ("",):
-            host = re.sub(r"^(\{[A-Z]?[\w#]{2,}\}\.)+", f"{ANY}.", template.replace("{OperationType}", operation_type))
+            host = template.replace("{OperationType}", operation_type)
+            labels = re.match(r"(\{[A-Z]?[\w#]{2,}\}\.)*", host)
+            if labels:
+                host = f"{ANY}." * labels[0].count(".") + host[labels.end() :]
             host = partitions.front(host) or host
             if host.startswith(f"{ANY}.") and "{" not in host.replace(REGION, ""):
                 yield host, scope

@@ -76,6 +76,13 @@ class Service:
         found = {raw.get("endpoint", {}).get("hostPrefix", "") for raw in self.model["operations"].values()}
         return sorted(prefix for prefix in found if prefix and "{" not in prefix)
 
+    @property
+    def contexts(self) -> list[dict[str, str | bool]]:
+        """What operations give an endpoint's rules, each set once; the empty one is for those that give nothing. Not S3's."""
+        raw = () if self.signing_name == "s3" else self.model["operations"].values()
+        given = {tuple(sorted((name, what["value"]) for name, what in one.get("staticContextParams", {}).items())) for one in raw}
+        return [dict(one) for one in sorted(given | {()}, key=repr)]
+
     @cached_property
     def operations(self) -> list[Operation]:
         """By name."""

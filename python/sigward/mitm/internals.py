@@ -89,6 +89,9 @@ AHEAD_LIMIT = 1 << 20
 STREAM_WINDOW = 2 << 20
 """Bytes that an HTTP/2 client may send of one request ahead of what is taken; mitmproxy's own window is 2 GiB."""
 
+GRANT = 64 << 10
+"""Bytes that are taken of a request before its client is told that it may send as many more."""
+
 STREAMS = 1000
 """Requests at once on one HTTP/2 connection; the native front's number."""
 
@@ -620,6 +623,17 @@ class EngineH2Connection(BufferedH2Connection):
             self._held[stream_id] += acknowledged_size
         else:
             super().acknowledge_received_data(acknowledged_size, stream_id)
+            self._grant_early(stream_id)
+
+    def _grant_early(self, stream_id: int) -> None:
+        """h2 grants half a window at once. libcurl 7.88 may miss a grant that comes just as it has used its window up, and waits for
+        another one: with few bytes at a time, more follow. Git hangs else, with pushes a little larger than the window.
+        """
+        stream = self.streams.get(stream_id)
+        taken = stream._inbound_window_manager._bytes_processed if stream is not None else 0
+        if stream is not None and taken >= GRANT and stream.state_machine.state is StreamState.OPEN:
+            stream._inbound_window_manager._bytes_processed = 0
+            self.increment_flow_control_window(taken, stream_id)
 
     def receive_data(self, data: bytes) -> list[h2.events.Event]:
         """As in the base class; a request that is reset by the same bytes that made it never was."""

@@ -263,6 +263,9 @@ impl UnderWay {
         if let Some(refused) = &record.refused_own {
             tracing::warn!(request_id = request_id(record, headers), trace_id, "{refused}");
         }
+        if let Some(unknown) = &record.unknown_host {
+            tracing::warn!(request_id = request_id(record, headers), trace_id, "{unknown}");
+        }
         if let Some(line) = self.line.take() {
             access::answered(&self.shared.access, line.traced(trace_id.as_deref()), record, status, headers, took);
         }

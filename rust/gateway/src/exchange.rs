@@ -42,7 +42,7 @@ use crate::quota;
 use crate::recognise::{
     self, Ambiguity, Authentication, Body, Call, Hint, HostBucket, Own, Recognised, Source, Variant, recognise, style_of,
 };
-use crate::record::{Attempt, Disposition, Passed, Reason, Record, RefusedOwn, Steps, Wait, WrongClock, redacted};
+use crate::record::{Attempt, Disposition, Passed, Reason, Record, RefusedOwn, Steps, UnknownHost, Wait, WrongClock, redacted};
 use crate::refuse::{Reader, Refusal, Shape};
 use crate::resource;
 use crate::route::{Calls, Choice, Route, RouteQuery, Router, Undecided, Upstream, over_tls};
@@ -96,8 +96,8 @@ impl Config {
     /// True if this is a destination of ours, as long as it is HTTP that goes there.
     pub fn intercepts(&self, host: &str, port: u16) -> bool {
         self.router.intercepts(host, port).unwrap_or_else(|| {
-            // What takes a bearer token or Signature Version 2 is let through as it is.
-            recognise(&self.knowledge, host, None).is_some_and(|found| found.variant.signed())
+            // What takes a bearer token, Signature Version 2 or something else is let through as it is.
+            recognise(&self.knowledge, host, None).is_some_and(|found| found.variant.may_be_signed())
         })
     }
 }
@@ -780,13 +780,27 @@ impl Exchange {
             Some(Authentication::Client(own)) => Some(own),
             _ => None,
         };
+        // A rule that names neither the host nor a service does not say that a host takes a signature.
+        let says_so = route.is_some_and(|route| route.service.is_some() || route.names_host());
+        let unsigned = found.filter(|found| !found.variant.signed() && !says_so);
         let action = match route {
-            Some(route) => route.action,
+            Some(route) if route.action != Action::Sign || unsigned.is_none() => route.action,
+            _ if own != Some(Own::Url) && unsigned.is_some_and(|found| found.variant == Variant::Unknown) => {
+                let passes = head.entry != Entry::Reverse;
+                if config.live.reports_unknown(&target.host) {
+                    self.record.unknown_host = Some(UnknownHost { host: target.host.clone(), passes });
+                }
+                if !passes {
+                    (self.record.service, self.record.region, self.record.identity) = (None, None, None);
+                    return Err(Some(unknown_host(&target.host)));
+                }
+                Action::Pass
+            }
             None if found.is_some_and(|found| found.variant.signed()) => Action::Sign,
-            None if found.is_some() || head.entry != Entry::Reverse => Action::Pass,
+            _ if found.is_some() || head.entry != Entry::Reverse => Action::Pass,
             // What is in its URL authenticates it wherever it goes.
-            None if own == Some(Own::Url) => Action::Sign,
-            None => {
+            _ if own == Some(Own::Url) => Action::Sign,
+            _ => {
                 return Err(Some(Refusal::client(
                     403,
                     "not-aws",
@@ -821,7 +835,7 @@ impl Exchange {
                         format!("Set `service` (the signing name) in route {}.", route.map_or("", |route| &route.name)),
                     )));
                 };
-                if found.is_some_and(|found| recognise::owner_reads(&found))
+                if found.is_some_and(|found| found.owner_reads)
                     && config.settings.customer_endpoints == CustomerEndpoints::Refuse
                     && !route.is_some_and(Route::names_host)
                 {
@@ -895,7 +909,7 @@ impl Exchange {
             form.variant = SignatureVariant::V4a;
         }
         let (options, in_query) = sign::how(&service, form, head, self.upgrade.as_ref());
-        self.payload = form.payload;
+        self.payload = sign::payload_of(&service, form.payload);
         let signing = self.signing.insert(Signing {
             options,
             in_query,
@@ -1438,7 +1452,7 @@ impl Exchange {
         let (method, variant) = (head.method.as_str(), terms.options.variant);
         let digest = self.digest.unwrap_or_else(|| Sha256::digest(b"").into());
         let hash = match &self.form {
-            _ if self.body == BodyPlan::Empty => BodyHash::Digest(digest),
+            _ if self.body == BodyPlan::Empty && !sign::takes_no_hash(terms.scope.signing_name) => BodyHash::Digest(digest),
             Form::Hash => BodyHash::Digest(digest),
             Form::Given(value) => BodyHash::Given(value.as_bytes()),
             Form::Chunks(framing) => BodyHash::Given(framing.keyword(variant).as_bytes()),
@@ -2052,7 +2066,7 @@ impl Reading<'_> {
             style: route.map_or(style, |route| route.style.unwrap_or(style)),
             query_plus: self.signed_plus.unwrap_or_else(|| route.map_or(QueryPlus::Blank, |route| route.query_plus)),
             host: Arc::clone(host),
-            of_customer: there.is_some_and(|there| there.of_customer),
+            of_customer: there.is_some_and(|there| there.own_api),
             may_hold_bucket: rewritten.is_none() && route.is_some_and(Route::may_hold_bucket),
             service,
         }
@@ -2163,6 +2177,16 @@ fn own_authorization() -> Refusal {
         "own-authorization",
         "the request brings a credential of its own, and only what sigward signs is served here (authorization is \"refuse\").",
         "Send it without an Authorization header and without a presigned URL, or ask the operator for authorization = \"keep\".",
+    )
+}
+
+fn unknown_host(host: &str) -> Refusal {
+    Refusal::client(
+        403,
+        "unknown-service",
+        format!("{:?} may be a host of a service of AWS's, but sigward does not know it.", admit::shown(host)),
+        "Add a [[route]] with `host` and `service` (the signing name), or make a newer table with `sigward knowledge refresh`. A request \
+         that is signed with dummy keys for that service and region is signed for, too.",
     )
 }
 

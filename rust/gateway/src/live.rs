@@ -1,6 +1,6 @@
 //! What is learnt while requests go by, and outlives a change of settings: endpoints' clocks and health, where buckets are.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,6 +12,9 @@ use crate::throttles::Throttles;
 /// Endpoints, and buckets, that are remembered.
 const MOST: usize = 4096;
 
+/// Hosts that the table does not have, and that are reported.
+const MOST_UNKNOWN: usize = 64;
+
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Live {
@@ -21,6 +24,7 @@ pub struct Live {
     pub throttles: Throttles,
     endpoints: Mutex<HashMap<Box<str>, Arc<Endpoint>>>,
     regions: Mutex<HashMap<Box<str>, Arc<str>>>,
+    unknown: Mutex<HashSet<Box<str>>>,
 }
 
 /// One upstream, for everybody.
@@ -122,6 +126,12 @@ impl Live {
         locked(&self.endpoints).values().map(Arc::clone).collect()
     }
 
+    /// True the first time for a host that the table does not have. Clients make up any number of names: after a while, none is reported.
+    pub fn reports_unknown(&self, host: &str) -> bool {
+        let mut unknown = locked(&self.unknown);
+        unknown.len() < MOST_UNKNOWN && unknown.insert(host.into())
+    }
+
     /// Where S3 said that a bucket is.
     pub fn region_of(&self, bucket: &str) -> Option<Arc<str>> {
         locked(&self.regions).get(bucket).map(Arc::clone)
@@ -153,6 +163,8 @@ mod tests {
         for number in 0..3 * MOST {
             live.endpoint(&format!("made-up-{number}"));
             live.learn_region(&format!("made-up-{number}"), "eu-west-1");
+            assert_eq!(live.reports_unknown(&format!("made-up-{number}")), number < MOST_UNKNOWN);
+            assert!(!live.reports_unknown("made-up-0"));
         }
         assert!(live.endpoints().len() <= MOST);
         assert!(Arc::ptr_eq(&live.endpoint("kept"), &kept));

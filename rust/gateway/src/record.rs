@@ -174,6 +174,27 @@ impl fmt::Display for WrongClock {
     }
 }
 
+/// A host that may be a service's of AWS's, and that the table does not have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownHost {
+    /// Lower-case.
+    pub host: Arc<str>,
+    /// Requests for it go on unsigned, rather than being refused.
+    pub passes: bool,
+}
+
+impl fmt::Display for UnknownHost {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, passes } = self;
+        let what = if *passes { "pass unsigned" } else { "are refused" };
+        write!(
+            to,
+            "{host} is not in the table of AWS's hosts: requests to it {what}. To sign them, add a [[route]] with host = {host:?} and \
+             service = its signing name, or make a newer table with `sigward knowledge refresh`"
+        )
+    }
+}
+
 /// The record of one exchange.
 #[derive(Clone, Debug, Default)]
 pub struct Record {
@@ -213,6 +234,8 @@ pub struct Record {
     pub wrong_clock: Option<WrongClock>,
     /// The endpoint refused what the client authenticates itself with; told once of each.
     pub refused_own: Option<RefusedOwn>,
+    /// A host that the table does not have, the first time.
+    pub unknown_host: Option<UnknownHost>,
     /// How many signatures were made.
     pub signatures: u32,
     /// Status that the client got; 0: none.

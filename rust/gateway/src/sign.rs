@@ -18,7 +18,7 @@ use crate::admit::{BodySize, RequestHead, Target};
 use crate::recognise::Hint;
 use crate::record::Steps;
 use crate::route::SigningForm;
-use crate::settings::{SignaturePlace, SignatureVariant, TokenPlace};
+use crate::settings::{PayloadMode, SignaturePlace, SignatureVariant, TokenPlace};
 
 pub(crate) const CONTENT_SHA256: HeaderName = HeaderName::from_static("x-amz-content-sha256");
 const AMZ_DATE: HeaderName = HeaderName::from_static("x-amz-date");
@@ -133,9 +133,19 @@ pub(crate) fn how(service: &str, form: SigningForm, head: &RequestHead, upgrade:
     // OpenSearch Serverless wants the body's hash in a header, and content-length left out; Lambda URLs want the hash where
     // CloudFront stands before them.
     let serverless = service == "aoss";
-    let content_sha256 = serverless || (service == "lambda" && head.target.host.contains(".lambda-url."));
+    let content_sha256 = serverless || takes_no_hash(service) || (service == "lambda" && head.target.host.contains(".lambda-url."));
     let options = Options { variant, session_token, content_sha256, content_length: !serverless, ..Options::default() };
     (options, in_query)
+}
+
+/// VPC Lattice wants `UNSIGNED-PAYLOAD` in a header, of empty bodies too ("SIGv4 authenticated requests", VPC Lattice User Guide).
+pub(crate) fn takes_no_hash(service: &str) -> bool {
+    service == "vpc-lattice-svcs"
+}
+
+/// What the signature says of the body, where a route leaves that to the service.
+pub(crate) fn payload_of(service: &str, asked: PayloadMode) -> PayloadMode {
+    if asked == PayloadMode::Auto && takes_no_hash(service) { PayloadMode::Unsigned } else { asked }
 }
 
 /// One signature. `headers`: as they go out; the signature's own are added. Gives it.

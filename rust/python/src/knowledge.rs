@@ -114,7 +114,7 @@ impl Knowledge {
             service: Some(&service),
             style: style_of(signing_name),
             query_plus: QueryPlus::Blank,
-            of_customer: sigward_gateway::recognise::recognise(&self.table, host, None).is_some_and(|found| found.of_customer),
+            of_customer: sigward_gateway::recognise::recognise(&self.table, host, None).is_some_and(|found| found.own_api),
             may_hold_bucket: false,
             method: &method,
             target: path,

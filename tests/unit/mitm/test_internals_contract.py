@@ -150,6 +150,25 @@ async def test_the_window_of_a_stream_is_bounded_and_can_be_held() -> None:
     assert not server.release(1), "there is nothing left to grant"
 
 
+async def test_what_is_taken_is_granted_again_in_small_parts() -> None:
+    """libcurl 7.88 may miss one grant, and waits for the next: what it still has under way must bring one."""
+    client, server = connected()
+    grants = []
+    for _ in range(3 * internals.STREAM_WINDOW // 16384):
+        before = client.streams[1].outbound_flow_control_window
+        client.send_data(1, b"x" * 16384)
+        exchange(client, server)
+        server.acknowledge_received_data(16384, 1)
+        exchange(server, client)
+        grants.append(client.streams[1].outbound_flow_control_window > before - 16384)
+    assert grants.count(True) == 3 * internals.STREAM_WINDOW // internals.GRANT
+    assert client.streams[1].outbound_flow_control_window == internals.STREAM_WINDOW
+    client.end_stream(1)
+    exchange(client, server)
+    server.acknowledge_received_data(0, 1)
+    assert not server.data_to_send(), "nothing is granted to a request that has come to its end"
+
+
 async def test_everything_is_granted_before_an_early_answer() -> None:
     client, server = connected()
     assert server.hold(1)

@@ -36,12 +36,16 @@ pub enum Variant {
     V2,
     /// It takes none, such as S3's websites.
     None,
+    /// It takes Signature Version 4 of clients whose own scope says so; most have another way, such as Git.
+    Scoped,
+    /// It stands where AWS's services do, and the table does not have it: whether it takes a signature, and for which service, is a guess.
+    Unknown,
 }
 
 impl Variant {
     /// As the table writes it.
     pub(crate) fn of(byte: u8) -> Option<Self> {
-        [Self::V4, Self::V4a, Self::Bearer, Self::V2].get(usize::from(byte)).copied()
+        [Self::V4, Self::V4a, Self::Bearer, Self::V2, Self::None, Self::Scoped].get(usize::from(byte)).copied()
     }
 
     /// True if sigward signs for it.
@@ -49,7 +53,12 @@ impl Variant {
         matches!(self, Self::V4 | Self::V4a)
     }
 
-    /// `v4`, `v4a`, `bearer`, `v2`, `none`.
+    /// True if sigward signs for it, or does so for clients whose own scope names the service.
+    pub fn may_be_signed(self) -> bool {
+        self.signed() || matches!(self, Self::Scoped | Self::Unknown)
+    }
+
+    /// `v4`, `v4a`, `bearer`, `v2`, `none`, `scoped`, `unknown`.
     pub fn name(self) -> &'static str {
         match self {
             Self::V4 => "v4",
@@ -57,6 +66,8 @@ impl Variant {
             Self::Bearer => "bearer",
             Self::V2 => "v2",
             Self::None => "none",
+            Self::Scoped => "scoped",
+            Self::Unknown => "unknown",
         }
     }
 }
@@ -74,8 +85,10 @@ pub struct Recognised<'h> {
     pub style: Style,
     /// How requests are signed for it, if at all.
     pub variant: Variant,
-    /// Behind it stands what some customer of AWS's has made, and no API of AWS's own.
-    pub of_customer: bool,
+    /// What is asked there is none of the operations of the service's models: a customer's own API, the data's, or Git's.
+    pub own_api: bool,
+    /// The endpoint's owner, any customer of AWS's, may see what is sent there, a session token too.
+    pub owner_reads: bool,
 }
 
 struct Suffix {
@@ -113,26 +126,9 @@ pub fn domains() -> impl Iterator<Item = &'static str> {
     SUFFIXES.iter().filter_map(|suffix| suffix.dns.strip_prefix('.'))
 }
 
-/// Services whose customers get a name of their own in front: `{id}.execute-api.{region}.amazonaws.com`. True: what answers there
-/// is the customer's.
-const PER_CUSTOMER: &[(&str, &str, bool)] = &[
-    ("appsync-api", "appsync", true),
-    ("appsync-realtime-api", "appsync", true),
-    ("execute-api", "execute-api", true),
-    ("iot", "iotdata", false),
-    ("kinesisvideo", "kinesisvideo", false),
-    ("mediastore", "mediastore", false),
-];
-
-/// The same with the service behind the region: `{domain}.{region}.es.amazonaws.com`. `true`: what is asked there is the data's own
-/// API, and not that of the service's models.
-const REGION_FIRST: &[(&str, &str, bool)] =
-    &[("aoss", "aoss", true), ("es", "es", true), ("neptune", "neptune-db", false), ("neptune-graph", "neptune-graph", false)];
-
-/// Signing names that hosts of these forms have: those that no row of the table may have.
+/// Signing names of S3's hosts, which no row of the table may have.
 pub(crate) fn names_beside_the_table() -> impl Iterator<Item = &'static str> {
-    let s3 = ["s3", "s3-object-lambda", "s3-outposts", "s3express"];
-    PER_CUSTOMER.iter().chain(REGION_FIRST).map(|(_, name, _)| *name).chain(s3)
+    ["s3", "s3-object-lambda", "s3-outposts", "s3express"].into_iter()
 }
 
 /// What a client's own, dummy signature says it is for: a hint, never a right.
@@ -144,25 +140,16 @@ pub struct Hint<'a> {
     pub region: &'a str,
 }
 
-/// True for the endpoints whose owner, any customer of AWS's, may see what is sent there, a session token too.
-pub(crate) fn owner_reads(found: &Recognised<'_>) -> bool {
-    found.of_customer && !matches!(found.signing_name, "aoss" | "es")
-}
-
-/// Looks one host name up: lower-case, no port, no trailing dot. `None`: not a host that is known to take SigV4. `hint`
-/// settles which service of those that share the host is meant; it counts only where the table has it.
+/// Looks one host name up: lower-case, no port, no trailing dot. `None`: not a host of a service of AWS's. `hint` settles which
+/// service of those that share the host is meant, and whether what may be signed for is: it counts only where the table has it, or
+/// where it says what the host itself says.
 pub fn recognise<'h>(knowledge: &'h Knowledge, host: &'h str, hint: Option<Hint<'_>>) -> Option<Recognised<'h>> {
     let (rest, suffix) = SUFFIXES.iter().find_map(|suffix| Some((host.strip_suffix(suffix.dns)?, suffix)))?;
     if rest.is_empty() || host.len() > 253 || !is_name(rest) {
         return None;
     }
     if let Some(interface_endpoint) = rest.strip_suffix(".vpce") {
-        return vpc_endpoint(knowledge, interface_endpoint, suffix);
-    }
-    if suffix.dns == ".on.aws"
-        && let Some(found) = lambda_url(rest, suffix)
-    {
-        return Some(found);
+        return vpc_endpoint(knowledge, interface_endpoint, suffix, hint);
     }
     if (rest.starts_with("s3") || rest.contains(".s3"))
         && let Some(found) = s3(rest, suffix)
@@ -173,10 +160,7 @@ pub fn recognise<'h>(knowledge: &'h Knowledge, host: &'h str, hint: Option<Hint<
     if suffix.dns == ".on.aws" {
         return in_table(knowledge, host, host, suffix, hint);
     }
-    if let Some(found) = in_table(knowledge, host, rest, suffix, hint) {
-        return Some(found);
-    }
-    regional(rest, suffix).or_else(|| region_first(rest, suffix)).or_else(|| legacy(rest, suffix))
+    in_table(knowledge, host, rest, suffix, hint).or_else(|| unlisted(rest, suffix, hint))
 }
 
 /// Lower-case letters, digits, `-` and `_` in labels of which none is empty.
@@ -193,7 +177,7 @@ fn is_name(rest: &str) -> bool {
     named && !empty
 }
 
-/// What botocore's own rules say of this host: as it stands, or by its pattern.
+/// What the table says of this host: as it stands, or by its pattern.
 fn in_table<'h>(
     knowledge: &'h Knowledge,
     host: &'h str,
@@ -203,21 +187,20 @@ fn in_table<'h>(
 ) -> Option<Recognised<'h>> {
     let hosts = &knowledge.hosts;
     let label = rest.rsplit('.').find(|label| is_region(label));
-    let find = |customers: bool, rest: &str| {
+    let find = |customers: u8, rest: &str| {
         let Some(label) = label else { return hosts.find(Key { customers, before: rest, after: None }) };
         // `label` is a part of `rest`.
         let at = (label.as_ptr() as usize).checked_sub(rest.as_ptr() as usize)?;
         let (before, after) = (rest.get(..at)?, Some(rest.get(at + label.len()..)?));
         hosts.find(Key { customers, before, after })
     };
-    // One star stands for all of a customer's labels.
     let customers = || {
         let front = rest.split_once('.')?.1;
-        find(true, front).or_else(|| find(true, front.split_once('.')?.1))
+        find(1, front).or_else(|| find(2, front.split_once('.')?.1))
     };
-    let whole = |host| hosts.find(Key { customers: false, before: host, after: None });
-    let row = find(false, rest).or_else(customers).or_else(|| label.and_then(|_| whole(rest)))?;
-    let row = if row.deviates { whole(host).unwrap_or(row) } else { row };
+    let whole = |host| hosts.find(Key { customers: 0, before: host, after: None });
+    let row = find(0, rest).or_else(customers).or_else(|| label.and_then(|_| whole(rest)))?;
+    let row = if row.deviates() { whole(host).unwrap_or(row) } else { row };
     scopes(row, label, rest, suffix, hint)
 }
 
@@ -239,10 +222,12 @@ fn scopes<'h>(
             region => region,
         };
         let partition = if region == "*" && governmental() { "aws-us-gov" } else { partition_of(label.unwrap_or(region), suffix) };
-        Some(Recognised { partition, variant: scope.variant, ..found(&scope.signing_name, region, suffix) })
+        let (variant, own_api, owner_reads) = (scope.variant, row.own_api(), row.owner_reads());
+        Some(Recognised { partition, variant, own_api, owner_reads, ..found(&scope.signing_name, region, suffix) })
     };
     let hinted = hint.filter(|_| row.scopes.len() > 1).and_then(|hint| {
-        row.scopes.iter().filter_map(told).find(|found| found.signing_name == hint.signing_name && found.region == hint.region)
+        let meant = |found: &Recognised<'_>| found.signing_name == hint.signing_name && found.region == hint.region;
+        row.scopes.iter().filter(|scope| scope.variant.signed()).filter_map(told).find(meant)
     });
     hinted.or_else(|| told(row.scopes.first()?))
 }
@@ -261,15 +246,8 @@ pub fn is_region(label: &str) -> bool {
         && number.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// `{id}.lambda-url.{region}.on.aws`
-fn lambda_url<'h>(rest: &'h str, suffix: &'static Suffix) -> Option<Recognised<'h>> {
-    let (front, region) = split_region(rest)?;
-    let id = front.strip_suffix(".lambda-url")?;
-    (!id.contains('.')).then(|| Recognised { of_customer: true, ..found("lambda", region, suffix) })
-}
-
 /// `{endpoint}.{service}.{region}.vpce.amazonaws.com`. A `vpce-svc-…` in the service's place is a third party's.
-fn vpc_endpoint<'h>(knowledge: &'h Knowledge, rest: &'h str, suffix: &'static Suffix) -> Option<Recognised<'h>> {
+fn vpc_endpoint<'h>(knowledge: &'h Knowledge, rest: &'h str, suffix: &'static Suffix, hint: Option<Hint<'_>>) -> Option<Recognised<'h>> {
     let (front, region) = split_region(rest)?;
     let mut labels = front.splitn(2, '.');
     let first = labels.next()?;
@@ -290,23 +268,28 @@ fn vpc_endpoint<'h>(knowledge: &'h Knowledge, rest: &'h str, suffix: &'static Su
     }
     // `service` ends `front`, and a dot follows in `rest`.
     let before = rest.get(front.len() - service.len()..=front.len())?;
-    match knowledge.hosts.find(Key { customers: false, before, after: Some("") }) {
-        Some(row) => scopes(row, Some(region), rest, suffix, None).filter(|found| found.variant.signed()),
-        None => Some(found(single(service)?, region, suffix)),
+    match knowledge.hosts.find(Key { customers: 0, before, after: Some("") }) {
+        Some(row) => scopes(row, Some(region), rest, suffix, hint),
+        None => guess(service, region, suffix, hint),
     }
 }
 
-/// `{service}.{region}` and `{id}.{service}.{region}`, FIPS marks in any of their places.
-fn regional<'h>(rest: &'h str, suffix: &'static Suffix) -> Option<Recognised<'h>> {
+/// A `{service}.{region}` that the table lacks.
+fn unlisted<'h>(rest: &'h str, suffix: &'static Suffix, hint: Option<Hint<'_>>) -> Option<Recognised<'h>> {
     let (prefix, region) = split_region(rest)?;
-    let per_customer = prefix.rsplit_once('.').and_then(|(_, service)| {
-        let service = without_fips(service);
-        PER_CUSTOMER.iter().find(|(label, ..)| *label == service)
-    });
-    if let Some((_, name, of_customer)) = per_customer {
-        return Some(Recognised { of_customer: *of_customer, ..found(name, region, suffix) });
+    match timestream_cell(prefix) {
+        Some(name) => Some(found(name, region, suffix)),
+        None => guess(prefix, region, suffix, hint),
     }
-    Some(found(timestream_cell(prefix).or_else(|| single(prefix))?, region, suffix))
+}
+
+/// One label where services have theirs: one that is newer than the table, or something else of AWS's. A client's own scope may say that it
+/// is a service, and no more than what the host says of its name and region. More labels do not tell.
+fn guess<'h>(label: &'h str, region: &'h str, suffix: &'static Suffix, hint: Option<Hint<'_>>) -> Option<Recognised<'h>> {
+    let name = without_fips(label);
+    let named = hint.is_some_and(|hint| hint.signing_name == name && hint.region == region);
+    let variant = if named { Variant::V4 } else { Variant::Unknown };
+    (!name.is_empty() && !name.contains('.')).then(|| Recognised { variant, ..found(name, region, suffix) })
 }
 
 /// `ingest-cell1.timestream`, `query-cell2.timestream`: what Timestream's `DescribeEndpoints` answers.
@@ -317,25 +300,6 @@ fn timestream_cell(prefix: &str) -> Option<&'static str> {
     (service == "timestream" && numbered).then_some("timestream")
 }
 
-/// `{domain}.{region}.es.amazonaws.com`
-fn region_first<'h>(rest: &'h str, suffix: &'static Suffix) -> Option<Recognised<'h>> {
-    let (front, service) = rest.rsplit_once('.')?;
-    let (_, name, of_customer) = REGION_FIRST.iter().find(|(label, ..)| *label == service)?;
-    let (_, region) = split_region(front)?;
-    Some(Recognised { of_customer: *of_customer, ..found(name, region, suffix) })
-}
-
-/// First names that clients still use and botocore no longer does: `sts.amazonaws.com`, `queue.amazonaws.com`, `{region}.queue.amazonaws.com`.
-fn legacy<'h>(rest: &'h str, suffix: &'static Suffix) -> Option<Recognised<'h>> {
-    match rest {
-        "sts" => return Some(found("sts", suffix.global_region, suffix)),
-        "queue" => return Some(found("sqs", suffix.global_region, suffix)),
-        _ => {}
-    }
-    let region = rest.strip_suffix(".queue").filter(|region| is_region(region))?;
-    Some(found("sqs", region, suffix))
-}
-
 /// S3 in its shapes. Outer `None`: not S3's. Inner `None`: S3's, but not one that is signed with the caller's keys as they are.
 fn s3<'h>(rest: &'h str, suffix: &'static Suffix) -> Option<Option<Recognised<'h>>> {
     let (front, region) = split_region(rest).unwrap_or((rest, suffix.global_region));
@@ -344,7 +308,7 @@ fn s3<'h>(rest: &'h str, suffix: &'static Suffix) -> Option<Option<Recognised<'h
     let alone = label.len() == front.len();
     let answer = |signing_name, region, variant| {
         let partition = partition_of(region, suffix);
-        Some(Some(Recognised { signing_name, region, partition, style: Style::S3, variant, of_customer: false }))
+        Some(Some(Recognised { signing_name, region, partition, style: Style::S3, variant, own_api: false, owner_reads: false }))
     };
     match label {
         "s3" | "s3-fips" | "s3-accelerate" | "s3-control" | "s3-control-fips" => answer("s3", region, Variant::V4),
@@ -463,10 +427,8 @@ pub fn s3_host_in(host: &str, from: &str, to: &str) -> Option<String> {
 }
 
 fn found<'h>(signing_name: &'h str, region: &'h str, suffix: &'static Suffix) -> Recognised<'h> {
-    let style = style_of(signing_name);
-    // Behind an interface endpoint, a header says whose API it is.
-    let of_customer = signing_name == "execute-api";
-    Recognised { signing_name, region, partition: partition_of(region, suffix), style, variant: Variant::V4, of_customer }
+    let (style, partition) = (style_of(signing_name), partition_of(region, suffix));
+    Recognised { signing_name, region, partition, style, variant: Variant::V4, own_api: false, owner_reads: false }
 }
 
 /// The path rule that belongs to a signing name.
@@ -498,17 +460,6 @@ fn partition_of(region: &str, suffix: &'static Suffix) -> &'static str {
 
 fn split_region(rest: &str) -> Option<(&str, &str)> {
     rest.rsplit_once('.').filter(|(_, region)| is_region(region))
-}
-
-/// A single label that the table lacks names itself: a service that is newer than the table. More labels do not tell.
-fn single(prefix: &str) -> Option<&str> {
-    match without_fips(prefix) {
-        // Names that botocore does not use: Prometheus's workspaces, IoT's first, SQS behind an interface endpoint.
-        "aps-workspaces" => Some("aps"),
-        "data.iot" => Some("iotdata"),
-        "queue" => Some("sqs"),
-        plain => (!plain.contains('.')).then_some(plain),
-    }
 }
 
 fn without_fips(label: &str) -> &str {
@@ -602,7 +553,13 @@ mod tests {
             ("123456789012.cloudfront-kvs.global.api.aws", "cloudfront-keyvaluestore * v4a"),
             ("abc.endpoints.email.global.api.aws", "ses * v4a"),
             ("s1.osm.us-east-1.on.aws", "osm us-east-1"),
-            ("brandnew.eu-west-1.amazonaws.com", "brandnew eu-west-1"),
+            ("brandnew.eu-west-1.amazonaws.com", "brandnew eu-west-1 unknown"),
+            ("vpce-1-a.brandnew.us-east-1.vpce.amazonaws.com", "brandnew us-east-1 unknown"),
+            // A region that is newer than the table.
+            ("sqs.eu-north-9.amazonaws.com", "sqs eu-north-9"),
+            // Its endpoint depends on what the operation says.
+            ("acm.eu-west-1.amazonaws.com", "acm eu-west-1"),
+            ("wellarchitected-agent.eu-west-1.amazonaws.com", "wellarchitected eu-west-1"),
         ] {
             assert_eq!(scope(host).as_deref(), Some(expected), "{host}");
         }
@@ -687,16 +644,19 @@ mod tests {
             ("abc.lambda-url.us-east-1.on.aws", true),
             ("abc.appsync-api.us-east-1.amazonaws.com", true),
             ("abc.appsync-realtime-api.us-east-1.amazonaws.com", true),
-            ("search-logs.eu-west-1.es.amazonaws.com", true),
-            ("abc.us-east-1.aoss.amazonaws.com", true),
+            ("g.gateway.bedrock-agentcore.us-east-1.amazonaws.com", true),
+            ("svc.1234.vpc-lattice-svcs.us-east-1.on.aws", true),
             ("execute-api.us-east-1.amazonaws.com", true),
             ("vpce-1-a.execute-api.us-east-1.vpce.amazonaws.com", true),
+            ("participant.connect.us-east-1.amazonaws.com", false),
+            ("search-logs.eu-west-1.es.amazonaws.com", false),
+            ("abc.us-east-1.aoss.amazonaws.com", false),
             ("lambda.us-east-1.amazonaws.com", false),
             ("es.us-east-1.amazonaws.com", false),
             ("abc.iot.us-east-1.amazonaws.com", false),
             ("b.s3.us-east-1.amazonaws.com", false),
         ] {
-            assert_eq!(recognise(&knowledge, host, None).map(|found| found.of_customer), Some(expected), "{host}");
+            assert_eq!(recognise(&knowledge, host, None).map(|found| found.owner_reads), Some(expected), "{host}");
         }
     }
 
@@ -718,6 +678,17 @@ mod tests {
             "anything.amazonaws.com",
             "dynamodb.us-east-1.on.aws",
             "x.y.us-east-1.amazonaws.com",
+            // No customer's name has a dot.
+            "a.b.execute-api.us-east-1.amazonaws.com",
+            "a.b.appsync-api.us-east-1.amazonaws.com",
+            "a.b.lambda-url.us-east-1.on.aws",
+            "a.b.us-east-1.es.amazonaws.com",
+            "a.b.aos.us-east-1.on.aws",
+            "a.b.iot.us-east-1.amazonaws.com",
+            "a.b.gateway.bedrock-agentcore.us-east-1.amazonaws.com",
+            "a.b.c.vpc-lattice-svcs.us-east-1.on.aws",
+            "a.us-east-1.neptune.amazonaws.com",
+            ".execute-api.us-east-1.amazonaws.com",
             "vpce-1-a.codecatalyst.x.us-east-1.vpce.amazonaws.com",
             "evilqueue.amazonaws.com",
             "x.queue.amazonaws.com",
@@ -739,6 +710,14 @@ mod tests {
             ("budgets.amazonaws.com", hint("budgets", "us-gov-west-1"), "budgets us-gov-west-1"),
             ("budgets.amazonaws.com", hint("budgets", "cn-north-1"), "budgets us-east-1"),
             ("sqs.us-east-1.amazonaws.com", hint("sns", "us-east-1"), "sqs us-east-1"),
+            ("new-fips.us-east-1.amazonaws.com", hint("new", "us-east-1"), "new us-east-1"),
+            ("new.us-east-1.amazonaws.com", hint("iam", "us-east-1"), "new us-east-1 unknown"),
+            ("new.us-east-1.amazonaws.com", hint("new", "eu-west-1"), "new us-east-1 unknown"),
+            ("vpce-1-a.new.us-east-1.vpce.amazonaws.com", hint("new", "us-east-1"), "new us-east-1"),
+            ("git-codecommit.us-east-1.amazonaws.com", None, "codecommit us-east-1 scoped"),
+            ("git-codecommit.us-east-1.amazonaws.com", hint("codecommit", "us-east-1"), "codecommit us-east-1"),
+            ("git-codecommit.us-east-1.amazonaws.com", hint("git-codecommit", "us-east-1"), "codecommit us-east-1 scoped"),
+            ("email-smtp.us-east-1.amazonaws.com", hint("ses", "us-east-1"), "ses us-east-1 none"),
         ] {
             assert_eq!(hinted(host, hint).as_deref(), Some(expected), "{host} {hint:?}");
         }

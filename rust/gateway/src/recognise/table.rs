@@ -1,4 +1,5 @@
-//! What botocore's rules say of hosts, by pattern: `{service}.{r}`, the region's label written `{r}`, a customer's labels `*`.
+//! What botocore's rules and AWS's documents say of hosts, by pattern: `{service}.{r}`, the region's label written `{r}`, each of a
+//! customer's labels `*`.
 //!
 //! Open addressing over a hash of the pattern's pieces, so that a look-up copies and allocates nothing. The patterns are the
 //! table's own: nobody can choose ones that collide.
@@ -9,10 +10,30 @@ use super::Variant;
 #[derive(Debug)]
 pub(crate) struct HostRow {
     pub(crate) pattern: Box<str>,
-    /// Some of its hosts stand in full too.
-    pub(crate) deviates: bool,
+    flags: u8,
     /// The likeliest first.
     pub(crate) scopes: Box<[HostScope]>,
+}
+
+impl HostRow {
+    pub(crate) fn new(pattern: &str, flags: u8, scopes: Vec<HostScope>) -> Self {
+        Self { pattern: pattern.into(), flags, scopes: scopes.into() }
+    }
+
+    /// Some of its hosts stand in full too.
+    pub(crate) fn deviates(&self) -> bool {
+        self.flags & 1 != 0
+    }
+
+    /// What is asked there is none of the operations of the service's models.
+    pub(crate) fn own_api(&self) -> bool {
+        self.flags & 2 != 0
+    }
+
+    /// The endpoint's owner, a customer, may see what is sent there.
+    pub(crate) fn owner_reads(&self) -> bool {
+        self.flags & 4 != 0
+    }
 }
 
 /// One scope.
@@ -72,8 +93,8 @@ impl Hosts {
 /// A pattern in its parts.
 #[derive(Clone, Copy)]
 pub(crate) struct Key<'a> {
-    /// A customer's labels stand before it.
-    pub(crate) customers: bool,
+    /// So many labels of a customer's stand before it.
+    pub(crate) customers: u8,
     /// What stands before the region; without one, all of it.
     pub(crate) before: &'a str,
     /// What stands behind the region.
@@ -82,13 +103,16 @@ pub(crate) struct Key<'a> {
 
 impl<'a> Key<'a> {
     fn of(pattern: &'a str) -> Self {
-        let (customers, rest) = pattern.strip_prefix(CUSTOMERS).map_or((false, pattern), |rest| (true, rest));
+        let (mut customers, mut rest) = (0, pattern);
+        while let Some(next) = rest.strip_prefix(CUSTOMER) {
+            (customers, rest) = (customers + 1, next);
+        }
         let (before, after) = rest.split_once(REGION).map_or((rest, None), |(before, after)| (before, Some(after)));
         Self { customers, before, after }
     }
 
     fn is(&self, pattern: &str) -> bool {
-        let rest = if self.customers { pattern.strip_prefix(CUSTOMERS) } else { Some(pattern) };
+        let rest = (0..self.customers).try_fold(pattern, |rest, _| rest.strip_prefix(CUSTOMER));
         let Some(rest) = rest.and_then(|rest| rest.strip_prefix(self.before)) else { return false };
         match self.after {
             Some(after) => rest.strip_prefix(REGION) == Some(after),
@@ -104,7 +128,7 @@ impl<'a> Key<'a> {
 }
 
 const REGION: &str = "{r}";
-const CUSTOMERS: &str = "*.";
+const CUSTOMER: &str = "*.";
 
 /// Eight bytes a step, by multiplication and rotation (as in the Firefox hash).
 fn hash(text: &str, seed: u64) -> u64 {
