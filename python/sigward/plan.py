@@ -28,8 +28,9 @@ class Web:
 @dataclass(frozen=True)
 class Plan:
     """`reverse`: (listen, upstream or None). `body_hold`: bytes. `grace`: seconds. `engine`: `Settings.engine_json`; it holds passwords
-    of proxies and stores. `chains`: by identity. `web`: of `sigward web` alone. `ca_names`: what the CA has to vouch for beside AWS's
-    hosts and this one; a route's `host` that a name constraint cannot say stands there as it is."""
+    of proxies and stores. `region`: for a program, as it was named. `chains`: by identity. `web`: of `sigward web` alone. `ca_names`:
+    what the CA has to vouch for beside AWS's hosts and this one; a route's `host` that a name constraint cannot say stands there as it
+    is."""
 
     front: str
     listen: str

@@ -34,6 +34,7 @@ from sigward.ca import subtree
 from sigward.clients import Client as ClientTerms
 from sigward.clients import Terms
 from sigward.credentials import Assume, Chain, resolve_region
+from sigward.credentials.region import scope_region
 from sigward.environ import NO_PROXY, own_no_proxy, without_own_proxy
 from sigward.errors import UsageError
 from sigward.file import TomlFile, config_home
@@ -394,7 +395,9 @@ class Route(Group):
     client: str | None = Field(None, description="The `[clients.NAME]` it is for; none: whoever asks.")
     action: Literal["sign", "pass", "deny"] = Field("sign", description="Sign and forward, forward untouched, or refuse with 403.")
     service: str | None = Field(None, description="Signing name, e.g. `es` for OpenSearch, where the host does not tell.")
-    region: str | None = Field(None, description="Region in the credential scope, where the host does not tell.")
+    region: Annotated[str | None, AfterValidator(or_none(scope_region))] = Field(
+        None, description="Region in the credential scope, where the host does not tell."
+    )
     identity: str | None = Field(
         None, description="Whose credentials: an `[identities.NAME]`, or an AWS profile; none: those that all other requests get."
     )
@@ -899,9 +902,15 @@ class Settings(BaseSettings):
 
     def chains(self, region: str) -> dict[str, Chain]:
         """Where the keys of each identity in use come from. One that a route names and the settings do not is the profile of that name."""
+        return {name: self.chain(name, region) for name in sorted(self._used_identities())}
+
+    def every_identity(self) -> list[str]:
+        """Those in use, and those that the settings hold besides; the default one first."""
+        return sorted({*self._used_identities(), *self.identities}, key=lambda name: (name != DEFAULT_IDENTITY, name))
+
+    def _used_identities(self) -> set[str]:
         named = {route.identity for route in self.route if route.identity and route.action == "sign"}
-        named |= {client.identity for client in self.clients.issued().values() if client.identity}
-        return {name: self.chain(name, region) for name in sorted({*named, DEFAULT_IDENTITY})}
+        return named | {client.identity for client in self.clients.issued().values() if client.identity} | {DEFAULT_IDENTITY}
 
     def chain(self, name: str, region: str) -> Chain:
         """Where one identity's keys come from."""
@@ -923,7 +932,7 @@ class Settings(BaseSettings):
 
     def plan(self) -> Plan:
         """What to serve, in plain values; reads the environment and, for the region, the profile."""
-        region = resolve_region(self.region, self.profile).name
+        region = resolve_region(self.region, self.profile)
         named = {
             name: ClientTerms(rotation=client.rotation, identity=client.identity, uids=tuple(client.uids))
             for name, client in self.clients.issued().items()
@@ -944,9 +953,9 @@ class Settings(BaseSettings):
             log_level=self.log_level,
             log_format=self.log_format,
             body_hold=self.body.hold,
-            region=region,
-            engine=self.engine_json(region),
-            chains=self.chains(region),
+            region=region.asked,
+            engine=self.engine_json(region.name),
+            chains=self.chains(region.asked),
             clients=Terms(self.clients.key_file, self.clients.socket, named),
             web=self.pages() if self.inspects else None,
         )

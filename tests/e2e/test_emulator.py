@@ -67,6 +67,27 @@ def test_no_signature_is_refused(service: str, ways: Ways) -> None:
     assert outcome.code in ("AccessDenied", "MissingAuthenticationToken", "MissingAuthenticationTokenException")
 
 
+@pytest.mark.parametrize(("service", "action"), [("sqs", "ListQueues"), ("sts", "GetCallerIdentity"), ("ec2", "DescribeRegions")])
+def test_a_call_in_the_query_is_verified_too(service: str, action: str, emulator: Emulator) -> None:
+    version = {"sqs": "2012-11-05", "sts": "2011-06-15", "ec2": "2016-11-15"}[service]
+    host, target = f"{service}.{emulator.region}.amazonaws.com", f"/?Action={action}&Version={version}"
+    context = ssl.create_default_context(cafile=str(emulator.ca_file))
+
+    def status(secret: str, sent: str = target) -> int:
+        request = AWSRequest("GET", f"https://{host}{target}")
+        SigV4Auth(Credentials(emulator.access_key_id, secret), service, emulator.region).add_auth(request)
+        connection = http.client.HTTPSConnection("localhost", emulator.port, context=context)
+        try:
+            connection.request("GET", sent, headers={"host": host} | dict(request.headers.items()))
+            return connection.getresponse().status
+        finally:
+            connection.close()
+
+    assert status(emulator.secret_access_key) == 200
+    assert status(emulator.secret_access_key[::-1]) in (401, 403)
+    assert status(emulator.secret_access_key, f"{target}&MaxResults=1") in (401, 403)
+
+
 def signed_then(emulator: Emulator, added: dict[str, str], body: bytes) -> bytes:
     """Signs a call, then changes it; what the emulator says."""
     url = f"https://sqs.{emulator.region}.amazonaws.com/"

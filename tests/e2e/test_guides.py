@@ -22,7 +22,7 @@ GUIDES = ROOT / "docs" / "guides"
 RUN = re.compile(r"^<!-- run(?:: (?P<needs>[^\n]*?))? -->\n```sh\n(?P<script>.*?)^```$", re.MULTILINE | re.DOTALL)
 """`<!-- run: COMMAND -->`: where COMMAND fails, the block cannot run."""
 
-PORTS = ("8080", "8081", "9901")
+PORTS = ("8080", "8081", "8082", "9901")
 """The guides' own, each replaced by a free one."""
 
 
@@ -50,7 +50,29 @@ def free_ports(count: int) -> list[str]:
     return ports
 
 
-@pytest.mark.parametrize(("where", "needs", "script"), BLOCKS, ids=[where for where, _, _ in BLOCKS])
+def of_readme() -> str:
+    """README's commands for one's own account, in its order; what they print is looked at."""
+    text = (ROOT / "README.md").read_text()
+
+    def line(start: str) -> str:
+        [found] = re.findall(rf"^    ({start}.*)$", text, re.MULTILINE)
+        return str(found)
+
+    return "\n".join(
+        [
+            f"{line('sigward run -- curl ')} | grep user/demo",
+            f"{line('sigward serve --listen off')} &",
+            "curl -sS --retry 30 --retry-connrefused --retry-delay 1 --retry-all-errors --fail http://127.0.0.1:9901/readyz",
+            line("AWS_ENDPOINT_URL_DYNAMODB="),
+            f"{line('curl -H .Host: sqs')} | grep ListQueuesResult",
+            "kill %1",
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("where", "needs", "script"), [*BLOCKS, ("README.md", "", of_readme())], ids=[*(where for where, _, _ in BLOCKS), "README.md"]
+)
 def test_a_guide_s_commands_run(where: str, needs: str, script: str, emulator: Emulator, tmp_path: Path) -> None:
     if needs and subprocess.run(shlex.split(needs), capture_output=True).returncode:
         pytest.skip(f"{where}: `{needs}` does not work here")

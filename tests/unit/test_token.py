@@ -2,6 +2,7 @@
 
 import base64
 import json
+from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
@@ -10,6 +11,8 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from sigward import __version__
+from sigward.cli.commands import COMMANDS, read
+from sigward.errors import UsageError
 from tests.shell import KEY, SECRET, TOKEN, Shell
 
 AT, STAMP = "2015-08-30T12:36:00Z", "20150830T123600Z"
@@ -48,6 +51,45 @@ def test_rds(sigward: Shell) -> None:
     assert token.startswith(start)
     url = f"https://{start}Action=connect&DBUser=a%20b%40c"
     assert parameters("https://" + token) == by_botocore("rds-db", url, 900)
+
+
+@pytest.mark.parametrize(
+    ("host", "region"),
+    [
+        ("db.abc.eu-north-1.rds.amazonaws.com", "eu-north-1"),
+        ("rds.abc.eu-north-1.RDS.amazonaws.com", "eu-north-1"),
+        ("app.proxy-abc.us-gov-west-1.rds.amazonaws.com", "us-gov-west-1"),
+        ("app.cluster-ro-abc.cn-north-1.rds.amazonaws.com.cn", "cn-north-1"),
+        ("db.internal.example", REGION),
+        ("eu-north-1.rds.internal.example", REGION),
+    ],
+)
+def test_the_region_of_an_rds_token_is_the_hosts(
+    host: str, region: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """One of the environment is a default, one that is set for this is a claim."""
+    for name, value in {
+        "AWS_REGION": REGION,
+        "AWS_ACCESS_KEY_ID": KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "XDG_CONFIG_HOME": str(tmp_path),
+    }.items():
+        monkeypatch.setenv(name, value)
+
+    def token(*more: str) -> str:
+        arguments = ["rds", "--host", host, "--port", "5432", "--user", "app", *more]
+        assert read(COMMANDS["token"], "sigward token", arguments).execute() == 0  # type: ignore[attr-defined]
+        made = capsys.readouterr().out.strip()
+        assert made.startswith(f"{host}:5432/?")
+        return parameters(f"https://{made}")["X-Amz-Credential"].split("/")[2]
+
+    assert token() == region
+    assert token("--region", region) == region
+    if region == REGION:
+        assert token("--region", "ap-south-1") == "ap-south-1"
+        return
+    with pytest.raises(UsageError, match=f"is in {region}, but the region is set to ap-south-1"):
+        token("--region", "ap-south-1")
 
 
 @pytest.mark.parametrize("serverless", [False, True])

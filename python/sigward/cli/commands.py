@@ -3,8 +3,11 @@
 import os
 import re
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
+from urllib.parse import urlsplit
 
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
@@ -15,9 +18,12 @@ from sigward.cli.command import Serve as Serve
 from sigward.cli.command import Web as Web
 from sigward.cli.command import read as read
 from sigward.clients import MasterKey
-from sigward.environ import ClientEnvironment
+from sigward.credentials import Failure, Found, Region, resolve_region
+from sigward.credentials.chain import SKIPPED, as_hint, unexpired
+from sigward.environ import ClientEnvironment, leave_own_proxy
 from sigward.errors import CaError, CredentialsError, UsageError
 from sigward.front import load_authority
+from sigward.plan import DEFAULT_IDENTITY
 from sigward.settings import Settings
 
 if TYPE_CHECKING:
@@ -48,13 +54,14 @@ def split_program(arguments: list[str]) -> tuple[list[str], list[str]]:
 class Run(Command):
     """Run a program behind a sigward of its own: sigward run [flags] -- CMD [arguments]."""
 
+    needs_every_rule = True
     listen: str = Field("127.0.0.1:0", description="Forward proxy for the program; port 0 takes a free one.")
     admin: str = Field("off", description="/healthz, /readyz and /metrics; `off`: none.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("warning", description="Log on stderr.")
     client: str | None = Field(None, description="Give the program the issued key of this `[clients.NAME]` instead of a dummy one.")
+    credentials_ok: bool = Field(True, description="Start the program only if there are credentials; `--no-credentials-ok`: in any case.")
 
     def with_own_listeners(self, arguments: list[str]) -> "Run":
-    needs_every_rule = True
         """Listeners that the environment and the file name are `serve`'s, and may be in use by it: only flags count here."""
         given = {argument.partition("=")[0] for argument in arguments}
         own: dict[str, Any] = {"listen": "127.0.0.1:0", "admin": "off", "reverse": [], "transparent": "off"}
@@ -70,7 +77,9 @@ class Run(Command):
         if self.listen == "off" or self.listen.startswith("unix:"):
             raise UsageError(f"listen: {self.listen}: the program needs a forward proxy on a port.", hint="Leave --listen out.")
         self.warn_of_no_proxy(os.environ)
-        return run_program(self.plan(), program, self.key_for(self.client))
+        key, plan = self.key_for(self.client), self.plan()
+        own = plan.clients.named[self.client].identity if self.client else None
+        return run_program(plan, program, key, identity=own or DEFAULT_IDENTITY, needs_credentials=self.credentials_ok)
 
 
 class Sign(Command):
@@ -256,15 +265,13 @@ class Env(Command):
     )
 
     def execute(self) -> int:
-        from sigward.credentials.region import resolve_region
-
         proxy, own = self.proxy, {}
         if proxy is None:
             proxy, own = self.own_proxy(), dict(os.environ)
             self.trust().write(self.authority())
         elif not re.fullmatch(r"http://[^/@]+:\d+/?", proxy):
             raise UsageError(f"--proxy: {proxy!r}: http://HOST:PORT is expected.", hint="Such as http://127.0.0.1:8080.")
-        region = resolve_region(self.region, self.profile).name
+        region = resolve_region(self.region, self.profile).asked
         self.warn_of_no_proxy(own)
         client = ClientEnvironment(proxy.removesuffix("/"), self.trust(), region, self.key_for(self.client))
         sys.stdout.write(client.script(self.shell, own))
@@ -303,15 +310,6 @@ class Ca(Command):
         return 0
 
 
-class Check(Command):
-    """Check settings, CA and the credentials of every identity without serving. Status 0, 64 (settings), 77 (credentials) or 78 (CA)."""
-
-    needs_every_rule = True
-
-    def execute(self) -> int:
-        from sigward import _core
-        from sigward.cli.signing import load_credentials
-
 class ConfigOf(Command):
     """Allow a folder's sigward.toml to be read, as it is now: config allow [FILE]. A change asks again. config revoke [FILE]."""
 
@@ -328,37 +326,71 @@ class ConfigOf(Command):
         return config(self)
 
 
-        region_name = self.region or "us-east-1"
+class Check(Command):
+    """Check settings, CA and the credentials of every identity without serving. Status 0, 64 (settings), 77 (credentials) or 78 (CA)."""
+
+    needs_every_rule = True
+
+    def execute(self) -> int:
+        from sigward import _core
+
+        region = resolve_region(self.region, self.profile)
         if self.clients.issued():
             MasterKey(self.clients.key_file).ensure()
         try:
-            engine = _core.Engine(self.engine_json(region_name))
+            engine = _core.Engine(self.engine_json(region.name))
         except _core.SettingsError as error:
             raise UsageError(f"{error}.", hint=error.hint) from error
         say = sys.stdout.write
         source = Settings.source
         say(f"settings     ok ({source.path if source else 'no file; defaults'})\n")
-        say(f"listen       {self.listen}\n")
-        for listen, upstream in self.reverse_listeners():
-            say(f"reverse      {listen} → {upstream or 'the endpoint that Host names'}\n")
-        say(f"admin        {self.admin}\n")
-        for number, route in enumerate(self.route, 1):
-            asked = ((None, route.operation), ("bucket", route.bucket), ("client", route.client))
-            more = "".join(f" {name} {value}" if name else f" {value}" for name, value in asked if value)
-            say(f"route {number:<6} {route.host or 'AWS'}{route.path or ''}{more}: {route.action}\n")
+        self.say_ways()
         for warning in engine.warnings():
             say(f"warning      {warning}\n")
         try:
             say(f"ca           {self.ca_state(engine)}\n")
+            failures = self.check_identities(engine, region)
         finally:
             engine.close()
-        found, region = load_credentials(self)
-        say(
-            f"credentials  ok ({found.snapshot.provider}; "
-            f"expires {iso(found.snapshot.expires_at) if found.snapshot.expires_at else 'never'})\n"
-        )
         say(f"region       {region.name} (from {region.source})\n")
+        if failures:
+            raise no_credentials_of(failures)
         return 0
+
+    def say_ways(self) -> None:
+        """Where it listens, and every place that requests go to."""
+        say = sys.stdout.write
+        say(f"listen       {self.listen}\n")
+        for listen, upstream in self.reverse_listeners():
+            say(f"reverse      {listen} → {upstream or 'the endpoint that Host names'}\n")
+        say(f"admin        {self.admin}\n")
+        for addon in self.addons:
+            say(f"addon        {addon}\n")
+        for number, route in enumerate(self.route, 1):
+            asked = ((None, route.operation), ("bucket", route.bucket), ("client", route.client))
+            more = "".join(f" {name} {value}" if name else f" {value}" for name, value in asked if value)
+            to = "".join(f" → {place}" for place in (route.upstream, route.connect) if place)
+            say(f"route {number:<6} {route.host or 'AWS'}{route.path or ''}{more}: {route.action}{to}\n")
+        if proxy := self.egress.engine()["proxy"]:
+            say(f"egress       {urlsplit(proxy).netloc.rpartition('@')[2]}\n")
+
+    def check_identities(self, engine: "Engine", region: Region) -> dict[str, Failure]:
+        """Walks the chain of every identity and says what came of it. Returns those that failed."""
+        leave_own_proxy()
+        names = self.every_identity()
+        with ThreadPoolExecutor(max_workers=32) as pool:
+            outcomes = list(pool.map(lambda name: unexpired(self.chain(name, region.asked).load(), time.time()), names))
+        failures: dict[str, Failure] = {}
+        for name, walked in zip(names, outcomes, strict=True):
+            outcome = publish(engine, name, walked) if isinstance(walked, Found) else walked
+            if isinstance(outcome, Failure):
+                failures[name] = outcome
+                state = "failed ({}: {})".format(*outcome.cause)
+            else:
+                ends = outcome.snapshot.expires_at
+                state = f"ok ({outcome.snapshot.provider}; expires {iso(ends) if ends else 'never'})"
+            sys.stdout.write(f"credentials  {state}\n" if name == DEFAULT_IDENTITY else f"identity     {name}: {state}\n")
+        return failures
 
     def ca_state(self, engine: "Engine") -> str:
         """Where the CA is, and whom it vouches for. Raises `CaError`."""
@@ -416,6 +448,7 @@ COMMANDS: dict[str, type[Command]] = {
     "actions": ActionsOf,
     "env": Env,
     "ca": Ca,
+    "config": ConfigOf,
     "check": Check,
     "completion": Completion,
     "demo": Demo,
@@ -448,12 +481,38 @@ def show(value: object) -> str:
     """yes and no for people."""
     return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
 
-    "config": ConfigOf,
 
-def no_credentials(reasons: tuple[tuple[str, str], ...]) -> CredentialsError:
-    """What the chain tried."""
-    tried = "\n".join(f"  {provider}: {why}" for provider, why in reasons)
+def publish(engine: "Engine", identity: str, found: Found) -> Found | Failure:
+    """Gives keys to an engine, which refuses those that nothing can be signed with."""
+    from sigward import _core
+
+    keys = found.snapshot
+    try:
+        engine.set_credentials(identity, keys.access_key_id, keys.secret_access_key, keys.session_token, keys.expires_at, keys.provider)
+    except _core.SigningError as error:
+        return Failure((*found.passed, (keys.provider, str(error))))
+    return found
+
+
+def no_credentials(failure: Failure, identity: str = DEFAULT_IDENTITY) -> CredentialsError:
+    """The cause and what to do about it; where nothing is set up, all that was tried."""
+    whose = "" if identity == DEFAULT_IDENTITY else f" for {identity}"
+    provider, why = failure.cause
+    if why != SKIPPED.get(provider):
+        cause = why.removesuffix(f" ({failure.hint})")
+        return CredentialsError(f"no AWS credentials{whose}: {provider}: {cause}.", hint=as_hint(failure.hint))
+    tried = "\n".join(f"  {provider}: {why}" for provider, why in failure.reasons)
     return CredentialsError(
-        f"no AWS credentials. Tried, in order:\n{tried}",
+        f"no AWS credentials{whose}. Tried, in order:\n{tried}",
         hint="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, choose a --profile, or run where a role is attached.",
+    )
+
+
+def no_credentials_of(failures: dict[str, Failure]) -> CredentialsError:
+    """The same of several identities."""
+    errors = [no_credentials(failure, name) for name, failure in failures.items()]
+    if len(errors) == 1:
+        return errors[0]
+    return CredentialsError(
+        f"no AWS credentials for {', '.join(failures)}.", hint="`sigward whoami --explain --identity NAME` tells why of each."
     )

@@ -62,12 +62,7 @@ def imds(command: "Imds") -> int:
     """Returns the exit status."""
     if os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
         raise UsageError("imds: AWS_EC2_METADATA_DISABLED is true.", hint="Unset it to read instance metadata.")
-    mode = os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", "").lower()
-    usual = "http://[fd00:ec2::254]" if mode == "ipv6" else "http://169.254.169.254"
-    endpoint = os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", usual).rstrip("/")
-    if not endpoint.startswith(("http://", "https://")):
-        raise UsageError(f"AWS_EC2_METADATA_SERVICE_ENDPOINT: {endpoint!r} is not a URL.", hint="E.g. http://169.254.169.254, or unset it.")
-    metadata = Metadata(endpoint)
+    metadata = service(command)
     if command.what == "role":
         sys.stdout.write(json.dumps(role(metadata), indent=2) + "\n")
         return 0
@@ -79,6 +74,24 @@ def imds(command: "Imds") -> int:
     text = metadata.get(path)
     sys.stdout.write(text if text.endswith("\n") else text + "\n")
     return 0
+
+
+def service(command: "Imds") -> Metadata:
+    """Where it is, and how long it may take: as the environment and the profile say. Raises `UsageError`."""
+    from botocore.utils import METADATA_BASE_URL, METADATA_BASE_URL_IPv6, resolve_imds_endpoint_mode
+
+    from sigward.credentials.chain import Chain, as_hint, mend_for, told
+
+    session = Chain(command.profile, "us-east-1").session()
+    try:
+        usual = METADATA_BASE_URL_IPv6 if resolve_imds_endpoint_mode(session) == "ipv6" else METADATA_BASE_URL
+        endpoint = str(session.get_config_variable("ec2_metadata_service_endpoint") or usual).rstrip("/")
+        timeout = float(session.get_config_variable("metadata_service_timeout"))
+    except Exception as error:  # botocore's kinds
+        raise UsageError(f"imds: {told(error, None)}.", hint=as_hint(mend_for(error, profile=command.profile))) from error
+    if not endpoint.startswith(("http://", "https://")):
+        raise UsageError(f"AWS_EC2_METADATA_SERVICE_ENDPOINT: {endpoint!r} is not a URL.", hint="E.g. http://169.254.169.254, or unset it.")
+    return Metadata(endpoint, timeout)
 
 
 def role(metadata: Metadata) -> dict[str, str]:

@@ -22,7 +22,7 @@ def login(command: "Login") -> int:
     """Returns the exit status. Raises `UsageError`, `CredentialsError`."""
     leave_own_proxy()
     profile = command.profile or os.environ.get("AWS_PROFILE")
-    chain = Chain(profile, resolve_region(command.region, profile).name)
+    chain = Chain(profile, resolve_region(command.region, profile).asked)
     code = source(command.code_command)
     if command.totp or command.totp_store:
         serial = command.serial or device(chain)

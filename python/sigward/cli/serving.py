@@ -1,6 +1,7 @@
 """`sigward serve`, `web` and `run`: the parts joined, started in order and stopped in the opposite one."""
 
 import asyncio
+import contextlib
 import datetime
 import importlib.util
 import json
@@ -9,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from sigward.ca import RENEW_KEY, unvouched
 from sigward.cli import notify
 from sigward.cli.reading import read_again, read_at_start
 from sigward.clients import IssuedKey, MasterKey, Vendor
-from sigward.credentials import Chain, Keeper, Pool, Snapshot, Watcher
+from sigward.credentials import Chain, Failure, Keeper, Pool, Snapshot, Watcher
+from sigward.credentials.chain import DEADLINE
 from sigward.environ import ClientEnvironment, leave_own_proxy
 from sigward.errors import SigwardError, UnavailableError, UsageError
 from sigward.front import FrontOptions, NativeFront, ReverseListener, log_event
@@ -58,8 +60,10 @@ def start_logging(level: str, log_format: str) -> None:
     text = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     handler.setFormatter(JsonFormatter() if log_format == "json" else text)
     logging.basicConfig(level=level.upper(), handlers=[handler])
-    for noisy in ("botocore", "urllib3", "asyncio", "hpack", "h2"):
+    for noisy in ("urllib3", "asyncio", "hpack", "h2"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # A failed refresh is a warning with a traceback there, unredacted. The keeper says the same in a line.
+    logging.getLogger("botocore").setLevel(logging.CRITICAL)
 
 
 class RunError(UsageError):
@@ -349,8 +353,12 @@ class Reloads:
             return error
 
 
-def run_program(plan: Plan, program: list[str], key: IssuedKey) -> int:
-    """Runs a program, that signs with `key`, behind a sigward of its own; returns its status, or 128 + the signal that ended it."""
+def run_program(plan: Plan, program: list[str], key: IssuedKey, *, identity: str, needs_credentials: bool) -> int:
+    """Runs a program, that signs with `key`, behind a sigward of its own; returns its status, or 128 + the signal that ended it.
+
+    `identity`: whose keys its requests get where no route says. `needs_credentials`: without them it is not started. Raises
+    `CredentialsError` then.
+    """
     start_logging(plan.log_level, plan.log_format)
     environment = dict(os.environ)
     leave_own_proxy()
@@ -363,9 +371,12 @@ def run_program(plan: Plan, program: list[str], key: IssuedKey) -> int:
         trust = Trust(plan.trust_dir)
         trust.write(CertificateAuthority(plan.ca_dir, plan.ca_names, plan.ca_key))
         try:
-            await service.start()
-            # The first call should find keys, or be told what is wrong.
-            await asyncio.to_thread(service.keeper.wait_loaded, 10.0)
+            with first_failure_untold(service, identity) if needs_credentials else contextlib.nullcontext():
+                await service.start()
+                # The first call should find keys, or be told what is wrong.
+                await first_load(service.keepers[identity], DEADLINE + 5.0 if needs_credentials else 10.0)
+            if needs_credentials:
+                raise_without_keys(service.keepers[identity], identity)
             host, port = service.front.addresses["forward"]
             client = ClientEnvironment(f"http://{host}:{port}", trust, plan.region, key)
             return await run_child(program, client.applied_to(environment))
@@ -373,6 +384,36 @@ def run_program(plan: Plan, program: list[str], key: IssuedKey) -> int:
             await service.stop()
 
     return run_loop(main, plan.front)
+
+
+async def first_load(keeper: Keeper, seconds: float) -> None:
+    """Waits for it, at most so long; in steps, as a thread that waits holds up the end."""
+    end = time.monotonic() + seconds
+    while not await asyncio.to_thread(keeper.wait_loaded, 0.5) and time.monotonic() < end:
+        pass
+
+
+def raise_without_keys(keeper: Keeper, identity: str) -> None:
+    """Raises `CredentialsError` with the cause and the hint of the provider that failed."""
+    if keeper.snapshot is None:
+        from sigward.cli.commands import no_credentials
+
+        raise no_credentials(keeper.failure or Failure((("chain", "no answer"),)), identity)
+
+
+@contextlib.contextmanager
+def first_failure_untold(service: Service, identity: str) -> Iterator[None]:
+    """Within it keepers log nothing: if this identity's fails, an error is to say so, once. Failures of others are logged at the end."""
+    log = logging.getLogger(Keeper.__module__)
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        for name, keeper in service.keepers.items():
+            if name != identity and keeper.failure:
+                log.warning("no credentials for %s: %s: %s", name, *keeper.failure.cause)
 
 
 async def run_child(program: list[str], environment: dict[str, str]) -> int:

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from sigward import _core
 from sigward.credentials import Failure, Found, Region, resolve_region
+from sigward.credentials.chain import unexpired
 from sigward.environ import leave_own_proxy
 from sigward.errors import UsageError
 from sigward.plan import DEFAULT_IDENTITY
@@ -24,15 +25,15 @@ def load_credentials(settings: Settings, identity: str = DEFAULT_IDENTITY) -> tu
 
     outcome, region = walk(settings, identity)
     if isinstance(outcome, Failure):
-        raise no_credentials(outcome.reasons)
+        raise no_credentials(outcome)
     return outcome, region
 
 
 def walk(settings: Settings, identity: str) -> tuple[Found | Failure, Region]:
-    """Walks an identity's chain once."""
+    """Walks an identity's chain once. Keys that have expired are none."""
     leave_own_proxy()
     region = resolve_region(settings.region, settings.profile)
-    return settings.chain(identity, region.name).load(), region
+    return unexpired(settings.chain(identity, region.asked).load(), time.time()), region
 
 
 def signed_steps(
@@ -47,7 +48,7 @@ def signed_steps(
     service = command.service or (host.signing_name if host and host.variant != "unknown" else None)
     if service is None:
         raise UsageError(f"url: {split.hostname} does not say which AWS service it is.", hint="Give its signing name with --service.")
-    scope_region = command.region or (host.region if host else None) or region.name
+    scope = region.name if command.region else (host.region if host else None) or region.name
     style = cast("Literal['s3', 'generic']", host.style if host else ("s3" if service == "s3" else "generic"))
     headers = [header(text) for text in command.header]
     if not any(name.lower() == b"host" for name, _ in headers):
@@ -57,13 +58,13 @@ def signed_steps(
     given = next((value.decode("latin-1") for name, value in headers if name.lower() == b"x-amz-content-sha256"), None)
     try:
         keys = snapshot.access_key_id, snapshot.secret_access_key, snapshot.session_token
-        signer = _core.Signer(*keys, scope_region, service, style, query_plus=command.query_plus)
+        signer = _core.Signer(*keys, scope, service, style, query_plus=command.query_plus)
         steps = signer.steps(
             method.encode(), (split.path or "/").encode(), split.query.encode(), headers, given or body(command), moment(at)
         )
     except _core.SigningError as error:
         raise UsageError(f"{error}.", hint=error.hint) from error
-    return steps, {"service": service, "region": scope_region, "style": style}
+    return steps, {"service": service, "region": scope, "style": style}
 
 
 def sign(command: "Sign") -> int:

@@ -7,12 +7,14 @@ Each as its AWS page gives it: "Connecting to your DB instance using IAM authent
 import base64
 import datetime
 import json
+import re
 import sys
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from sigward import __version__, _core
 from sigward.cli.signing import load_credentials, moment
+from sigward.credentials import Region
 from sigward.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,12 +29,13 @@ def token(command: "Token") -> int:
     for name in needed:
         if not getattr(command, name):
             raise UsageError(f"token {command.kind}: --{name} is missing.", hint=EXAMPLES[command.kind])
-    found, region = load_credentials(command)
+    found, default = load_credentials(command)
+    region = region_of(command, default)
     when = moment(command.at)
     snapshot = found.snapshot
 
     def presigned(service: str, host: str, query: str, expires: int, *headers: tuple[bytes, bytes]) -> str:
-        signer = _core.Signer(snapshot.access_key_id, snapshot.secret_access_key, snapshot.session_token, region.name, service)
+        signer = _core.Signer(snapshot.access_key_id, snapshot.secret_access_key, snapshot.session_token, region, service)
         try:
             return signer.presign(b"GET", b"/", query.encode(), [(b"host", host.encode()), *headers], b"", expires, when).decode()
         except _core.SigningError as error:
@@ -49,12 +52,12 @@ def token(command: "Token") -> int:
             query = presigned("elasticache", cluster, f"Action=connect&User={user}{serverless}", FIFTEEN_MINUTES)
             text = f"{cluster}/?{query}"
         case "msk":
-            host = f"kafka.{region.name}.amazonaws.com"
+            host = f"kafka.{region}.amazonaws.com"
             query = presigned("kafka-cluster", host, "Action=kafka-cluster%3AConnect", FIFTEEN_MINUTES)
             text = unpadded(f"https://{host}/?{query}&User-Agent=sigward%2F{__version__}")
         case _:
-            suffix = ".cn" if region.name.startswith("cn-") else ""
-            host = f"sts.{region.name}.amazonaws.com{suffix}"
+            suffix = ".cn" if region.startswith("cn-") else ""
+            host = f"sts.{region}.amazonaws.com{suffix}"
             named = (b"x-k8s-aws-id", cluster.encode())
             query = presigned("sts", host, "Action=GetCallerIdentity&Version=2011-06-15", 60, named)
             # A token is good for a quarter of an hour, whatever its URL says; a minute is kept in hand.
@@ -72,6 +75,24 @@ def token(command: "Token") -> int:
             )
     sys.stdout.write(text + "\n")
     return 0
+
+
+def region_of(command: "Token", default: Region) -> str:
+    """Where the token is for: a database's host names its region. Raises `UsageError` if the settings name another one."""
+    own = rds_region(command.host or "") if command.kind == "rds" else None
+    if own and command.region and default.name != own:
+        raise UsageError(
+            f"token rds: {command.host} is in {own}, but the region is set to {command.region}.",
+            hint="Leave --region out: the host names it.",
+        )
+    return own or default.name
+
+
+def rds_region(host: str) -> str | None:
+    """The region in `NAME.ID.REGION.rds.amazonaws.com` (proxies and clusters likewise, in every partition); None: it names none."""
+    match = re.fullmatch(r".+\.([a-z0-9-]+)\.rds\.([a-z0-9.-]+?)\.?", host.lower())
+    known = _core.recognise(f"rds.{match[1]}.{match[2]}") if match else None
+    return known.region if match and known and known.region == match[1] else None
 
 
 def unpadded(url: str) -> str:

@@ -8,7 +8,6 @@ from sigward.cli.signing import walk
 from sigward.credentials import Chain, Failure, Found
 from sigward.credentials.chain import SKIPPED
 from sigward.errors import CredentialsError, UsageError
-from sigward.plan import DEFAULT_IDENTITY
 
 if TYPE_CHECKING:
     from sigward.cli.commands import Whoami
@@ -18,15 +17,14 @@ def whoami(command: "Whoami") -> int:
     """Returns the exit status. Raises `CredentialsError` if there are none."""
     from sigward.cli.commands import iso, no_credentials, show
 
-    if command.identity != DEFAULT_IDENTITY and command.identity not in command.identities:
-        known = ", ".join(sorted(command.identities)) or "none"
-        raise UsageError(f"identity: {command.identity!r} is not in the settings.", hint=f"[identities.NAME] there: {known}.")
+    if command.identity not in (known := command.every_identity()):
+        raise UsageError(f"identity: {command.identity!r} is not in the settings.", hint=f"There: {', '.join(known)}.")
     outcome, region = walk(command, command.identity)
     steps = explained(outcome)
     if isinstance(outcome, Failure):
         if command.explain:
             tell(steps, as_json=command.json_output)
-        raise no_credentials(outcome.reasons)
+        raise no_credentials(outcome)
     snapshot = outcome.snapshot
     told: dict[str, Any] = {
         "identity": command.identity,
@@ -38,7 +36,7 @@ def whoami(command: "Whoami") -> int:
         "region_from": region.source,
     }
     if command.account:
-        told |= caller(outcome, region.name)
+        told |= caller(outcome, region.asked)
     if command.json_output:
         sys.stdout.write(json.dumps(told | ({"chain": steps} if command.explain else {})) + "\n")
         return 0

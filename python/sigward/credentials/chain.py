@@ -5,9 +5,11 @@ profile. A provider that is set up and fails ends the walk, as in botocore: the 
 """
 
 import contextlib
+import difflib
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -20,6 +22,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from sigward.credentials import files
+from sigward.credentials.region import scope_region
 
 if TYPE_CHECKING:
     from botocore.loaders import Loader
@@ -66,9 +69,16 @@ class Found:
 
 @dataclass(frozen=True)
 class Failure:
-    """A walk that found nothing. `reasons`: (provider, why) in the chain's order."""
+    """A walk that found nothing. `reasons`: (provider, why) in the chain's order. `hint`: what to do about the last of them, if it failed
+    and was not passed over."""
 
     reasons: tuple[tuple[str, str], ...]
+    hint: str | None = None
+
+    @property
+    def cause(self) -> tuple[str, str]:
+        """(provider, why) of where it ended."""
+        return self.reasons[-1] if self.reasons else ("chain", "it is empty")
 
 
 @dataclass(frozen=True)
@@ -111,7 +121,8 @@ class Chain:
                     "chain",
                     f"no answer within {self.deadline:g} s: a credential_process, STS, SSO or a metadata service hangs",
                 ),
-            )
+            ),
+            "find out which with `sigward whoami --explain`",
         )
 
     def _walk(self) -> Found | Failure:
@@ -123,7 +134,12 @@ class Chain:
         try:
             return Found(self._assumed(outcome.snapshot), outcome.passed)
         except Exception as error:
-            return Failure((*outcome.passed, ("identity-role", f"{self.assume.role_arn}: {explain(error)}")))
+            return self._failure(outcome.passed, "identity-role", error, f"{self.assume.role_arn}: ")
+
+    def _failure(self, passed: Iterable[tuple[str, str]], provider: str, error: Exception, place: str = "") -> Failure:
+        """A provider that is set up and has failed. `place`: what it was about."""
+        mend = mend_for(error, provider, files.chosen(self.profile))
+        return Failure((*passed, (provider, place + told(error, mend))), mend)
 
     def _logged_in(self) -> Found | None:
         """The session that `sigward login` opened for a profile with plain keys, until it expires."""
@@ -162,7 +178,7 @@ class Chain:
                 )
                 made = of_fetched(fetcher.fetch_credentials(), name)
         except Exception as error:
-            return Failure(((name, explain(error)),))
+            return self._failure((), name, error)
         return Found(made, ()) if made else Failure(((name, "it gave no keys"),))
 
     def _assumed(self, source: Snapshot) -> Snapshot:
@@ -232,19 +248,23 @@ class Chain:
                 try:
                     snapshot = freeze(provider.load(), name)
                 except Exception as error:  # every provider raises its own kinds
-                    return Failure((*reasons, (name, explain(error))))
+                    return self._failure(reasons, name, error)
                 if snapshot is not None:
                     return Found(snapshot, tuple(reasons))
                 reasons.append((name, SKIPPED.get(name, "nothing found")))
         except Exception as error:
-            return Failure((*reasons, ("profile", explain(error))))
+            return self._failure(reasons, "profile", error)
         return Failure(tuple(reasons))
 
     def _providers(self) -> Iterator[Any]:
         session = self.session()
         # The resolver reads the profile as soon as it is made, so a missing one is told first.
         asks_for_mfa = bool(session.get_scoped_config().get("mfa_serial"))
-        providers: list[Any] = session.get_component("credential_provider").providers
+        try:
+            providers: list[Any] = session.get_component("credential_provider").providers
+        except ValueError as error:
+            names = "AWS_METADATA_SERVICE_TIMEOUT, AWS_METADATA_SERVICE_NUM_ATTEMPTS"
+            raise ValueError(f"{names} (or the profile's keys): a whole number is expected: {error}") from error
         for provider in providers:
             self._unattended(provider, asks_for_mfa=asks_for_mfa)
         return iter(providers)
@@ -255,7 +275,11 @@ class Chain:
         Private attributes of botocore's, pinned by tests/unit/credentials/test_chain.py: its constructors offer no way from a session.
         """
         share_files(provider)
-        if provider.METHOD == "custom-process":
+        if provider.METHOD == "iam-role":
+            ask_directly(provider)
+        elif provider.METHOD == "container-role":
+            name_refusals(provider._fetcher, "retrieve_full_uri")
+        elif provider.METHOD == "custom-process":
             provider._popen = self._process
         elif provider.METHOD == "assume-role":
             provider._prompter = no_mfa
@@ -290,11 +314,56 @@ class Chain:
         with contextlib.suppress(Exception):  # what is wrong with a file, the session is to say when it is asked
             session._config = files.full()  # type: ignore[attr-defined]
             session.register_component("data_loader", loader(session.get_config_variable("data_path")))
-        session.set_config_variable("region", self.region)
-        session.set_config_variable("metadata_service_timeout", 1)
-        session.set_config_variable("metadata_service_num_attempts", 2)
+        # botocore asks for FIPS endpoints by such a region; `aws-global` it knows for some services alone.
+        session.set_config_variable("region", self.region if "fips" in self.region else scope_region(self.region))
+        # `auto` would ask the metadata service for the region, through a proxy. The waits that it sets are set here.
+        session.set_config_variable("defaults_mode", "legacy")
+        set_metadata_attempts(session)
         session.set_default_client_config(Config(connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 2, "mode": "standard"}))
         return session
+
+
+METADATA_ATTEMPTS = 2
+"""botocore's own default is one, which a lost packet is enough to fail."""
+
+
+def set_metadata_attempts(session: "Session") -> None:
+    """Unless the environment or the profile says how often."""
+    name = "metadata_service_num_attempts"
+    with contextlib.suppress(Exception):  # what is wrong with the profile, the session is to say when it is asked
+        if f"AWS_{name.upper()}" not in os.environ and name not in session.get_scoped_config():
+            session.set_config_variable(name, METADATA_ATTEMPTS)
+
+
+def ask_directly(provider: Any) -> None:
+    """Keeps EC2's metadata away from every proxy, and has it say what it refuses.
+
+    botocore takes the environment's proxies unless NO_PROXY names the address, and of an IPv6 one only in brackets. Whoever runs the proxy
+    could choose the keys. Private attributes, pinned by tests/unit/credentials/test_chain.py.
+    """
+    from botocore.httpsession import URLLib3Session
+
+    fetcher = provider._role_fetcher
+    fetcher._session = URLLib3Session(timeout=fetcher._timeout)
+    name_refusals(fetcher, "_get_credentials")
+
+
+def name_refusals(fetcher: Any, method: str) -> None:
+    """An answer with a `Code` in place of keys is an error with that code; botocore takes it for no answer."""
+    from botocore.exceptions import MetadataRetrievalError
+
+    ask = getattr(fetcher, method)
+
+    def asked(*arguments: Any, **more: Any) -> Any:
+        answer = ask(*arguments, **more)
+        if isinstance(answer, dict) and not all(answer.get(name) for name in ("AccessKeyId", "SecretAccessKey")):
+            code = answer.get("Code", answer.get("code"))
+            if code is not None and str(code).lower() != "success":
+                message = answer.get("Message", answer.get("message"))
+                raise MetadataRetrievalError(error_msg=f"{code}: {message}" if message else str(code))
+        return answer
+
+    setattr(fetcher, method, asked)
 
 
 _loaders: "weakref.WeakValueDictionary[str | None, Loader]" = weakref.WeakValueDictionary()
@@ -367,7 +436,10 @@ class Process(subprocess.Popen[bytes]):
     ) -> tuple[bytes, bytes]:
         """(stdout, stderr). Raises `TimeoutError` when it takes too long."""
         try:
-            return super().communicate(input, self.seconds if timeout is None else timeout)
+            out, err = super().communicate(input, self.seconds if timeout is None else timeout)
+            # botocore's message holds what is on stderr, which need not be UTF-8, nor be there.
+            said = err.decode(errors="replace").strip() or f"it ended with status {self.returncode} and wrote nothing on stderr"
+            return out, said.encode()
         except subprocess.TimeoutExpired:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
@@ -437,41 +509,104 @@ def snapshot(access_key: str, secret_key: str, token: str | None, expiry: str | 
     return Snapshot(access_key, secret_key, token or None, expiry.timestamp() if expiry else None, provider)
 
 
+def unexpired(outcome: Found | Failure, now: float) -> Found | Failure:
+    """The outcome, but for keys that have expired at `now` (Unix seconds): they are none."""
+    if isinstance(outcome, Failure) or outcome.snapshot.expires_at is None or outcome.snapshot.expires_at > now:
+        return outcome
+    when = datetime.fromtimestamp(outcome.snapshot.expires_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    provider = outcome.snapshot.provider
+    return Failure((*outcome.passed, (provider, f"its keys expired at {when}")), EXPIRED.get(provider, "have new keys made"))
+
+
+EXPIRED = {
+    "env": "put new keys and their AWS_CREDENTIAL_EXPIRATION into the environment",
+    "custom-process": "the process must make new keys",
+}
+"""What to do about expired keys, by provider."""
+
+
+WORD = r"(?:[A-Za-z][a-z]{0,14}|[A-Z]{2,5})(?![\w+/=-])"
 SECRETS = (
-    r"""(?P<name>["']?(?:secret|token|password|authorization)[\w-]*["']?\s*[:=]\s*)["']?[^\s"',}]+["']?"""
-    # A secret access key is 40 characters of base64; tokens and JWTs are longer. Paths and ARNs hold other characters in between.
-    r"""|(?<![A-Za-z0-9/+=._-])[A-Za-z0-9/+=]{40}(?![A-Za-z0-9/+=._-])|[A-Za-z0-9+=_-]{60,}"""
+    # After a colon and a blank, a word is no secret: "Error loading SSO Token: Token for … does not exist".
+    rf"""(?P<name>(?i:["']?(?:secret|token|authorization)[\w-]*["']?\s*)(?:=|:(?!\s+{WORD}))\s*|(?i:["']?password[\w-]*["']?\s*)[:=]\s*)"""
+    r"""["']?[^\s"',}]+["']?"""
+    rf"""|(?P<scheme>\b(?i:bearer|basic)\s+)(?!{WORD})[\w.~+/=-]{{4,}}"""
+    # A secret access key is 40 characters of base64, of both cases; tokens and JWTs are longer. Paths and ARNs hold other characters in
+    # between.
+    r"""|(?<![A-Za-z0-9/+=._-])(?=[a-z0-9/+=]*[A-Z])[A-Za-z0-9/+=]{40}(?![A-Za-z0-9/+=._-])|[A-Za-z0-9+=_-]{60,}"""
 )
 """Compiled only when there is something to redact: that takes milliseconds of the start."""
 LONGEST = 300
 
 
 def redact(text: str) -> str:
-    """What others wrote (a process on stderr, a metadata server in its body), without what may be a secret in it; one line."""
-    line = re.sub(SECRETS, lambda match: f"{match['name'] or ''}[redacted]", " ".join(text.split()), flags=re.IGNORECASE)
+    """What others wrote (a process on stderr, a metadata server in its body), without what may be a secret in it; one line. Of a Python
+    traceback its last line, which has the cause."""
+    before, traceback, after = text.partition("Traceback (most recent call last):")
+    if traceback:
+        text = before + after.strip().splitlines()[-1] if after.strip() else before
+    line = re.sub(SECRETS, lambda match: f"{match['name'] or match['scheme'] or ''}[redacted]", " ".join(text.split()))
     return line if len(line) <= LONGEST else line[:LONGEST] + "…"
 
 
 def explain(error: BaseException) -> str:
     """An exception of botocore's in one line, with the mend where botocore does not say it."""
-    text = redact(str(error)) or type(error).__name__
-    with contextlib.suppress(ImportError):
-        from botocore import exceptions
+    return told(error, mend_for(error))
 
-        mends: list[tuple[type[BaseException], str]] = [
-            (exceptions.ProfileNotFound, "see `aws configure list-profiles`"),
-            (exceptions.ConfigParseError, "mend the file named above"),
-            (exceptions.UnauthorizedSSOTokenError, "run `aws sso login`"),
-            (exceptions.SSOTokenLoadError, "run `aws sso login`"),
-            (exceptions.PartialCredentialsError, "set both the access key id and the secret access key"),
-        ]
-        for kind, mend in mends:
-            if isinstance(error, kind):
-                return f"{text} ({mend})"
-        if isinstance(error, exceptions.ClientError):
-            told = STS_MENDS.get(error.response.get("Error", {}).get("Code", ""))
-            return f"{text} ({told})" if told else text
-    return text
+
+def told(error: BaseException, mend: str | None) -> str:
+    """The same with a mend that is known."""
+    text = (redact(str(error)) or type(error).__name__).rstrip(".")
+    if isinstance(error, json.JSONDecodeError):
+        text = f"what it gave is not JSON: {text}"
+    return f"{text} ({mend})" if mend else text
+
+
+def mend_for(error: BaseException, provider: str = "", profile: str | None = None) -> str | None:
+    """What to do about a provider's error; None: its text says all. `profile`: the name of the one in use, if it has been chosen."""
+    from botocore import exceptions
+
+    of_profile = f" --profile {shlex.quote(profile)}" if profile else ""
+    if isinstance(error, exceptions.ProfileNotFound):
+        close = difflib.get_close_matches(profile or "", known_profiles(), 1)
+        return f"did you mean {close[0]}? See `aws configure list-profiles`" if close else "see `aws configure list-profiles`"
+    if isinstance(error, exceptions.ConfigParseError):
+        return "mend the file named above"
+    if isinstance(error, exceptions.PartialCredentialsError):
+        return "set both the access key id and the secret access key"
+    if isinstance(error, exceptions.ClientError):
+        return STS_MENDS.get(error.response.get("Error", {}).get("Code", ""))
+    if isinstance(error, (exceptions.UnauthorizedSSOTokenError, exceptions.SSOTokenLoadError, exceptions.TokenRetrievalError)):
+        return f"run `aws sso login{of_profile}`"
+    if isinstance(error, (exceptions.InvalidConfigError, exceptions.LoginInsufficientPermissions)):
+        return None
+    if isinstance(error, (exceptions.HTTPClientError, exceptions.ConnectionError)):
+        return "is there a way to it from here? See HTTPS_PROXY"
+    return MENDS.get(provider, "").replace("{profile}", of_profile) or None
+
+
+def as_hint(mend: str | None) -> str:
+    """A mend as a sentence, for errors on the command line."""
+    mend = mend or "`sigward whoami --explain` tells every provider that was asked"
+    return mend[0].upper() + mend[1:] + ("" if mend.endswith("?") else ".")
+
+
+def known_profiles() -> list[str]:
+    """The names that the files hold; none if they cannot be read."""
+    with contextlib.suppress(Exception):
+        return list(files.full()["profiles"])
+    return []
+
+
+MENDS = {
+    "sso": "run `aws sso login{profile}`",
+    "login": "run `aws login{profile}`",
+    "custom-process": "run the profile's credential_process by itself to see what it says",
+    "identity-process": "run the identity's process by itself to see what it says",
+    "container-role": "see the log of the agent behind AWS_CONTAINER_CREDENTIALS_RELATIVE_URI or _FULL_URI",
+    "iam-role": "`sigward imds role` shows what the instance has",
+}
+"""What to do about a provider's errors that are none of the kinds above."""
 
 
 STS_MENDS = {

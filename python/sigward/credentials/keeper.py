@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from sigward.credentials import files
-from sigward.credentials.chain import Chain, Failure, Found, Snapshot, in_use
+from sigward.credentials.chain import Chain, Failure, Found, Snapshot, in_use, unexpired
 from sigward.credentials.files import stamp
 
 logger = logging.getLogger(__name__)
@@ -58,7 +58,8 @@ class Keeper:
         self._loaded = threading.Event()
         self._failures = 0
         self.snapshot: Snapshot | None = None
-        self.reasons: tuple[tuple[str, str], ...] = ()
+        self.failure: Failure | None = None
+        """Of the last load; None: it went well."""
 
     def start(self) -> None:
         """Begins to load, in the background."""
@@ -89,13 +90,11 @@ class Keeper:
 
     def load(self) -> None:
         """Walks the chain once and publishes what came of it."""
-        outcome = self._chain.load()
+        outcome = unexpired(self._chain.load(), self._clock())
         # Whoever asked until now is answered by what is published next; whoever asks after it needs another walk.
         self._wake.clear()
         if isinstance(outcome, Failure):
-            self._failed(outcome.reasons)
-        elif not self._is_news(outcome.snapshot):
-            self._failed((*outcome.passed, (outcome.snapshot.provider, "its keys have expired already")))
+            self._failed(outcome)
         else:
             self._found(outcome)
 
@@ -104,26 +103,22 @@ class Keeper:
         try:
             self._publish(snapshot)
         except Exception as error:
-            self._failed((*outcome.passed, (snapshot.provider, str(error))))
+            self._failed(Failure((*outcome.passed, (snapshot.provider, str(error)))))
             return
         self._failures = 0
         same = self.snapshot is not None and self.snapshot.expires_at == snapshot.expires_at
-        self.snapshot, self.reasons = snapshot, ()
+        self.snapshot, self.failure = snapshot, None
         left = math.inf if snapshot.expires_at is None else snapshot.expires_at - self._clock()
         if same and left <= ADVISORY + JITTER and snapshot.provider.startswith(MFA):
             logger.warning("the session from %s expires in %d min: `sigward login` opens the next", snapshot.provider, left // 60)
             return
         logger.info("credentials from %s%s", snapshot.provider, "" if snapshot.expires_at is None else ", temporary")
 
-    def _is_news(self, snapshot: Snapshot) -> bool:
-        return snapshot.expires_at is None or snapshot.expires_at > self._clock()
-
-    def _failed(self, reasons: tuple[tuple[str, str], ...]) -> None:
+    def _failed(self, failure: Failure) -> None:
         self._failures += 1
-        self.reasons = reasons
-        provider, why = reasons[-1] if reasons else ("chain", "it is empty")
-        logger.warning("no credentials: %s: %s", provider, why)
-        self._fail(reasons or ((provider, why),))
+        self.failure = failure
+        logger.warning("no credentials: %s: %s", *failure.cause)
+        self._fail(failure.reasons or (failure.cause,))
         self._extend()
 
     def _extend(self) -> None:

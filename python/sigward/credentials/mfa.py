@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sigward.credentials.chain import Chain, Failure, Snapshot, explain, snapshot
+from sigward.credentials.chain import Chain, Failure, Snapshot, as_hint, explain, mend_for, snapshot, told
 from sigward.errors import CredentialsError, UsageError
 
 if TYPE_CHECKING:
@@ -65,10 +65,15 @@ def device(chain: Chain) -> str:
     try:
         serial = chain.session().get_scoped_config().get("mfa_serial")
     except Exception as error:  # botocore's kinds
-        raise UsageError(f"profile: {explain(error)}.", hint="See `aws configure list-profiles`.") from error
+        raise wrong_profile(chain, error) from error
     if not serial:
         raise UsageError("serial: it is not told which MFA device.", hint="Give --serial ARN, or set mfa_serial in the profile.")
     return str(serial)
+
+
+def wrong_profile(chain: Chain, error: Exception) -> UsageError:
+    """The profile is not there, or its file does not hold."""
+    return UsageError(f"profile: {told(error, None)}.", hint=as_hint(mend_for(error, profile=chain.profile)))
 
 
 def login(chain: Chain, *, serial: str | None, duration: int | None, code: Callable[[str], str]) -> Login:
@@ -76,7 +81,7 @@ def login(chain: Chain, *, serial: str | None, duration: int | None, code: Calla
     try:
         profile = chain.session().get_scoped_config()
     except Exception as error:  # botocore's kinds
-        raise UsageError(f"profile: {explain(error)}.", hint="See `aws configure list-profiles`.") from error
+        raise wrong_profile(chain, error) from error
     try:
         if profile.get("role_arn"):
             if serial or duration:

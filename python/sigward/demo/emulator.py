@@ -24,11 +24,10 @@ HOSTS = (
     CONTROL_HOST,
     "localhost",
     "*.amazonaws.com",
-    f"*.{REGION}.amazonaws.com",
-    f"*.s3.{REGION}.amazonaws.com",
+    *(f"*.{service}{region}.amazonaws.com" for region in (REGION, "eu-west-1") for service in ("", "s3.")),
     "*.s3.amazonaws.com",
 )
-"""Names in the emulator's certificate."""
+"""Names in the emulator's certificate; the second region is that of the documents' commands."""
 
 POLICY = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
 

@@ -131,6 +131,8 @@ class Front:
         self.lock = threading.Lock()
         # moto counts the calls that it lets in unchecked without a lock of its own.
         self.behind_lock = threading.Lock()
+        self.body = b""
+        """Of the request that moto is at."""
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         headers: list[tuple[str, str]] = environ["emulator.headers"]
@@ -151,6 +153,7 @@ class Front:
         if refused is None:
             self.held(environ)
             with self.behind_lock:
+                self.body = body
                 answer, status, told = run(self.behind, environ)
             refused = reshaped(environ, status, answer) if status.startswith("4") else None
         if refused is not None:
@@ -229,20 +232,20 @@ def run(application: Callable[[Environ, StartResponse], Iterable[bytes]], enviro
     return body, told[0], told[1]
 
 
-def verify_the_body_as_sent() -> None:
-    """moto puts the parsed query in the place of an empty body when it computes a signature, so that no GET with a query is right."""
+def verify_the_body_as_sent(front: Front) -> None:
+    """moto computes signatures over the form or query that it has parsed, where it finds no body: no GET with a query is right then."""
     from moto.iam.access_control import IAMRequestBase
 
     make = IAMRequestBase._create_aws_request
 
-    def make_without_query(request: Any) -> Any:
-        request._data, data = {}, request._data
+    def make_of_body(request: Any) -> Any:
+        data, request._data, request._body = request._data, {}, front.body
         try:
             return make(request)
         finally:
             request._data = data
 
-    IAMRequestBase._create_aws_request = make_without_query  # type: ignore[assignment, method-assign]
+    IAMRequestBase._create_aws_request = make_of_body  # type: ignore[assignment, method-assign]
 
 
 def main(certificate: str, key: str) -> None:
@@ -261,10 +264,10 @@ def main(certificate: str, key: str) -> None:
         def log(self, *_: object) -> None:
             """The demo's own table says what happened."""
 
-    verify_the_body_as_sent()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     front = Front(DomainDispatcherApplication(create_backend_app))
+    verify_the_body_as_sent(front)
     server = make_server("127.0.0.1", 0, front, threaded=True, request_handler=Handler)
     # The handshake belongs to the connection's thread: a client that is slow with it must not stop the others.
     server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)

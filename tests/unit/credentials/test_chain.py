@@ -291,6 +291,12 @@ def test_no_secret_in_reason_repr_or_log(ecs: Metadata, monkeypatch: pytest.Monk
         ('"SessionToken":"IQoJb3JpZ2luX2Vj"', "IQoJb3JpZ2luX2Vj"),
         ("key wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY refused", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"),
         ("bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9", "eyJhbGci"),
+        ("Authorization: Bearer eyJhbGci.short", "eyJhbGci"),
+        ("authorization: Basic dXNlcjpw", "dXNlcjpw"),
+        ("token = expired", "expired"),
+        ('"Token": "expired"', "expired"),
+        ("Token: IQoJ", "IQoJ"),
+        ("password: hunter", "hunter"),
     ],
 )
 def test_redact(text: str, hidden: str) -> None:
@@ -298,10 +304,23 @@ def test_redact(text: str, hidden: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["/home/someone/.aws/sso/cache: no such file", "arn:aws:iam::123456789012:role/a/path/to/the/role is not assumable"]
+    "text",
+    [
+        "/home/someone/.aws/sso/cache: no such file",
+        "arn:aws:iam::123456789012:role/a/path/to/the/role is not assumable",
+        "Error loading SSO Token: Token for https://corp.awsapps.com/start does not exist",
+        "token: expired, log in again",
+        "Authorization: Bearer token is missing",
+        "/srv/tools/company/bin/get/keys/for/prod: not found",
+    ],
 )
 def test_redact_leaves_what_helps(text: str) -> None:
     assert redact(text) == text
+
+
+def test_of_a_traceback_the_cause_is_told() -> None:
+    text = 'Traceback (most recent call last):\n  File "x.py", line 1, in <module>\nRuntimeError: the vault is sealed\n'
+    assert redact(text) == "RuntimeError: the vault is sealed"
 
 
 def test_keys_near_their_end_are_taken_though_the_source_is_down_now(ecs: Metadata) -> None:
@@ -339,4 +358,9 @@ def test_private_parts_of_botocore_are_where_they_were() -> None:
     assert hasattr(assume_role, "_prompter")
     assert isinstance(assume_role._profile_provider_builder, ProfileProviderBuilder)
     assert hasattr(assume_role._profile_provider_builder, "_create_process_provider")
+    metadata, container = providers["iam-role"]._role_fetcher, providers["container-role"]._fetcher
+    assert callable(metadata._get_credentials)
+    assert all(hasattr(one._session, "send") for one in (metadata, container))
+    assert hasattr(metadata, "_timeout")
+    assert set(assume_role._credential_sourcer._providers) >= {providers["iam-role"], providers["container-role"]}
     assert freeze(None, "env") is None

@@ -2,10 +2,12 @@
 
 import os
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from botocore.session import Session
 
-from sigward.credentials import resolve_region
+from sigward.credentials import Chain, resolve_region
 
 
 def test_order(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,3 +32,33 @@ def test_a_profile_that_is_not_there_is_the_chains_to_tell(monkeypatch: pytest.M
     assert resolve_region(None, "nowhere").name == "us-east-1"
     monkeypatch.setenv("AWS_PROFILE", "nowhere")
     assert resolve_region(None, None).name == "us-east-1"
+
+
+@pytest.mark.parametrize(
+    ("name", "service"),
+    [
+        # Of the pseudo-regions, botocore itself knows each partition's for its global services alone.
+        *((f"aws{partition}-global", "route53") for partition in ("", "-cn", "-us-gov", "-iso", "-iso-b", "-iso-e", "-iso-f")),
+        *((name, "sts") for name in ("fips-us-gov-west-1", "us-east-1-fips", "eu-west-1", "no-such-global")),
+    ],
+)
+def test_what_stands_in_a_scope_is_what_botocore_signs_for(name: str, service: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = Session()
+    session.set_credentials("AKID", "secret")
+    client = session.create_client(service, region_name=name)
+    url = client.generate_presigned_url({"route53": "list_hosted_zones", "sts": "get_caller_identity"}[service])
+    monkeypatch.setenv("AWS_REGION", name)
+    region = resolve_region(None, None)
+    scope = parse_qs(urlsplit(url).query)["X-Amz-Credential"][0].split("/")
+    assert (region.name, region.asked) == (scope[2], name)
+
+
+def test_fips_is_asked_for_where_the_region_says_so() -> None:
+    """Of sigward's own calls."""
+
+    def host(region: str) -> str | None:
+        client = Chain(None, region).session().create_client("sts", aws_access_key_id="a", aws_secret_access_key="b")
+        return urlsplit(client.generate_presigned_url("get_caller_identity")).hostname
+
+    assert host("fips-us-east-1") == "sts-fips.us-east-1.amazonaws.com"
+    assert host("aws-cn-global") == "sts.cn-northwest-1.amazonaws.com.cn"
