@@ -144,8 +144,9 @@ class Matrix:
                 told = {
                     name: value for name, value in got.items() if re.match("Content(Type|Enc|Lang|Disp)|Cache|Expires|Meta|Tag|Check", name)
                 }
-                # rclone gives what it reads from a pipe the time at which it did.
-                told["Metadata"] = {name: "now" if name == "mtime" and value > NOW else value for name, value in told["Metadata"].items()}
+                # In any order; and rclone gives what it reads from a pipe the time at which it did.
+                metadata = sorted(told["Metadata"].items())
+                told["Metadata"] = {name: "now" if name == "mtime" and value > NOW else value for name, value in metadata}
                 found[f"stored {place.same(listed['Key'])}"] = f"{len(body)} {hashlib.sha256(body).hexdigest()[:16]} {got['ETag']} {told}"
         return found
 
