@@ -4,8 +4,8 @@
 //! headers" (S3 API Reference). A body is `SIZE;chunk-signature=…`, CR LF, the bytes, CR LF for each chunk, then a chunk of
 //! size 0, then trailers.
 //!
-//! Clients end it in several ways. AWS's SDKs end each trailer in CR LF, and the trailers in an empty line. MinIO's clients
-//! (`pkg/signer` of minio-go) end a checksum in LF and put an empty line before the trailers' signature; unsigned, they end the
+//! Clients end it in several ways. AWS's SDKs end each trailer in CR LF, and the trailers in an empty line. minio-go (in mc, warp
+//! and restic; `pkg/signer`) ends a checksum in LF and puts an empty line before the trailers' signature; unsigned, it ends the
 //! trailers in two empty lines. Some leave the last empty line out. [`Decoder`] reads them all, [`Encoder`] writes as AWS's SDKs do.
 
 use std::fmt;

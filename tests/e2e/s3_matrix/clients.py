@@ -57,13 +57,17 @@ class Place:
 
 @dataclass(frozen=True)
 class Client:
-    """`needs`: files or commands. `target`: make's, which builds them. `repeatable`: what it stores is the same each time."""
+    """`needs`: files or commands. `target`: make's, which builds them. `repeatable`: what it stores is the same each time.
+
+    `refused`: servers that do not take what it sends over plain HTTP, so that it is compared with itself over TLS.
+    """
 
     name: str
     run: Callable[[Place], Steps]
     needs: tuple[Path | str, ...]
     target: str = ""
     repeatable: bool = True
+    refused: tuple[str, ...] = ()
 
     def missing(self) -> str | None:
         """Why it cannot run here."""
@@ -243,7 +247,6 @@ def mc(place: Place) -> Steps:
     run.tell("fetched", digest(place.folder / "back"))
     (source / "small.txt").write_bytes(b"changed")
     run("mirror", "mirror", "--overwrite", source, f"{there}/tree")
-    run("differ", "diff", source, f"{there}/tree", says=True)
     run("find", "find", there, "--name", "*.bin", says=True)
     run("not there", "cat", f"{there}/none")
     run("delete", "rm", "--recursive", "--force", f"{there}/tree/deep")
@@ -279,12 +282,13 @@ CLIENTS = {
     for client in (
         Client("boto3", lines(sys.executable, HERE / "python" / "boto3_client.py"), ()),
         Client("Go SDK", lines(GO, "sdk"), (GO,), "build/s3-matrix/go/client"),
-        Client("minio-go", lines(GO, "minio"), (GO,), "build/s3-matrix/go/client"),
+        # versitygw takes the LF behind MinIO's checksums for a part of them.
+        Client("minio-go", lines(GO, "minio"), (GO,), "build/s3-matrix/go/client", refused=("versitygw",)),
         Client("JS SDK", lines("node", NODE), ("node", NODE), "build/s3-matrix/node/client.mjs"),
         Client("s3cmd", s3cmd, ("s3cmd",)),
         Client("rclone", rclone, ("rclone",)),
         Client("restic", restic, ("restic",), repeatable=False),
-        Client("mc", mc, (MC,), "build/mc/bin/mc"),
+        Client("mc", mc, (MC,), "build/mc/bin/mc", refused=("versitygw",)),
         *(python(name) for name in ("obstore", "pyarrow", "duckdb", "s3fs")),
     )
 }

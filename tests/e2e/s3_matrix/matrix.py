@@ -44,7 +44,7 @@ class Cell:
 
     @property
     def scheme(self) -> str:
-        """That the client sees: SDKs send other bodies over TLS."""
+        """That the client sees."""
         return "http" if self.way == "endpoint" else "https"
 
     def __str__(self) -> str:
@@ -144,10 +144,15 @@ class Matrix:
                 told = {
                     name: value for name, value in got.items() if re.match("Content(Type|Enc|Lang|Disp)|Cache|Expires|Meta|Tag|Check", name)
                 }
-                # rclone gives what it reads from a pipe the time at which it did.
-                told["Metadata"] = {name: "now" if name == "mtime" and value > NOW else value for name, value in told["Metadata"].items()}
+                # In any order; and rclone gives what it reads from a pipe the time at which it did.
+                metadata = sorted(told["Metadata"].items())
+                told["Metadata"] = {name: "now" if name == "mtime" and value > NOW else value for name, value in metadata}
                 found[f"stored {place.same(listed['Key'])}"] = f"{len(body)} {hashlib.sha256(body).hexdigest()[:16]} {got['ETag']} {told}"
         return found
+
+    def direct(self, client: Client, cell: Cell) -> str:
+        """How it goes to the server when it is compared: as SDKs send other bodies over TLS, the same way."""
+        return "https" if self.server.name in client.refused else cell.scheme
 
     def compare(self, client: Client, direct: Steps, cell: Cell) -> Compared:
         through = self.run(client, cell)
@@ -161,13 +166,16 @@ class Matrix:
         clients, cells = tuple(clients), tuple(cells)
         self.start(cells)
         with ThreadPoolExecutor(workers) as pool:
-            schemes = dict.fromkeys(cell.scheme for cell in cells)
-            directs = {(client.name, scheme): pool.submit(self.run, client, scheme) for client in clients for scheme in schemes}
+            wanted = dict.fromkeys((client, self.direct(client, cell)) for client in clients for cell in cells)
+            directs = {(client.name, scheme): pool.submit(self.run, client, scheme) for client, scheme in wanted}
 
             def compare(client: Client, cell: Cell) -> Compared:
-                return self.compare(client, directs[client.name, cell.scheme].result(), cell)
+                return self.compare(client, directs[client.name, self.direct(client, cell)].result(), cell)
 
             # Submitted after all that they wait for.
             jobs = [pool.submit(compare, client, cell) for client in clients for cell in cells]
-            for job in jobs:
-                yield job.result()
+            try:
+                for job in jobs:
+                    yield job.result()
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
