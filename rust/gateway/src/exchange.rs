@@ -2194,7 +2194,10 @@ fn forbidden(host: &str) -> Refusal {
     Refusal::client(
         403,
         "forbidden-address",
-        format!("{:?} is a loopback, link-local or metadata address: a program that asks a proxy for it ignores NO_PROXY.", admit::shown(host)),
+        format!(
+            "{:?} is a loopback, link-local or metadata address: a program that asks a proxy for it ignores NO_PROXY.",
+            admit::shown(host)
+        ),
         "Call it directly. If it is meant, give the listener an `upstream`, or name the host in a [[route]], or give that `connect` or `upstream`.",
     )
 }
