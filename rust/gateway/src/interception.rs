@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::Refusal;
 use crate::admit::shown;
 use crate::exchange::Config;
-use crate::recognise::{domains, owner_reads, recognise};
+use crate::recognise::{domains, recognise};
 use crate::settings::CustomerEndpoints;
 
 /// What becomes of a connection.
@@ -169,7 +169,7 @@ impl Config {
             return None;
         }
         let found = recognise(&self.knowledge, host, None);
-        if self.settings.customer_endpoints == CustomerEndpoints::Refuse && found.is_some_and(|found| owner_reads(&found)) {
+        if self.settings.customer_endpoints == CustomerEndpoints::Refuse && found.is_some_and(|found| found.owner_reads) {
             return Some(Why::CustomerEndpoint);
         }
         let is_aws = found.is_some() || is_aws(host);
