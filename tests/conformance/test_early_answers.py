@@ -78,8 +78,8 @@ async def test_an_early_answer_does_not_stall_the_upload(start: Start, version: 
             assert (await asyncio.wait_for(answer, 10)).body == b"early"
 
 
-NOT_THERE = b"HTTP/1.1 404 Not Found\r\ncontent-length: 5\r\n\r\nearly"
-NOT_THERE_IN_CHUNKS = b"HTTP/1.1 404 Not Found\r\ntransfer-encoding: chunked\r\n\r\n5\r\nearly\r\n0\r\n\r\n"
+NOT_THERE = b"HTTP/1.1 404 Not Found\r\nconnection: close\r\ncontent-length: 5\r\n\r\nearly"
+NOT_THERE_IN_CHUNKS = b"HTTP/1.1 404 Not Found\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n5\r\nearly\r\n0\r\n\r\n"
 UPLOAD = 3 << 20
 
 
