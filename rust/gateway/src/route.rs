@@ -898,6 +898,19 @@ mod tests {
     }
 
     #[test]
+    fn a_port_chooses() {
+        let router = router(r#"[{"name": "web", "host": "a.test", "port": 8443, "action": "pass"}, {"name": "all", "host": "a.test"}]"#);
+        let knowledge = Knowledge::shipped().unwrap();
+        for (port, expected) in [(8443, "web"), (443, "all")] {
+            let mut call = One(Sample { service: None, host: "a.test", target: "/", ..Sample::default() }.call().unwrap());
+            let found = router.find(&RouteQuery { port, ..asked(&knowledge, "a.test", None) }, &mut call).unwrap();
+            assert_eq!(found.route.map(|route| &*route.name), Some(expected));
+        }
+        assert_eq!([8443, 443].map(|port| router.intercepts("a.test", port)), [Some(false), Some(true)]);
+        assert_eq!([8443, 443].map(|port| router.passes_port("a.test", port)), [true, false]);
+    }
+
+    #[test]
     fn a_wrong_route_names_the_field() {
         let route = |edit: fn(&mut RouteSettings)| {
             let mut settings = RouteSettings { host: Some("*".into()), ..RouteSettings::default() };
