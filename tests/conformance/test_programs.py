@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import shutil
 from collections.abc import AsyncIterator
@@ -107,12 +108,7 @@ async def test_a_proxy_in_front(program: str, proxy: Proxy, tmp_path: Path) -> N
 
 
 PROMETHEUS = """
-global:
-  scrape_interval: 100ms
-  scrape_timeout: 100ms
-scrape_configs:
-  - job_name: nothing
-    static_configs: [{{targets: ["127.0.0.1:9"]}}]
+rule_files: [rules.yml]
 remote_write:
   - url: {scheme}://aps-workspaces.us-east-1.amazonaws.com/workspaces/ws-1/api/v1/remote_write
     proxy_url: {proxy}
@@ -123,6 +119,9 @@ remote_write:
 @pytest.mark.parametrize("scheme", ["https", "http"])
 async def test_prometheus_writes_to_amazon_managed_prometheus(scheme: str, proxy: Proxy, tmp_path: Path) -> None:
     path, config = needs("prometheus"), tmp_path / "prometheus.yml"
+    # What it makes itself: targets are scraped after 5 s at the earliest.
+    rule = {"name": "one", "interval": "100ms", "rules": [{"record": "one", "expr": "vector(1)"}]}
+    (tmp_path / "rules.yml").write_text(json.dumps({"groups": [rule]}))
     config.write_text(PROMETHEUS.format(scheme=scheme, proxy="http://{}:{}".format(*proxy.forward)))
     arguments = (f"--config.file={config}", f"--storage.tsdb.path={tmp_path}/data", "--web.listen-address=127.0.0.1:0", "--log.level=error")
     trust = {"SSL_CERT_FILE": str(proxy.ca_file)} if scheme == "https" else {}
