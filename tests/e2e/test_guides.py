@@ -64,7 +64,7 @@ def of_readme() -> str:
             f"{line('sigward serve --listen off')} &",
             "curl -sS --retry 30 --retry-connrefused --retry-delay 1 --retry-all-errors --fail http://127.0.0.1:9901/readyz",
             line("AWS_ENDPOINT_URL_DYNAMODB="),
-            f"{line('curl -H .Host: sqs')} | grep ListQueuesResult",
+            line("curl -H .Host: sqs").replace("curl ", "curl -sS --fail ", 1),
             "kill %1",
         ]
     )

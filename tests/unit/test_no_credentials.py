@@ -29,6 +29,18 @@ CASES = {
         "sso: Error loading SSO Token: Token for corp does not exist.",
         "Run `aws sso login --profile it`.",
     ),
+    "role": (
+        "role_arn = arn:aws:iam::123456789012:role/x\nsource_profile = middle\n"
+        "[profile middle]\nrole_arn = arn:aws:iam::123456789012:role/y\nsource_profile = corp\n"
+        f"[profile corp]\n{START}{OF_PROFILE}",
+        "assume-role: Error loading SSO Token: Token for https://corp.example/start does not exist.",
+        "Run `aws sso login --profile corp`.",
+    ),
+    "role by process": (
+        "role_arn = arn:aws:iam::123456789012:role/x\nsource_profile = keys\n[profile keys]\ncredential_process = sh say.sh\n",
+        f"assume-role: {OF_PROCESS.partition(' ')[2]}vault token: expired.",
+        BY_ITSELF,
+    ),
     "login": ("login_session = arn:aws:iam::123456789012:user/me\n", "login: ", "Run `aws login --profile it`."),
     "process": ("credential_process = sh say.sh\n", f"{OF_PROCESS}vault token: expired.", BY_ITSELF),
     "traceback": (f"credential_process = {sys.executable} fail.py\n", f"{OF_PROCESS}RuntimeError: sealed.", BY_ITSELF),

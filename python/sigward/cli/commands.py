@@ -59,7 +59,7 @@ class Run(Command):
     admin: str = Field("off", description="/healthz, /readyz and /metrics; `off`: none.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("warning", description="Log on stderr.")
     client: str | None = Field(None, description="Give the program the issued key of this `[clients.NAME]` instead of a dummy one.")
-    credentials_ok: bool = Field(True, description="Start the program only if there are credentials; `--no-credentials-ok`: in any case.")
+    credentials_ok: bool = Field(True, description="Require credentials before the program starts; `--no-credentials-ok`: start it anyway.")
 
     def with_own_listeners(self, arguments: list[str]) -> "Run":
         """Listeners that the environment and the file name are `serve`'s, and may be in use by it: only flags count here."""
@@ -513,6 +513,4 @@ def no_credentials_of(failures: dict[str, Failure]) -> CredentialsError:
     errors = [no_credentials(failure, name) for name, failure in failures.items()]
     if len(errors) == 1:
         return errors[0]
-    return CredentialsError(
-        f"no AWS credentials for {', '.join(failures)}.", hint="`sigward whoami --explain --identity NAME` tells why of each."
-    )
+    return CredentialsError(f"no AWS credentials for {', '.join(failures)}.", hint="`sigward whoami --explain --identity NAME` shows why.")

@@ -515,11 +515,11 @@ def unexpired(outcome: Found | Failure, now: float) -> Found | Failure:
         return outcome
     when = datetime.fromtimestamp(outcome.snapshot.expires_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     provider = outcome.snapshot.provider
-    return Failure((*outcome.passed, (provider, f"its keys expired at {when}")), EXPIRED.get(provider, "have new keys made"))
+    return Failure((*outcome.passed, (provider, f"its keys expired at {when}")), EXPIRED.get(provider, "get new keys from it"))
 
 
 EXPIRED = {
-    "env": "put new keys and their AWS_CREDENTIAL_EXPIRATION into the environment",
+    "env": "set new keys and their AWS_CREDENTIAL_EXPIRATION",
     "custom-process": "the process must make new keys",
 }
 """What to do about expired keys, by provider."""
@@ -566,6 +566,10 @@ def mend_for(error: BaseException, provider: str = "", profile: str | None = Non
     """What to do about a provider's error; None: its text says all. `profile`: the name of the one in use, if it has been chosen."""
     from botocore import exceptions
 
+    if provider == "assume-role":
+        profile = source_of(profile)
+        if isinstance(error, exceptions.CredentialRetrievalError):
+            provider = str(error.kwargs["provider"])
     of_profile = f" --profile {shlex.quote(profile)}" if profile else ""
     if isinstance(error, exceptions.ProfileNotFound):
         close = difflib.get_close_matches(profile or "", known_profiles(), 1)
@@ -581,14 +585,24 @@ def mend_for(error: BaseException, provider: str = "", profile: str | None = Non
     if isinstance(error, (exceptions.InvalidConfigError, exceptions.LoginInsufficientPermissions)):
         return None
     if isinstance(error, (exceptions.HTTPClientError, exceptions.ConnectionError)):
-        return "is there a way to it from here? See HTTPS_PROXY"
+        return "check the network and HTTPS_PROXY"
     return MENDS.get(provider, "").replace("{profile}", of_profile) or None
 
 
 def as_hint(mend: str | None) -> str:
     """A mend as a sentence, for errors on the command line."""
-    mend = mend or "`sigward whoami --explain` tells every provider that was asked"
+    mend = mend or "`sigward whoami --explain` shows every provider that was asked"
     return mend[0].upper() + mend[1:] + ("" if mend.endswith("?") else ".")
+
+
+def source_of(profile: str | None) -> str | None:
+    """Whose keys a profile takes its role with, at the end of its `source_profile`s: that one is to be logged in."""
+    with contextlib.suppress(Exception):
+        profiles, seen = files.full()["profiles"], set()
+        while (source := profiles[profile or "default"].get("source_profile")) and source not in seen:
+            seen.add(source)
+            profile = source
+    return profile
 
 
 def known_profiles() -> list[str]:

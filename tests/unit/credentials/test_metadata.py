@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 from botocore.session import Session
 
+from sigward.cli.commands import COMMANDS, read
+from sigward.cli.imds import service
 from sigward.credentials import Chain, Failure, Found
 from sigward.credentials.chain import unexpired
+from sigward.errors import UsageError
 from tests.unit.credentials.servers import Ecs, Imds, Metadata, keys, serving
 
 REGION = "us-east-1"
@@ -113,6 +116,24 @@ def test_attempts_that_are_asked_for_are_made(proxy: Metadata, monkeypatch: pyte
     told = reasons()["profile"]
     assert "AWS_METADATA_SERVICE_TIMEOUT" in told
     assert "'1s'" in told
+
+
+def test_sigward_imds_reads_the_same_settings(proxy: Metadata, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+
+    def asked() -> tuple[str, float]:
+        found = service(read(COMMANDS["imds"], "sigward imds", ["role"]))  # type: ignore[arg-type]
+        return found.endpoint, found.timeout
+
+    assert asked() == ("http://169.254.169.254", 1)
+    config("[default]\nec2_metadata_service_endpoint_mode = IPv6\nmetadata_service_timeout = 4\n")
+    assert asked() == ("http://[fd00:ec2::254]", 4)
+    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:1/")
+    assert asked() == ("http://127.0.0.1:1", 4)
+    for name, value in (("AWS_METADATA_SERVICE_TIMEOUT", "soon"), ("AWS_PROFILE", "nowhere")):
+        monkeypatch.setenv(name, value)
+        with pytest.raises(UsageError):
+            asked()
 
 
 @pytest.mark.parametrize("container", [False, True])
