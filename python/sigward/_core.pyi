@@ -37,6 +37,7 @@ __all__ = [
     "__version__",
     "aws_domains",
     "difference",
+    "first_bytes",
     "header_text",
     "issue_key",
     "metric_descriptions",
@@ -572,7 +573,7 @@ class Engine:
         port: int,
         opening: Literal["unknown", "http", "tls", "other"],
         name: str | None = None,
-        protocols: list[bytes] = ...,
+        protocols: list[bytes] | None = None,
         /,
     ) -> tuple[Literal["intercept", "tunnel", "refuse"], str, str]:
         """What becomes of a client's connection to this destination, by what it begins with: `unknown`, nothing has come; `tls` with the

@@ -107,7 +107,7 @@ pub fn first_bytes(bytes: &[u8]) -> FirstBytes {
 }
 
 /// Ports above 1023 that never carry HTTP: mail submission (SES: 2465, 2587), databases, caches, brokers. Of IANA's registry and AWS's
-/// documents of RDS, Redshift, DocumentDB, ElastiCache, MSK, Amazon MQ and IoT Core.
+/// documents of RDS, Redshift, `DocumentDB`, `ElastiCache`, MSK, Amazon MQ and `IoT` Core.
 const OTHER_PORTS: &[u16] = &[
     1433, 1521, 1883, 2181, 2182, 2465, 2587, 3306, 5432, 5439, 5671, 6379, 8883, 9092, 9094, 9096, 9098, 11211, 27017, 61614, 61617, 61619,
 ];
@@ -117,7 +117,8 @@ pub fn speaks_http(port: u16) -> bool {
     if port < 1024 { matches!(port, 80 | 443) } else { !OTHER_PORTS.contains(&port) }
 }
 
-/// Hosts that want a client's certificate, which ends at whoever looks in: IoT's credentials provider and Greengrass, and IoT's data on 8443.
+/// Hosts that want a client's certificate, which ends at whoever looks in: the credentials provider of `IoT` and Greengrass, and `IoT`'s data
+/// on 8443.
 fn wants_certificate(host: &str, port: u16) -> bool {
     let Some(rest) = host.split_once(".iot.").map(|(before, _)| before) else { return false };
     let service = rest.rsplit('.').next().unwrap_or_default();
@@ -127,6 +128,16 @@ fn wants_certificate(host: &str, port: u16) -> bool {
 /// True if one of these may be agreed on, or none is offered.
 fn offers_http(protocols: &[&[u8]]) -> bool {
     protocols.is_empty() || protocols.iter().any(|protocol| matches!(*protocol, b"h2" | b"http/1.1" | b"http/1.0"))
+}
+
+/// Labels of names under AWS's domains that customers' own servers, databases and brokers have. What goes there is no call to AWS. Names of
+/// AWS's own APIs that have such a label are recognised.
+const SERVERS: &[&str] = &["cache", "compute", "compute-1", "docdb", "elb", "kafka", "memorydb", "mq", "rds", "redshift"];
+
+/// True for a host under AWS's domains that may be AWS's own, known or not.
+fn is_aws(host: &str) -> bool {
+    let front = domains().find_map(|domain| host.strip_suffix(domain)?.strip_suffix('.'));
+    front.is_some_and(|front| !front.split('.').any(|label| SERVERS.contains(&label)))
 }
 
 /// True if two names are one host: case and a trailing dot mean nothing.
@@ -161,7 +172,7 @@ impl Config {
         if self.settings.customer_endpoints == CustomerEndpoints::Refuse && found.is_some_and(|found| owner_reads(&found)) {
             return Some(Why::CustomerEndpoint);
         }
-        let is_aws = found.is_some() || domains().any(|domain| host.strip_suffix(domain).is_some_and(|front| front.ends_with('.')));
+        let is_aws = found.is_some() || is_aws(host);
         let service = found.map(|found| found.signing_name);
         self.router.may_deny(host, port, is_aws, service, &self.knowledge).map(Why::Denied)
     }
@@ -244,6 +255,10 @@ mod tests {
             (r#"{"routes": [{"host": "*", "port": 443, "action": "deny"}]}"#, smtp, Handling::Tunnel),
             (r#"{"routes": [{"operation": "*:*", "action": "deny"}]}"#, smtp, denied("#1")),
             (r#"{"routes": [{"operation": "*:*", "action": "deny"}]}"#, "other.test", Handling::Tunnel),
+            (r#"{"routes": [{"operation": "*:*", "action": "deny"}]}"#, "new-thing.nowhere.amazonaws.com", denied("#1")),
+            (r#"{"routes": [{"operation": "*:*", "action": "deny"}]}"#, "web-1.us-east-1.elb.amazonaws.com", Handling::Tunnel),
+            (r#"{"routes": [{"operation": "*:*", "action": "deny"}]}"#, "db.abc.us-east-1.rds.amazonaws.com", Handling::Tunnel),
+            (r#"{"routes": [{"operation": "*:*", "action": "deny"}]}"#, "rds.us-east-1.amazonaws.com", denied("#1")),
             (r#"{"routes": [{"operation": "sqs:*", "action": "deny"}]}"#, s3, Handling::Tunnel),
             (r#"{"routes": [{"operation": "s3:Delete*", "action": "deny"}]}"#, s3, denied("#1")),
             (r#"{"routes": [{"bucket": "team", "action": "deny"}]}"#, s3, denied("#1")),

@@ -436,7 +436,8 @@ impl Route {
     fn may_be_for(&self, service: Option<&str>, knowledge: &Knowledge) -> bool {
         let Some(name) = service else { return true };
         let names = |pattern: &Pattern| {
-            let by_signing_name = pattern.matches(name) || pattern.matches(api_of(name)) || (name.starts_with("s3") && pattern.matches("s3"));
+            let by_signing_name =
+                pattern.matches(name) || pattern.matches(api_of(name)) || (name.starts_with("s3") && pattern.matches("s3"));
             by_signing_name || knowledge.services_of(name).any(|own| pattern.matches(own))
         };
         self.operation.as_ref().is_none_or(|(pattern, _)| names(pattern)) && (self.bucket.is_none() || name.starts_with("s3"))
@@ -877,6 +878,19 @@ mod tests {
                 {"host": "c", "path": "/x", "action": "pass"}]"#,
         );
         assert_eq!(["a", "b", "c", "d"].map(|host| router.intercepts(host, 443)), [Some(true), Some(false), None, None]);
+    }
+
+    #[test]
+    fn a_port_chooses() {
+        let router = router(r#"[{"name": "web", "host": "a.test", "port": 8443, "action": "pass"}, {"name": "all", "host": "a.test"}]"#);
+        let knowledge = Knowledge::shipped().unwrap();
+        for (port, expected) in [(8443, "web"), (443, "all")] {
+            let mut call = One(Sample { service: None, host: "a.test", target: "/", ..Sample::default() }.call().unwrap());
+            let found = router.find(&RouteQuery { port, ..asked(&knowledge, "a.test", None) }, &mut call).unwrap();
+            assert_eq!(found.route.map(|route| &*route.name), Some(expected));
+        }
+        assert_eq!([8443, 443].map(|port| router.intercepts("a.test", port)), [Some(false), Some(true)]);
+        assert_eq!([8443, 443].map(|port| router.passes_port("a.test", port)), [true, false]);
     }
 
     #[test]

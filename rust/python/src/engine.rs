@@ -123,15 +123,16 @@ impl Engine {
         self.engine.intercepts(host, port)
     }
 
-    #[pyo3(signature = (host, port, opening, name = None, protocols = Vec::new(), /))]
+    #[pyo3(signature = (host, port, opening, name = None, protocols = None, /))]
     fn handling(
         &self,
         host: &str,
         port: u16,
         opening: &str,
         name: Option<&str>,
-        protocols: Vec<Vec<u8>>,
+        protocols: Option<Vec<Vec<u8>>>,
     ) -> PyResult<(&'static str, &'static str, String)> {
+        let protocols = protocols.unwrap_or_default();
         let protocols: Vec<&[u8]> = protocols.iter().map(Vec::as_slice).collect();
         let opening = match opening {
             "unknown" => Opening::Unknown,

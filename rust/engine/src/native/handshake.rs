@@ -51,11 +51,15 @@ pub(super) fn reason(error: &io::Error) -> (&'static str, String) {
             | AlertDescription::AccessDenied,
         ) => ("untrusted", format!("the client does not trust the CA ({error}). docs/trust.md says how it learns to")),
         Error::AlertReceived(_) => ("alert", format!("the client says: {error}")),
-        Error::NoApplicationProtocol => ("alpn", "the client offers no protocol that is served: HTTP/1.1, or HTTP/2 unless client_http2 is \"never\"".into()),
-        Error::PeerIncompatible(why) => ("incompatible", format!("the client and sigward have nothing in common ({why:?})")),
-        Error::InvalidMessage(_) | Error::DecryptError | Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. } | Error::PeerMisbehaved(_) => {
-            ("malformed", format!("the client does not keep to the protocol ({error})"))
+        Error::NoApplicationProtocol => {
+            ("alpn", "the client offers no protocol that is served: HTTP/1.1, or HTTP/2 unless client_http2 is \"never\"".into())
         }
+        Error::PeerIncompatible(why) => ("incompatible", format!("the client and sigward have nothing in common ({why:?})")),
+        Error::InvalidMessage(_)
+        | Error::DecryptError
+        | Error::InappropriateMessage { .. }
+        | Error::InappropriateHandshakeMessage { .. }
+        | Error::PeerMisbehaved(_) => ("malformed", format!("the client does not keep to the protocol ({error})")),
         other => ("other", other.to_string()),
     }
 }

@@ -91,7 +91,7 @@ impl Stream {
             Ok(()) => Ok(self),
             Err(error) => {
                 // The alert is out, or stuck; closed with bytes unread, the connection would be reset, and the peer might not see it.
-                if error.get_ref().is_some_and(|error| error.is::<rustls::Error>()) {
+                if error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>) {
                     self.end_with(&[]).await;
                 }
                 Err(error)

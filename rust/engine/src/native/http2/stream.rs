@@ -22,7 +22,7 @@ use crate::alarm::Alarm;
 use crate::body::{BodyError, Inbound};
 use crate::drive::{AnswerBody, Listener};
 use crate::native::tunnel::Beyond;
-use crate::native::{Ending, Front, Via, at_least};
+use crate::native::{Ending, Front, Via, at_least, target};
 use crate::net::{Socket, Stream};
 
 /// A client that has its answer and still sends may be silent for so long before its stream is reset.
@@ -134,7 +134,8 @@ pub(super) async fn serve(
 ) {
     let (parts, incoming) = request.into_parts();
     let left = length(&parts.headers).or_else(|| incoming.is_end_stream().then_some(0));
-    let owes_continue = left != Some(0) && parts.headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    let owes_continue =
+        left != Some(0) && parts.headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
     let half = Half { respond, incoming, left, data_ended: false, owes_continue, abandoned: false, waits: None };
     let half = Arc::new(Mutex::new(half));
     let is_head = parts.method == Method::HEAD;
@@ -167,7 +168,7 @@ async fn answer(front: &Front, half: &Shared, mut parts: Parts, via: Via, client
     let refused = |refusal: &Refusal| Reply::Answer(refusal.response(Shape::Plain, false, None).map(AnswerBody::whole));
     // Until there is an upload, nobody wants the body.
     locked(half).abandoned = true;
-    let host = match super::super::target::one_authority(&parts.uri, &parts.headers) {
+    let host = match target::one_authority(&parts.uri, &parts.headers) {
         Ok(host) => host,
         Err(refusal) => return refused(&refusal),
     };
@@ -180,7 +181,7 @@ async fn answer(front: &Front, half: &Shared, mut parts: Parts, via: Via, client
     }
     match host {
         Some(host) => parts.headers.insert(HOST, host),
-        None => return refused(&super::super::target::no_host()),
+        None => return refused(&target::no_host()),
     };
     // A proxy's client sends the whole of it, every other a path.
     let target = if matches!(via, Via::Proxy) {
@@ -188,7 +189,7 @@ async fn answer(front: &Front, half: &Shared, mut parts: Parts, via: Via, client
     } else {
         parts.uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string)
     };
-    let (target, path) = match super::super::target::destination(target, &parts.headers, &via, &front.kind) {
+    let (target, path) = match target::destination(target, &parts.headers, &via, &front.kind) {
         Ok(found) => found,
         Err(refusal) => return refused(&refusal),
     };
