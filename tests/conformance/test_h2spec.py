@@ -34,12 +34,24 @@ ALLOWED: dict[tuple[type, bool], dict[Case, str]] = {
 async def test_h2spec(proxy: Proxy, tmp_path: Path, tls: bool) -> None:
     if not tls and isinstance(proxy.front, Front):
         pytest.skip("mitmproxy speaks HTTP/2 over TLS alone")
-    report = tmp_path / "report.xml"
+    allowed = ALLOWED.get((type(proxy.front), tls), {}).keys()
+    # On a machine that is busy, h2spec may run out of time.
+    for _ in range(3):
+        failed, said = await h2spec(proxy, tmp_path / "report.xml", tls=tls)
+        if failed == allowed:
+            return
+    assert failed == allowed, said
+
+
+async def h2spec(proxy: Proxy, report: Path, *, tls: bool) -> tuple[set[Case], str]:
+    """What failed, and what it says of that."""
     host, port = proxy.fixed
     command = [str(H2SPEC), "-h", host, "-p", str(port), "-o", "4", "-j", str(report), *(["-t", "-k"] if tls else [])]
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT)
     said, _ = await asyncio.wait_for(process.communicate(), 300)
+    if not report.exists():
+        return {("h2spec", "does not begin")}, said.decode()
     cases = list(ET.parse(report).iter("testcase"))  # noqa: S314 (of its own making)
     failed = {(case.get("package", ""), case.get("classname", "")) for case in cases if {"failure", "error"} & {part.tag for part in case}}
     assert len(cases) == CASES, said.decode()
-    assert failed == ALLOWED.get((type(proxy.front), tls), {}).keys(), said.decode()
+    return failed, said.decode()
