@@ -78,8 +78,11 @@ class Service:
 
     @property
     def contexts(self) -> list[dict[str, str | bool]]:
-        """What operations give an endpoint's rules, each set once; the empty one is for those that give nothing. Not S3's."""
-        raw = () if self.signing_name == "s3" else self.model["operations"].values()
+        """What operations give an endpoint's rules, each set once; the empty one is for those that give nothing.
+
+        Not S3's, which Rust knows, nor sign-in's, which take no signature and stand under domains of their own.
+        """
+        raw = () if self.signing_name in ("s3", "signin") else self.model["operations"].values()
         given = {tuple(sorted((name, what["value"]) for name, what in one.get("staticContextParams", {}).items())) for one in raw}
         return [dict(one) for one in sorted(given | {()}, key=repr)]
 

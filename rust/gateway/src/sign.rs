@@ -138,7 +138,7 @@ pub(crate) fn how(service: &str, form: SigningForm, head: &RequestHead, upgrade:
     (options, in_query)
 }
 
-/// VPC Lattice wants `UNSIGNED-PAYLOAD` in a header, of empty bodies too ("SIGv4 authenticated requests", VPC Lattice User Guide).
+/// VPC Lattice wants `UNSIGNED-PAYLOAD` in a header, of empty bodies too (VPC Lattice User Guide, authenticated requests).
 pub(crate) fn takes_no_hash(service: &str) -> bool {
     service == "vpc-lattice-svcs"
 }
