@@ -5,7 +5,9 @@ import re
 from tests.e2e.s3_matrix.matrix import Difference
 
 # As the clients' languages tell of it: a member, in JSON, a line of mc's, alone.
-ENCODING = re.compile(r"""'Content-?Encoding': 'aws-chunked'|"aws-chunked"|\bnull\b|Content-Encoding +: aws-chunked|aws-chunked|[ ,|]""")
+ENCODING = re.compile(
+    r"""'Content-?Encoding': 'aws-chunked'|\('Content-Encoding', 'aws-chunked'\)|"aws-chunked"|\bnull\b|Content-Encoding +: aws-chunked|aws-chunked|[ ,|]"""
+)
 
 
 def reason(difference: Difference) -> str | None:
