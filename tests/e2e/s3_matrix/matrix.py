@@ -4,7 +4,6 @@ import hashlib
 import itertools
 import re
 import tempfile
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -87,7 +86,6 @@ class Matrix:
 
     def __init__(self, server: Server, stack: ExitStack) -> None:
         self.server, self._stack = server, stack
-        self._lock = threading.Lock()
         self._gateways: dict[tuple[str, str], Gateway] = {}
         self._runs = itertools.count()
         self._s3: Any = boto3.client(
@@ -99,19 +97,17 @@ class Matrix:
             config=Config(s3={"addressing_style": "path"}, proxies={}),
         )
 
-    def gateway(self, front: str, body: str) -> Gateway:
-        """Running; one for each front and treatment of bodies."""
-        with self._lock:
-            if (front, body) not in self._gateways:
-                hold, payload = BODIES[body]
-                gateway = Gateway(self.server, front=front, body={"hold": hold}, route=[{"host": "*.amazonaws.com", "payload": payload}])
-                self._gateways[front, body] = self._stack.enter_context(gateway)
-            return self._gateways[front, body]
-
     def start(self, cells: Iterable[Cell]) -> None:
-        """The gateways of these cells."""
-        for front, body in dict.fromkeys((cell.front, cell.body) for cell in cells):
-            self.gateway(front, body).wait_ready()
+        """The gateways of these cells, at once: one for each front and treatment of bodies."""
+        wanted = [key for key in dict.fromkeys((cell.front, cell.body) for cell in cells) if key not in self._gateways]
+        for front, body in wanted:
+            hold, payload = BODIES[body]
+            route = {"host": "*.amazonaws.com", "payload": payload}
+            gateway = Gateway(self.server, front=front, grace="1s", body={"hold": hold}, route=[route])
+            self._gateways[front, body] = self._stack.push(gateway)
+        with ThreadPoolExecutor() as pool:
+            for gateway in pool.map(Gateway.__enter__, [self._gateways[key] for key in wanted]):
+                gateway.wait_ready()
 
     @contextmanager
     def place(self, cell: Cell | str) -> Iterator[Place]:
@@ -123,7 +119,7 @@ class Matrix:
             if isinstance(cell, str):
                 yield Place(self.server.url(cell), bucket, self.server.key, self.server.secret, self.server.ca_file, None, folder)
                 return
-            gateway = self.gateway(cell.front, cell.body)
+            gateway = self._gateways[cell.front, cell.body]
             base = gateway.url("s3") if cell.way == "endpoint" else f"https://{HOST}"
             proxy = gateway.url("forward") if cell.way == "proxy" else None
             yield Place(base, bucket, DUMMY_KEY, DUMMY_SECRET, gateway.ca_file, proxy, folder)

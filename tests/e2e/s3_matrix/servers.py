@@ -61,7 +61,7 @@ def listening_port(child: Child, seconds: float = START_SECONDS) -> int:
                 return int(fields[1].rpartition(":")[2], 16)
         # Nothing tells when it has begun to listen.
         time.sleep(0.02)
-    raise DemoError(f"{child.process.args} does not listen:\n{child.output()}", hint="Its output above says why.")
+    raise DemoError(f"a server does not listen:\n{child.output()}", hint="Its output above says why.")
 
 
 class Relay(asyncio.Protocol):
