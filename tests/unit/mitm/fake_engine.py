@@ -130,6 +130,9 @@ class FakeEngine:
     def handling(self, host: str, port: int, opening: str, *_: object) -> tuple[str, str, str]:
         return ("intercept" if self.intercepts(host, port) and opening != "other" else "tunnel"), "", ""
 
+    def came_round(self, _headers: object, /) -> None:
+        return None
+
     def client_timeouts(self) -> tuple[float, float, float, float]:
         return 60.0, 350.0, 60.0, 60.0
 

@@ -173,8 +173,7 @@ def test_the_view_of_a_denied_call() -> None:
 def test_the_view_of_what_a_rule_would_refuse() -> None:
     text = view(would_refuse=[["no-reads", "bucket"], ["#2", "operation"]], ambiguous="target")
     assert (
-        "\nambiguous: target\nwould be refused by rule no-reads: its bucket cannot be told\n"
-        "would be refused by rule #2: its operation cannot be told\n"
+        "\nambiguous: target\nwould be refused by rule no-reads; unknown: bucket\nwould be refused by rule #2; unknown: operation\n"
     ) in text
 
 

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from mitmproxy import http
 
 from sigward import _core
 from sigward.mitm.addon import Tunnels
@@ -22,6 +23,9 @@ class Engine:
             return "intercept", "", ""
         return ("tunnel", "", "") if self._tunnels else ("refuse", "tunnel-refused", "no")
 
+    def came_round(self, _headers: object) -> None:
+        return None
+
     def may_connect(self, _host: str, _address: str | None = None) -> bool:
         return True
 
@@ -39,7 +43,7 @@ async def test_a_connection_of_mitmproxys_own(tunnels: bool) -> None:
 
 @pytest.mark.parametrize("tunnels", [True, False])
 async def test_a_connect_to_a_stranger(tunnels: bool) -> None:
-    flow: Any = SimpleNamespace(request=SimpleNamespace(host="203.0.113.1", port=443), response=None)
+    flow: Any = SimpleNamespace(request=SimpleNamespace(host="203.0.113.1", port=443, headers=http.Headers()), response=None)
     await addon(tunnels=tunnels).http_connect(flow)
     assert (flow.response is None) is tunnels
 
