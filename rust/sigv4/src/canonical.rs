@@ -54,16 +54,21 @@ pub const UNSIGNED_HEADERS: &[(&str, &str)] = &[
     ("x-request-id", "Envoy, \"HTTP header manipulation\": it sets it, and marks sampled traces in it"),
 ];
 
-/// Where the rows lie whose names begin with a letter.
-const BY_LETTER: [(u8, u8); 256] = by_letter();
+/// Where the rows lie whose names begin with two bytes: for most names there is none, or one.
+const BY_START: [(u8, u8); 1024] = by_start();
+
+const fn start_of(first: u8, second: u8) -> usize {
+    ((first & 31) as usize) << 5 | (second & 31) as usize
+}
 
 #[allow(clippy::indexing_slicing, reason = "evaluated when it is compiled")]
-const fn by_letter() -> [(u8, u8); 256] {
-    let mut table = [(0, 0); 256];
+const fn by_start() -> [(u8, u8); 1024] {
+    let mut table = [(0, 0); 1024];
     let mut at = 0;
     while at < UNSIGNED_HEADERS.len() {
-        let rows = &mut table[UNSIGNED_HEADERS[at].0.as_bytes()[0] as usize];
-        assert!(rows.1 == 0 || rows.1 as usize == at, "names of one letter stand together");
+        let name = UNSIGNED_HEADERS[at].0.as_bytes();
+        let rows = &mut table[start_of(name[0], name[1])];
+        assert!(rows.1 == 0 || rows.1 as usize == at, "names that begin alike stand together");
         if rows.1 == 0 {
             rows.0 = at as u8;
         }
@@ -76,10 +81,9 @@ const fn by_letter() -> [(u8, u8); 256] {
 /// True if a header of this lower-case name enters the signature: see [`UNSIGNED_HEADERS`].
 #[inline]
 pub fn is_signed_header(name: &[u8]) -> bool {
-    // Of all that begin with a letter that has rows, these are the most frequent.
-    let Some(first) = name.first().filter(|_| !name.starts_with(b"x-amz-")) else { return true };
-    #[allow(clippy::indexing_slicing, reason = "a byte is below 256")]
-    let (from, to) = BY_LETTER[usize::from(*first)];
+    let (Some([first, second]), false) = (name.first_chunk(), name.starts_with(b"x-amz-")) else { return true };
+    #[allow(clippy::indexing_slicing, reason = "ten bits are below 1024")]
+    let (from, to) = BY_START[start_of(*first, *second)];
     let rows = UNSIGNED_HEADERS.get(usize::from(from)..usize::from(to)).unwrap_or_default();
     !rows.iter().any(|(row, _)| match row.as_bytes() {
         [start @ .., b'*'] => name.starts_with(start),
