@@ -153,19 +153,19 @@ build/stacks/java/Client.class: $(wildcard $(STACKS)/java/*)
 MATRIX := tests/e2e/s3_matrix
 VERSITYGW := 1.8.0
 build/versitygw/bin/versitygw:
-	GOBIN=$(CURDIR)/$(@D) CGO_ENABLED=0 go install github.com/versity/versitygw/cmd/versitygw@v$(VERSITYGW)
+	GOBIN=$(CURDIR)/$(@D) go install github.com/versity/versitygw/cmd/versitygw@v$(VERSITYGW)
 
 # MinIO tags its releases by time, which is no version to Go.
 MINIO := v0.0.0-20260212201848-7aac2a2c5b7c
 build/minio/bin/minio:
-	GOBIN=$(CURDIR)/$(@D) CGO_ENABLED=0 go install github.com/minio/minio@$(MINIO)
+	GOBIN=$(CURDIR)/$(@D) go install github.com/minio/minio@$(MINIO)
 
 MC := v0.0.0-20250313080218-cf909e1063a9
 build/mc/bin/mc:
-	GOBIN=$(CURDIR)/$(@D) CGO_ENABLED=0 go install github.com/minio/mc@$(MC)
+	GOBIN=$(CURDIR)/$(@D) go install github.com/minio/mc@$(MC)
 
 build/s3-matrix/go/client: $(wildcard $(MATRIX)/go/*)
-	cd $(MATRIX)/go && CGO_ENABLED=0 go build -o $(CURDIR)/$@ .
+	cd $(MATRIX)/go && go build -o $(CURDIR)/$@ .
 
 build/s3-matrix/node/client.mjs: $(wildcard $(MATRIX)/node/*)
 	@mkdir -p $(@D) && cp $(MATRIX)/node/package.json $(MATRIX)/node/package-lock.json $(@D)
