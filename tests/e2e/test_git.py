@@ -141,7 +141,7 @@ def front(request: pytest.FixtureRequest, server: GitServer) -> Iterator[Gateway
 
 AWS = Path(sys.executable).parent / "aws"
 HELPERS = {
-    "user and password": f'!f() {{ test "$1" = get && printf "username={USER}\npassword={PASSWORD}\n"; }}; f',
+    "user and password": f'!f() {{ test "$1" = get && printf "username={USER}\\npassword={PASSWORD}\\n"; }}; f',
     # What it says holds for a quarter of an hour, so the CLI is started once.
     "the AWS CLI's": f'!f() {{ test "$1" = get || exit 0; test -s ~/a || {AWS} codecommit credential-helper get >~/a; cat ~/a; }}; f',
 }
