@@ -15,7 +15,7 @@ from tests.conformance.test_http2 import Http2Client
 from tests.conformance.test_requests import BUCKET_HOST
 from tests.support import Upstream
 
-NATIVE = "mitmproxy's own HTTP/2 server answers these"
+NATIVE = "mitmproxy ends an answer when the request has ended"
 MUCH = 48 << 20
 EARLY = b"HTTP/1.1 403 Forbidden\r\ncontent-length: 5\r\nconnection: close\r\n\r\nearly"
 EXPECTS = ("expect", "100-continue")
@@ -56,7 +56,6 @@ async def events_until(client: Http2Client, number: int, *kinds: type[h2.events.
     return seen
 
 
-@pytest.mark.native(NATIVE)
 @pytest.mark.parametrize("hold", [1 << 20, 1000], ids=["held", "streamed"])
 async def test_a_client_that_waits_gets_100_when_its_body_is_wanted(start: Start, upstream: Upstream, hold: int) -> None:
     proxy = await start(upstream, body={"hold": hold})
@@ -100,7 +99,6 @@ async def test_a_client_that_stops_at_an_early_answer(start: Start, upstream: Up
             client.flush()
 
 
-@pytest.mark.native(NATIVE)
 @pytest.mark.parametrize("denied", [False, True], ids=["upstream", "sigward"])
 async def test_curl_gets_an_early_answer_to_a_large_upload(start: Start, upstream: Upstream, denied: bool) -> None:
     """Version 7.88 reads nothing behind an answer: neither a WINDOW_UPDATE nor, but as a failure, a reset."""
