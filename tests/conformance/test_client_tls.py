@@ -135,7 +135,6 @@ async def test_a_client_that_stops_in_the_middle(start: Start, upstream: Upstrea
         assert counted(proxy.engine.metrics(), "sigward_slow_clients_total", at="head") == 1
 
 
-@pytest.mark.native("mitmproxy's own listener tells TLS by itself")
 @pytest.mark.parametrize("http2", [False, True], ids=["http1", "http2"])
 async def test_a_proxy_behind_tls(start: Start, upstream: Upstream, http2: bool) -> None:
     """`https://` as the proxy's URL: on the same port as plain text, and TLS inside TLS."""
