@@ -581,8 +581,8 @@ class Engine:
     ) -> tuple[Literal["intercept", "tunnel", "refuse"], str, str]:
         """What becomes of a client's connection to this destination, by what it begins with: `unknown`, nothing has come; `tls` with the
         server's name and what ALPN offers. With "refuse": the slug and what the client is told."""
-    def offers_http2(self) -> bool:
-        """True if clients may speak HTTP/2 (`client_http2`)."""
+    def offers_http2(self, host: str, /) -> bool:
+        """True if HTTP/2 is offered to a client that wants this host (`client_http2`)."""
     def came_round(self, headers: _Headers, /) -> str | None:
         """Why a CONNECT with these headers is refused (508 `loop`): its `Via` says that it is this engine's own. None: it is not."""
     def client_timeouts(self) -> tuple[float, float, float, float]:

@@ -25,9 +25,8 @@ REGION = "us-east-1"
 HOST = f"git-codecommit.{REGION}.amazonaws.com"
 KEY, SECRET = "AKIAGITSOWN", "gits/own+secret"
 USER, PASSWORD = "demo-at-123456789012", "a password+of/IAM's="
-LARGE = 3 << 19
-"""Beyond Git's `http.postBuffer` and `body.hold`: it is pushed as a stream of unknown length. Not beyond the window of an HTTP/2
-stream: Git with libcurl 7.88 (Debian 12) may hang there, whatever the server grants it afterwards."""
+LARGE = 3 << 20
+"""Beyond Git's `http.postBuffer` and `body.hold`: it is pushed as a stream of unknown length, larger than a stream's first window."""
 
 
 def signature(path: str, password: str) -> str:

@@ -65,7 +65,7 @@ def became(row: Row, entry: Any) -> str:
     made = _core.Rehearsal(json.dumps(settings)).run(entry, "https", split.netloc, method, target.encode(), raw, body)
     if not made.sent:
         return f"refused: `{made.slug}`"
-    signed = dict(made.headers).get(b"authorization", b"").startswith(b"AWS4-")
+    signed = dict(made.headers).get(b"authorization", b"").startswith((b"AWS4-HMAC-", b"AWS4-ECDSA-"))
     if made.decision == "pass":
         sent = [pair for pair in made.headers if pair[0] in dict(raw)]
         assert not signed, made

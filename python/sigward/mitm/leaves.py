@@ -28,7 +28,7 @@ class Leaves(TlsConfig):
             # Another addon's.
             return
         super().tls_start_client(tls_start)
-        if tls_start.ssl_conn is not None and not self.engine.offers_http2():
+        if tls_start.ssl_conn is not None and not self.engine.offers_http2(tls_start.context.client.sni or ""):
             tls_start.ssl_conn.get_app_data()["http2"] = False
 
     def get_cert(self, conn_context: Context) -> CertStoreEntry:

@@ -237,9 +237,9 @@ impl Engine {
         self.shared.config.load().handling(&normal(host), port, opening)
     }
 
-    /// True if clients may speak HTTP/2 (`client_http2`).
-    pub fn offers_http2(&self) -> bool {
-        self.shared.config.load().settings.client_http2 == ClientHttp2::Auto
+    /// True if HTTP/2 is offered to a client that wants this host (`client_http2`).
+    pub fn offers_http2(&self, host: &str) -> bool {
+        self.shared.config.load().client_http2(&normal(host)) == ClientHttp2::Auto
     }
 
     /// The refusal of a request, or a CONNECT, that this engine has sent itself, as its `Via` headers say.

@@ -11,7 +11,7 @@ use crate::Refusal;
 use crate::admit::shown;
 use crate::exchange::Config;
 use crate::recognise::{domains, recognise};
-use crate::settings::CustomerEndpoints;
+use crate::settings::{ClientHttp2, CustomerEndpoints};
 
 /// What becomes of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,6 +158,12 @@ impl Config {
             return Handling::Intercept;
         }
         self.forbids_tunnel(host, port).map_or(Handling::Tunnel, Handling::Refuse)
+    }
+
+    /// Whether HTTP/2 is offered to a client that wants this host. Not to Git: with libcurl 7.88 (Debian 12) it hangs in HTTP/2 uploads that
+    /// are larger than the window that a stream begins with.
+    pub fn client_http2(&self, host: &str) -> ClientHttp2 {
+        if host.starts_with("git-codecommit") { ClientHttp2::Never } else { self.settings.client_http2 }
     }
 
     /// Why nothing may pass untouched to this destination. `None`: it may.

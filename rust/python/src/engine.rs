@@ -151,8 +151,9 @@ impl Engine {
         })
     }
 
-    fn offers_http2(&self) -> bool {
-        self.engine.offers_http2()
+    #[pyo3(signature = (host, /))]
+    fn offers_http2(&self, host: &str) -> bool {
+        self.engine.offers_http2(host)
     }
 
     #[pyo3(signature = (headers, /))]

@@ -124,7 +124,7 @@ class FakeEngine:
     def intercepts(self, host: str, _port: int, /) -> bool:
         return host.endswith(".amazonaws.com")
 
-    def offers_http2(self) -> bool:
+    def offers_http2(self, _host: str, /) -> bool:
         return True
 
     def handling(self, host: str, port: int, opening: str, *_: object) -> tuple[str, str, str]:

@@ -226,7 +226,7 @@ impl Front {
     }
 
     fn server_config(&self, name: &str) -> Option<Result<Arc<ServerConfig>, String>> {
-        let http2 = self.shared.config.load().settings.client_http2;
+        let http2 = self.shared.config.load().client_http2(name);
         self.native.authority.get().map(|authority| authority.server(name, http2))
     }
 

@@ -119,7 +119,8 @@ fn kind_of(value: &HeaderValue) -> InHead {
     let theirs = if value.is_empty() {
         return InHead::Nothing;
     } else if begins(b"AWS4-") {
-        false
+        // IAM Roles Anywhere: signed with a certificate's key, which sigward does not have.
+        begins(b"AWS4-X509-")
     } else if begins(b"AWS ") {
         // Signature Version 2 of S3: `AWS AKID:signature`.
         is_real_key(value.get(4..).and_then(|rest| rest.split(|byte| *byte == b':').next()).unwrap_or_default().trim_ascii())
@@ -290,6 +291,8 @@ mod tests {
             ("AWS4-HMAC-SHA256 Credential=dummy/20260101/us-east-1/sqs/aws4_request, SignedHeaders=host, Signature=0", "Sigward"),
             ("aws4-hmac-sha256 Credential=x", "Sigward"),
             ("AWS4-ECDSA-P256-SHA256 Credential=x", "Sigward"),
+            ("AWS4-X509-RSA-SHA256 Credential=1234/20260101/us-east-1/rolesanywhere/aws4_request", "Authorization"),
+            ("AWS4-X509-ECDSA-SHA256 Credential=x", "Authorization"),
             ("", "Sigward"),
             ("Bearer abc", "Authorization"),
             ("bearer abc", "Authorization"),
