@@ -223,10 +223,13 @@ class Timeouts(Group):
     credentials: PositiveDuration = Field(10.0, description="A request waits so long for credentials that are being loaded.")
     dns: Duration = Field(5.0, description="Addresses of names are remembered for so long; 0: not at all.")
     client_head: PositiveDuration = Field(
-        60.0, description="A client has so long for a request's head, for TLS, and for its first bytes inside a CONNECT."
+        60.0,
+        description="Time for a client to send a request's head, to complete a TLS handshake, and to send its first bytes inside a CONNECT.",
     )
     client_idle: PositiveDuration = Field(350.0, description="A client's idle connection is closed after this.")
-    client_write: PositiveDuration = Field(60.0, description="A client that takes nothing of its answer for so long is let go.")
+    client_write: PositiveDuration = Field(
+        60.0, description="Close the connection if the client reads nothing of its answer for this long."
+    )
 
 
 class Retry(Group):
@@ -517,7 +520,10 @@ class Clients(BaseModel):
     model_config = ConfigDict(extra="allow", defer_build=True)
     __pydantic_extra__: dict[str, Client] = Field(init=False)
 
-    required: bool = Field(False, description="Serve nothing that is not signed with an issued key: no tunnels either.")
+    required: bool = Field(
+        False,
+        description="Serve only requests that are signed with an issued key. Tunnels need a `[[route]]` that passes the host and `port`.",
+    )
     key_file: Path = Field(
         default_factory=lambda: config_home() / "clients.key",
         description="The master key that every pair is derived from; made there, mode 0600, when it is first needed.",
@@ -726,7 +732,7 @@ class Settings(BaseSettings):
     )
     grace: Duration = Field(10.0, description="On SIGTERM, requests under way have so long to end.")
     front: Literal["mitmproxy", "native"] = Field(
-        "mitmproxy", description="`native`: Rust from socket to socket, for loads that Python cannot serve; without addons and mitmweb."
+        "mitmproxy", description="`native`: Rust from socket to socket, for high throughput; without addons and mitmweb."
     )
     client_http2: Literal["auto", "never"] = Field(
         "auto", description="HTTP/2 for clients: `auto` offers it to TLS clients beside HTTP/1.1; `never` serves HTTP/1.1 alone."

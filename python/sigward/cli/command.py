@@ -59,9 +59,7 @@ class Command(Settings):
     def warn_of_no_proxy(self, own: Mapping[str, str]) -> None:
         """Of entries that keep calls away from sigward. `own`: the program's environment."""
         for entry in passed_by(own, self.routed_names()):
-            sys.stderr.write(
-                f"warning: NO_PROXY names {entry!r}: programs that heed it call there themselves, past sigward and unsigned. Take it out.\n"
-            )
+            sys.stderr.write(f"warning: NO_PROXY names {entry!r}: programs that use it bypass sigward, unsigned. Remove it.\n")
 
     def authority(self) -> CertificateAuthority:
         """The CA that the settings name."""

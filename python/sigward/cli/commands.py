@@ -269,8 +269,10 @@ class Env(Command):
         if proxy is None:
             proxy, own = self.own_proxy(), dict(os.environ)
             self.trust().write(self.authority())
-        elif not re.fullmatch(r"http://[^/@]+:\d+/?", proxy):
-            raise UsageError(f"--proxy: {proxy!r}: http://HOST:PORT is expected.", hint="Such as http://127.0.0.1:8080.")
+        elif not re.fullmatch(r"https?://[^/@]+:\d+/?", proxy):
+            raise UsageError(
+                f"--proxy: {proxy!r}: http://HOST:PORT or https://HOST:PORT is expected.", hint="Such as http://127.0.0.1:8080."
+            )
         region = resolve_region(self.region, self.profile).asked
         self.warn_of_no_proxy(own)
         client = ClientEnvironment(proxy.removesuffix("/"), self.trust(), region, self.key_for(self.client))
@@ -370,7 +372,9 @@ class Check(Command):
             asked = ((None, route.operation), ("bucket", route.bucket), ("client", route.client))
             more = "".join(f" {name} {value}" if name else f" {value}" for name, value in asked if value)
             to = "".join(f" → {place}" for place in (route.upstream, route.connect) if place)
-            say(f"route {number:<6} {route.host or 'AWS'}{route.path or ''}{more}: {route.action}{to}\n")
+            say(
+                f"route {number:<6} {route.host or 'AWS'}{f':{route.port}' if route.port else ''}{route.path or ''}{more}: {route.action}{to}\n"
+            )
         if proxy := self.egress.engine()["proxy"]:
             say(f"egress       {urlsplit(proxy).netloc.rpartition('@')[2]}\n")
 

@@ -13,9 +13,13 @@ from sigward.file import TomlFile, config_home
 if TYPE_CHECKING:
     from sigward.cli.commands import ConfigOf
 
-RUNS = {"process", "addons"}
-SENDS = {"upstream", "connect", "proxy", "endpoint", "shared"}
-"""Keys whose value runs a program, or says where something is sent."""
+CONSEQUENCES = {
+    **dict.fromkeys(("process", "addons"), "runs"),
+    **dict.fromkeys(("upstream", "connect", "proxy", "endpoint", "shared"), "sends to"),
+    "ca_files": "trusts",
+    "allow_remote": "opens",
+}
+"""Keys that run a program, say where something is sent or whom to trust, or let others connect."""
 
 
 def config(command: "ConfigOf") -> int:
@@ -39,11 +43,11 @@ def config(command: "ConfigOf") -> int:
 
 
 def consequences(value: object, place: str = "") -> Iterator[tuple[str, str, str]]:
-    """("runs" or "sends to", key, value) of what a person should know of a file before they allow it."""
+    """("runs", "sends to", "trusts" or "opens", key, value) of what a person should know of a file before they allow it."""
     if isinstance(value, dict):
         for name, inner in value.items():
             key = f"{place}.{name}" if place else str(name)
-            word = "runs" if name in RUNS else "sends to" if name in SENDS else None
+            word = CONSEQUENCES.get(str(name))
             if word and not isinstance(inner, dict):
                 yield word, key, without_password(inner)
             else:

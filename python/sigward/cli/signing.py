@@ -71,6 +71,10 @@ def sign(command: "Sign") -> int:
     """Prints the four steps. Signatures are shown, as that is what was asked; keys and tokens are not."""
     found, region = load_credentials(command)
     steps, scope = signed_steps(command, command.method, command.url, found, region, at=command.at)
+    host = urlsplit(command.url).hostname or ""
+    known = _core.recognise(host)
+    if command.service is None and known is not None and not known.signed:
+        sys.stderr.write(f"note: `sigward serve` passes requests to {host} unsigned, unless a [[route]] names the host.\n")
     snapshot = found.snapshot
     added = [(name.decode(), "redacted" if name == b"x-amz-security-token" else value.decode()) for name, value in steps.headers]
     canonical = steps.canonical_request.decode("utf-8", "backslashreplace")

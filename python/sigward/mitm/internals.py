@@ -680,7 +680,7 @@ class EngineH2Connection(BufferedH2Connection):
 
     def _tell_reset(self, *, wasted: bool) -> None:
         if not self.ledger.reset(wasted=wasted):
-            raise h2.exceptions.DenialOfServiceError("more streams that are reset than any client needs")
+            raise h2.exceptions.DenialOfServiceError("too many stream resets")
 
     def _prepare_for_sending(self, frames: list[Frame]) -> None:
         if not self._receiving:
@@ -716,7 +716,7 @@ class EngineH2Connection(BufferedH2Connection):
 @functools.lru_cache(maxsize=1000)
 def tell_flood(address: str, why: str) -> None:
     """To the log, once for each client and reason."""
-    logger.warning("%s was told to calm down, and its HTTP/2 connection ends: %s", address, why)
+    logger.warning("closed the HTTP/2 connection of %s (ENHANCE_YOUR_CALM): %s", address, why)
 
 
 @dataclass(slots=True)

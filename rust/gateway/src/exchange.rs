@@ -798,8 +798,6 @@ impl Exchange {
             }
             None if found.is_some_and(|found| found.variant.signed()) => Action::Sign,
             _ if found.is_some() || head.entry != Entry::Reverse => Action::Pass,
-            // What is in its URL authenticates it wherever it goes.
-            _ if own == Some(Own::Url) => Action::Sign,
             _ => {
                 return Err(Some(Refusal::client(
                     403,
@@ -809,21 +807,36 @@ impl Exchange {
                 )));
             }
         };
-        let mode = route.and_then(|route| route.authorization).unwrap_or(config.settings.authorization);
+        let by_route = route.is_some_and(|route| route.action == Action::Pass);
+        let mode = route.and_then(|route| route.authorization).unwrap_or(if by_route || found.is_none() && route.is_none() {
+            // What passes anyway is not ours to refuse, unless a rule says so.
+            OwnAuthorization::Keep
+        } else {
+            config.settings.authorization
+        });
+        if own.is_some() && action != Action::Deny {
+            if mode == OwnAuthorization::Refuse {
+                return Err(Some(own_authorization()));
+            }
+            // A token is as secret as a session token. S3's websites have no TLS.
+            if found.is_some_and(|found| found.variant != Variant::None) && !route.is_some_and(Route::rewrites) {
+                upstream.target = over_tls(target).unwrap_or(upstream.target);
+            }
+        }
         match action {
             Action::Deny => {
                 self.record.disposition = Disposition::Deny;
                 return Err(Some(Refusal::denied(&self.record, &target.host, choice, self.call.as_ref())));
             }
-            Action::Pass => self.passes(target, if route.is_some() { Passed::Route } else { Passed::Host }),
+            Action::Pass => self.passes(target, if by_route { Passed::Route } else { Passed::Host }),
+            Action::Sign
+                if found.is_some_and(|found| found.owner_reads)
+                    && config.settings.customer_endpoints == CustomerEndpoints::Refuse
+                    && !route.is_some_and(Route::names_host) =>
+            {
+                return Err(Some(customer_endpoint(&target.host)));
+            }
             Action::Sign if own.is_some_and(|own| !own.is_in_header() || mode != OwnAuthorization::Replace) => {
-                if mode == OwnAuthorization::Refuse {
-                    return Err(Some(own_authorization()));
-                }
-                // A token is as secret as a session token.
-                if found.is_some() && !route.is_some_and(Route::rewrites) {
-                    upstream.target = over_tls(target).unwrap_or(upstream.target);
-                }
                 self.passes(target, Passed::OwnAuthorization);
             }
             Action::Sign => {
@@ -835,12 +848,6 @@ impl Exchange {
                         format!("Set `service` (the signing name) in route {}.", route.map_or("", |route| &route.name)),
                     )));
                 };
-                if found.is_some_and(|found| found.owner_reads)
-                    && config.settings.customer_endpoints == CustomerEndpoints::Refuse
-                    && !route.is_some_and(Route::names_host)
-                {
-                    return Err(Some(customer_endpoint(&target.host)));
-                }
                 // AWS's own names are served over TLS; a route's `upstream` says itself how it is.
                 if found.is_some() && !route.is_some_and(Route::rewrites) {
                     upstream.target = over_tls(target).ok_or_else(|| {

@@ -116,12 +116,7 @@ impl Refusal {
 
     /// The request names its call twice, and differently. `kind`: where, for the metrics; `one`, `other`: the two readings.
     pub fn ambiguous(kind: &'static str, one: impl std::fmt::Display, other: impl std::fmt::Display) -> Self {
-        Self::client(
-            400,
-            "ambiguous-call",
-            format!("the request can be read in two ways ({kind}): {one}, or {other}."),
-            "Name the call once.",
-        )
+        Self::client(400, "ambiguous-call", format!("the request can be read in two ways ({kind}): {one}; {other}."), "Name the call once.")
     }
 
     /// Tells the client when to try again.
