@@ -52,6 +52,22 @@ async def test_what_goes_out_is_what_the_route_reads(start: Start, upstream: Ups
     assert "&z=b%20c%2B&" in upstream.received[-1].target
 
 
+async def test_a_rule_reads_no_other_bytes_than_are_sent(start: Start, upstream: Upstream) -> None:
+    """Rules with other readings come before the one that applies: what they would say of what goes out counts."""
+    there = {"connect": f"127.0.0.1:{upstream.port}"}
+    deny = {"name": "no", "host": S3, "bucket": "b/a+b*", "action": "deny"}
+    proxy = await start(upstream, routes=[deny, {"host": S3, "query_plus": "plus", **there}])
+    response = await proxy.ask(request("GET", "/b?list-type=2&prefix=a+b", host=S3))
+    assert (response.status, response.get("x-sigward-error")) == (400, "ambiguous-call")
+    assert (await proxy.ask(request("GET", "/b?list-type=2&prefix=c+d", host=S3))).status == 200
+    assert upstream.received[-1].target.endswith("prefix=c%2Bd")
+    # What the client authenticates itself goes out as it is spelled: S3 reads a blank.
+    deny = {"name": "no", "host": S3, "bucket": "b/a b*", "action": "deny", "query_plus": "plus"}
+    proxy = await start(upstream, routes=[deny, {"host": S3, "query_plus": "plus", **there}])
+    own = request("GET", "/b?list-type=2&prefix=a+b", "Authorization: Bearer x", host=S3)
+    assert (await proxy.ask(own)).get("x-sigward-error") == "ambiguous-call"
+
+
 async def test_rules_see_the_reading_that_is_sent(start: Start, upstream: Upstream) -> None:
     proxy = await start(upstream, routes=routes(upstream.port))
     for prefix, denied in [("a+b/", True), ("a%20b/", True), ("a%2Bb/", False), ("c+d/", True), ("c%2Bd/", True), ("c%20d/", False)]:

@@ -600,3 +600,13 @@ async def test_an_answer_to_head_has_no_body_that_is_another_answer(proxy: Proxy
         assert (await read_response(reader, "HEAD")).status == 200
         writer.write(request("GET", "/2"))
         assert (await asyncio.wait_for(read_response(reader), 10)).body == b"ok"
+
+
+async def test_an_upgrade_to_http2_is_not_asked_for(start: Start, upstream: Upstream) -> None:
+    """What is inside would be requests that nobody judges; RFC 9113, section 3.1, has done away with it."""
+    proxy = await start(upstream)
+    for protocol in ("h2c", "H2C", "h2c-14, websocket"):
+        asks = request("GET", "/", "Connection: Upgrade, HTTP2-Settings", f"Upgrade: {protocol}", "HTTP2-Settings: AAMAAABk")
+        assert (await proxy.ask(asks)).status == 200
+        assert upstream.received[-1].get("upgrade") is None
+        assert upstream.received[-1].get("http2-settings") is None

@@ -371,10 +371,9 @@ class Check(Command):
         for number, route in enumerate(self.route, 1):
             asked = ((None, route.operation), ("bucket", route.bucket), ("client", route.client))
             more = "".join(f" {name} {value}" if name else f" {value}" for name, value in asked if value)
+            asks = f"{route.host or 'AWS'}{f':{route.port}' if route.port else ''}{route.path or ''}{more}"
             to = "".join(f" → {place}" for place in (route.upstream, route.connect) if place)
-            say(
-                f"route {number:<6} {route.host or 'AWS'}{f':{route.port}' if route.port else ''}{route.path or ''}{more}: {route.action}{to}\n"
-            )
+            say(f"route {number:<6} {asks}: {route.action}{to}\n")
         if proxy := self.egress.engine()["proxy"]:
             say(f"egress       {urlsplit(proxy).netloc.rpartition('@')[2]}\n")
 

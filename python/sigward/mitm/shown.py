@@ -20,7 +20,7 @@ REFUSED, GAVE_UP, RETRIED = ":no_entry:", ":warning:", ":repeat:"
 OWN = "own-authorization"
 """The reason of what passes because the client authenticates it itself."""
 
-LINKS = ("location", "referer")
+LINKS = ("content-location", "location", "referer")
 """Headers that hold a URL, maybe a presigned one."""
 
 

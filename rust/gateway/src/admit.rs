@@ -204,7 +204,9 @@ pub(crate) fn admit(head: &mut RequestHead, limits: &Limits) -> Result<Option<He
     agree_on_host(head)?;
     join_cookies(&mut head.headers);
     let trailer = head.headers.remove(TRAILER);
-    let upgrade = head.headers.get(UPGRADE).filter(|_| asks_for_upgrade(&head.headers)).cloned();
+    // HTTP/2 in plain text would carry requests that nobody judges; RFC 9113, section 3.1, has done away with it.
+    let may_pass = |protocol: &&HeaderValue| !protocol.as_bytes().to_ascii_lowercase().starts_with(b"h2c");
+    let upgrade = head.headers.get(UPGRADE).filter(|_| asks_for_upgrade(&head.headers)).filter(may_pass).cloned();
     remove_hop_by_hop(&mut head.headers);
     // It announces trailers, which are forwarded where the body streams; `frame` takes it away elsewhere.
     if let Some(trailer) = trailer {

@@ -95,10 +95,9 @@ impl Config {
 
     /// True if this is a destination of ours, as long as it is HTTP that goes there.
     pub fn intercepts(&self, host: &str, port: u16) -> bool {
-        self.router.intercepts(host, port).unwrap_or_else(|| {
-            // What takes a bearer token, Signature Version 2 or something else is let through as it is.
-            recognise(&self.knowledge, host, None).is_some_and(|found| found.variant.may_be_signed())
-        })
+        let found = recognise(&self.knowledge, host, None);
+        // What takes a bearer token, Signature Version 2 or something else is let through as it is.
+        self.router.intercepts(&self.place(host, port, found)).unwrap_or_else(|| found.is_some_and(|found| found.variant.may_be_signed()))
     }
 }
 
@@ -690,6 +689,31 @@ impl Exchange {
         if denied && body == Body::Pending && !self.load.overloaded && names_resource() {
             return Err(None);
         }
+        // Rules that take a raw `+` for another thing than the one that applies have not judged what goes out. What passes goes out as it
+        // is spelled, so there both readings count.
+        if !denied
+            && signed_plus.is_none()
+            && config.router.reads_plus()
+            && head.path.split_once('?').is_some_and(|(_, query)| query.contains('+'))
+        {
+            let both = [QueryPlus::Blank, QueryPlus::Plus];
+            let passes = matches!(call.authentication, Authentication::Client(_)) || !signs();
+            for plus in both.into_iter().filter(|plus| passes || *plus == terms.query_plus) {
+                let signed_plus = Some(plus);
+                let mut again = Reading { config, head, target, found, body, websocket, signed_plus, calls: SmallVec::new(), usual: None };
+                let other = match config.router.find(&asked, &mut again) {
+                    Ok(other) => other.route,
+                    Err(undecided) => return Err(self.undecided(config, found, undecided)),
+                };
+                if other.map(|route| &route.name) != choice.route.map(|route| &route.name) {
+                    let name = |route: Option<&Route>| route.map_or("none", |route| &*route.name).to_owned();
+                    let one = format!("route {} applies where a + in the query is what that route says", name(choice.route));
+                    let other =
+                        format!("route {} applies where it is a {}", name(other), if plus == QueryPlus::Plus { "plus" } else { "blank" });
+                    return Err(Some(self.two_readings(Ambiguity { kind: "query", one, other })));
+                }
+            }
+        }
         // A rule that sends a request to another host has it read there: the rules before it must agree.
         let moves = choice.route.is_some_and(Route::rewrites) && *terms.host != *target.host;
         let there = if moves { config.router.find(&asked, &mut Fixed(&call)).map(|there| there.route) } else { Ok(choice.route) };
@@ -785,7 +809,7 @@ impl Exchange {
         let unsigned = found.filter(|found| !found.variant.signed() && !says_so);
         let action = match route {
             Some(route) if route.action != Action::Sign || unsigned.is_none() => route.action,
-            _ if own != Some(Own::Url) && unsigned.is_some_and(|found| found.variant == Variant::Unknown) => {
+            _ if unsigned.is_some_and(|found| found.variant == Variant::Unknown) => {
                 let passes = head.entry != Entry::Reverse;
                 if config.live.reports_unknown(&target.host) {
                     self.record.unknown_host = Some(UnknownHost { host: target.host.clone(), passes });
@@ -814,14 +838,14 @@ impl Exchange {
         } else {
             config.settings.authorization
         });
-        if own.is_some() && action != Action::Deny {
-            if mode == OwnAuthorization::Refuse {
-                return Err(Some(own_authorization()));
-            }
-            // A token is as secret as a session token. S3's websites have no TLS.
-            if found.is_some_and(|found| found.variant != Variant::None) && !route.is_some_and(Route::rewrites) {
-                upstream.target = over_tls(target).unwrap_or(upstream.target);
-            }
+        if own.is_some() && action != Action::Deny && mode == OwnAuthorization::Refuse {
+            return Err(Some(own_authorization()));
+        }
+        // A token is as secret as a session token. S3's websites have no TLS; a route's `upstream` says itself how it is.
+        let has_tls = found.is_some_and(|found| action == Action::Sign || found.variant != Variant::None);
+        let is_secret = action == Action::Sign || (action == Action::Pass && own.is_some());
+        if is_secret && has_tls && !route.is_some_and(Route::rewrites) {
+            upstream.target = over_tls(target).ok_or_else(|| Some(plain_text_port(target)))?;
         }
         match action {
             Action::Deny => {
@@ -848,21 +872,6 @@ impl Exchange {
                         format!("Set `service` (the signing name) in route {}.", route.map_or("", |route| &route.name)),
                     )));
                 };
-                // AWS's own names are served over TLS; a route's `upstream` says itself how it is.
-                if found.is_some() && !route.is_some_and(Route::rewrites) {
-                    upstream.target = over_tls(target).ok_or_else(|| {
-                        Some(Refusal::client(
-                            400,
-                            "plain-text-port",
-                            format!(
-                                "signed requests go out over TLS, but {:?} asks for port {} in plain text.",
-                                admit::shown(&target.host),
-                                target.port
-                            ),
-                            "Leave the port away, or use https.",
-                        ))
-                    })?;
-                }
                 self.settle_signing(config, found, route, client, service, body)?;
             }
         }
@@ -2175,6 +2184,15 @@ fn customer_endpoint(host: &str) -> Refusal {
         "customer-endpoint",
         format!("{:?} belongs to a customer of AWS, who may see a session token that is sent there.", admit::shown(host)),
         "If you trust it, name the host in a [[route]] (customer_endpoints is \"refuse\").",
+    )
+}
+
+fn plain_text_port(target: &Target) -> Refusal {
+    Refusal::client(
+        400,
+        "plain-text-port",
+        format!("signatures and tokens go out over TLS, but {:?} asks for port {} in plain text.", admit::shown(&target.host), target.port),
+        "Leave the port away, or use https.",
     )
 }
 

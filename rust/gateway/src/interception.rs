@@ -10,7 +10,8 @@ use std::sync::Arc;
 use crate::Refusal;
 use crate::admit::shown;
 use crate::exchange::Config;
-use crate::recognise::{domains, recognise};
+use crate::recognise::{Recognised, domains, recognise};
+use crate::route::Place;
 use crate::settings::{ClientHttp2, CustomerEndpoints};
 
 /// What becomes of a connection.
@@ -120,7 +121,9 @@ pub fn speaks_http(port: u16) -> bool {
 /// Hosts that want a client's certificate, which ends at whoever looks in: the credentials provider of `IoT` and Greengrass, and `IoT`'s data
 /// on 8443.
 fn wants_certificate(host: &str, port: u16) -> bool {
-    let Some(rest) = host.split_once(".iot.").map(|(before, _)| before) else { return false };
+    // Behind it is the region; else it is a bucket's name.
+    let before = |(before, behind): (&'_ str, &str)| (!behind.starts_with("s3")).then(|| before.to_owned());
+    let Some(rest) = host.rsplit_once(".iot.").and_then(before) else { return false };
     let service = rest.rsplit('.').next().unwrap_or_default();
     matches!(service, "credentials" | "greengrass" | "greengrass-ats") || rest.ends_with("-ats") && port == 8443
 }
@@ -148,16 +151,36 @@ fn same_host(one: &str, other: &str) -> bool {
 impl Config {
     /// What becomes of a client's connection to this destination. `host`: lower-case.
     pub fn handling(&self, host: &str, port: u16, opening: Opening<'_>) -> Handling {
+        let name = match opening {
+            Opening::Tls { name, .. } => name.filter(|name| !same_host(name, host)),
+            _ => None,
+        };
         let is_http = match opening {
             Opening::Unknown | Opening::Http => true,
-            Opening::Tls { name, protocols } => name.is_none_or(|name| same_host(name, host)) && offers_http(protocols),
+            Opening::Tls { protocols, .. } => name.is_none() && offers_http(protocols),
             Opening::Other => false,
         };
         let may_be_http = is_http && (self.router.names(host) || (speaks_http(port) && !wants_certificate(host, port)));
         if may_be_http && self.intercepts(host, port) {
             return Handling::Intercept;
         }
-        self.forbids_tunnel(host, port).map_or(Handling::Tunnel, Handling::Refuse)
+        self.forbids_tunnel(host, port).or_else(|| self.forbids_name(host, name?, port)).map_or(Handling::Tunnel, Handling::Refuse)
+    }
+
+    /// Why nothing may pass untouched where TLS asks for another name than CONNECT. Behind one address of AWS's are many names, and a
+    /// request inside may name any of them.
+    fn forbids_name(&self, host: &str, name: &str, port: u16) -> Option<Why> {
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        let may_be_aws = |host: &str| is_aws(host) || recognise(&self.knowledge, host, None).is_some();
+        if !may_be_aws(host) && !may_be_aws(&name) {
+            return self.forbids_tunnel(&name, port);
+        }
+        self.forbids_tunnel(&name, port).or_else(|| self.router.denies().map(Why::Denied))
+    }
+
+    pub(crate) fn place<'a>(&'a self, host: &'a str, port: u16, found: Option<Recognised<'a>>) -> Place<'a> {
+        let service = found.map(|found| found.signing_name);
+        Place { host, port, is_aws: found.is_some() || is_aws(host), service, knowledge: &self.knowledge }
     }
 
     /// Whether HTTP/2 is offered to a client that wants this host. Not to Git: with libcurl 7.88 (Debian 12) it hangs in HTTP/2 uploads that
@@ -168,19 +191,18 @@ impl Config {
 
     /// Why nothing may pass untouched to this destination. `None`: it may.
     fn forbids_tunnel(&self, host: &str, port: u16) -> Option<Why> {
-        if self.clients.required() {
-            return (!self.router.passes_port(host, port)).then_some(Why::IssuedKeys);
+        let found = recognise(&self.knowledge, host, None);
+        let place = self.place(host, port, found);
+        if self.clients.required() && !self.router.passes_port(host, port) {
+            return Some(Why::IssuedKeys);
         }
-        if self.router.intercepts(host, port) == Some(false) {
+        if self.router.intercepts(&place) == Some(false) {
             return None;
         }
-        let found = recognise(&self.knowledge, host, None);
         if self.settings.customer_endpoints == CustomerEndpoints::Refuse && found.is_some_and(|found| found.owner_reads) {
             return Some(Why::CustomerEndpoint);
         }
-        let is_aws = found.is_some() || is_aws(host);
-        let service = found.map(|found| found.signing_name);
-        self.router.may_deny(host, port, is_aws, service, &self.knowledge).map(Why::Denied)
+        self.router.may_deny(&place).map(Why::Denied)
     }
 }
 
@@ -273,9 +295,52 @@ mod tests {
             (r#"{"routes": [{"host": "email*", "port": 25, "action": "pass"}, {"host": "*", "action": "deny"}]}"#, smtp, denied("#2")),
             (r#"{"customer_endpoints": "refuse"}"#, api, Handling::Refuse(Why::CustomerEndpoint)),
             (r#"{"customer_endpoints": "refuse"}"#, smtp, Handling::Tunnel),
+            // An earlier rule without a host comes first for AWS's hosts.
+            (r#"{"routes": [{"operation": "s3:Delete*", "action": "deny"}, {"host": "*", "action": "pass"}]}"#, s3, denied("#1")),
+            (
+                r#"{"routes": [{"operation": "s3:Delete*", "action": "deny"}, {"host": "*", "action": "pass"}]}"#,
+                "other.test",
+                Handling::Tunnel,
+            ),
             (r#"{"customer_endpoints": "refuse", "routes": [{"host": "*", "action": "pass"}]}"#, api, Handling::Tunnel),
         ] {
             assert_eq!(config(settings).handling(host, 465, Opening::Other), expected, "{settings} {host}");
         }
+        for first in [
+            r#"{"operation": "s3:DeleteObject", "action": "deny"}"#,
+            r#"{"bucket": "secret", "action": "deny"}"#,
+            r#"{"operation": "s3:GetObject"}"#,
+        ] {
+            let config = config(&format!(r#"{{"routes": [{first}, {{"host": "*.amazonaws.com", "action": "pass"}}]}}"#));
+            assert_eq!(config.handling(s3, 443, Opening::Unknown), Handling::Intercept, "{first}");
+            assert_eq!(config.handling("sqs.us-east-1.amazonaws.com", 443, Opening::Unknown), Handling::Tunnel, "{first}");
+        }
+    }
+
+    #[test]
+    fn a_name_in_tls_is_not_a_way_past_a_rule() {
+        let tls = |name| Opening::Tls { name: Some(name), protocols: &[] };
+        let secret = r#"{"routes": [{"host": "secret.s3.us-east-1.amazonaws.com", "action": "deny"}]}"#;
+        let denied = Handling::Refuse(Why::Denied("#1".into()));
+        for (settings, host, name, expected) in [
+            (secret, "mine.s3.us-east-1.amazonaws.com", "secret.s3.us-east-1.amazonaws.com", denied.clone()),
+            (secret, "mine.s3.us-east-1.amazonaws.com", "a.s3.us-east-1.amazonaws.com", denied.clone()),
+            (r#"{"routes": [{"operation": "sqs:*", "action": "deny"}]}"#, "52.94.1.2", "sqs.us-east-1.amazonaws.com", denied.clone()),
+            (secret, "other.test", "another.test", Handling::Tunnel),
+            (
+                r#"{"customer_endpoints": "refuse"}"#,
+                "52.94.1.2",
+                "a1b2c3d4e5.execute-api.us-east-1.amazonaws.com",
+                Handling::Refuse(Why::CustomerEndpoint),
+            ),
+        ] {
+            assert_eq!(config(settings).handling(host, 443, tls(name)), expected, "{settings} {host} {name}");
+        }
+    }
+
+    #[test]
+    fn a_bucket_may_be_called_as_iots_hosts_are() {
+        let config = config("{}");
+        assert_eq!(config.handling("x.greengrass.iot.s3.us-east-1.amazonaws.com", 443, Opening::Unknown), Handling::Intercept);
     }
 }

@@ -6,8 +6,9 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{AUTHORIZATION, HeaderMap};
+use http::header::{AUTHORIZATION, HeaderMap, SEC_WEBSOCKET_PROTOCOL};
 use http::{HeaderName, HeaderValue};
+use sigward_sigv4::wire::percent_decoded;
 
 use crate::knowledge::Operation;
 use crate::route::Upstream;
@@ -136,13 +137,18 @@ pub struct Steps {
 }
 
 impl Steps {
-    /// `query`: what the signature is in, if it is in the query.
-    pub(crate) fn new<'a, T>(steps: &sigward_sigv4::Steps<T>, headers: impl Iterator<Item = (&'a [u8], &'a [u8])>, query: &[u8]) -> Self {
+    /// `query`: what the signature is in, if it is in the query. `sent`: the request's headers; those marked as sensitive are hidden.
+    pub(crate) fn new<'a, T>(
+        steps: &sigward_sigv4::Steps<T>,
+        headers: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+        query: &[u8],
+        sent: &HeaderMap,
+    ) -> Self {
         let headers = headers.map(|(name, value)| (text(name), text(&redact_bytes(name, value))));
         let query = redact_query(&text(query));
         let parameters = query.split('&').filter_map(|pair| pair.split_once('=')).filter(|(name, _)| name.starts_with("X-Amz-"));
         Self {
-            canonical_request: redact_canonical(&text(&steps.canonical_request)),
+            canonical_request: redact_canonical(&text(&steps.canonical_request), sent),
             string_to_sign: steps.string_to_sign.clone(),
             signature: format!("{}…", steps.signature.get(..SIGNATURE_SHOWN).unwrap_or_default()),
             added: headers.chain(parameters.map(|(name, value)| (name.to_owned(), value.to_owned()))).collect(),
@@ -291,23 +297,40 @@ const SECRET_HEADERS: &[&str] = &[
     "set-cookie",
     "x-amz-bearer-token",
     "x-amz-customauthorizer-signature",
+    "x-amz-sso_bearer_token",
     "x-api-key",
 ];
+
+/// Where `IoT`'s custom authorizers look, as AWS's own examples name it.
+const TOKEN: &str = "token";
 
 /// The value of one header as it may be shown.
 pub fn redact(name: &HeaderName, value: &HeaderValue) -> HeaderValue {
     let hidden = HeaderValue::from_static("redacted");
     let marked = value.is_sensitive() && *name != AUTHORIZATION;
-    if marked || SECRET_HEADERS.contains(&name.as_str()) {
+    if marked || *name == *TOKEN || SECRET_HEADERS.contains(&name.as_str()) {
         return hidden;
+    }
+    if *name == SEC_WEBSOCKET_PROTOCOL {
+        return without_authorization(value);
     }
     if *name != AUTHORIZATION {
         return value.clone();
     }
     // SigV4's Credential and SignedHeaders may be seen, and help; every other scheme is hidden whole.
     let text = value.to_str().unwrap_or_default();
-    let shown = text.starts_with("AWS4-").then(|| text.rsplit_once("Signature=")).flatten();
+    let shown = text.starts_with("AWS4-").then(|| text.split_once("Signature=")).flatten();
     shown.and_then(|(before, _)| HeaderValue::from_str(&format!("{before}Signature=redacted")).ok()).unwrap_or(hidden)
+}
+
+/// `AppSync`'s subscriptions bring their credential as a protocol, `header-` and base 64.
+fn without_authorization(protocols: &HeaderValue) -> HeaderValue {
+    let hide = |protocol: &str| match protocol.trim_start().get(..7) {
+        Some(start) if start.eq_ignore_ascii_case("header-") => " header-redacted".to_owned(),
+        _ => protocol.to_owned(),
+    };
+    let shown = text(protocols.as_bytes()).split(',').map(hide).collect::<Vec<_>>().join(",");
+    HeaderValue::from_str(shown.trim_start()).unwrap_or_else(|_| HeaderValue::from_static("redacted"))
 }
 
 /// The same for names and values as they came.
@@ -319,18 +342,29 @@ pub fn redact_bytes(name: &[u8], value: &[u8]) -> Vec<u8> {
 }
 
 /// Parameters of a query whose values are tokens or signatures, in small letters.
-const SECRET_PARAMETERS: &[&str] =
-    &["x-amz-security-token", "x-amz-s3session-token", "x-amz-signature", "signature", "x-amz-customauthorizer-signature"];
+const SECRET_PARAMETERS: &[&str] = &[
+    "x-amz-security-token",
+    "x-amz-s3session-token",
+    "x-amz-signature",
+    "signature",
+    "securitytoken",
+    "x-amz-customauthorizer-signature",
+    TOKEN,
+];
+
+/// What names `IoT`'s custom authorizer, whose token is in a parameter of any name.
+const OF_AUTHORIZER: &str = "x-amz-customauthorizer-name";
 
 /// The parameter that `AppSync` reads a subscription's credential from.
 const OF_SUBSCRIPTION: &str = "header";
 
 /// A query as it may be shown.
 pub fn redact_query(query: &str) -> String {
+    let plain = |name: &str| text(&percent_decoded(name.as_bytes())).to_ascii_lowercase();
+    let is_for_authorizer = query.split('&').any(|pair| plain(pair.split('=').next().unwrap_or_default()) == OF_AUTHORIZER);
+    let hides = |name: &str| name == OF_SUBSCRIPTION || SECRET_PARAMETERS.contains(&name) || (is_for_authorizer && name != OF_AUTHORIZER);
     let shown = |pair: &str| match pair.split_once('=') {
-        Some((name, _)) if name == OF_SUBSCRIPTION || SECRET_PARAMETERS.contains(&&*name.to_ascii_lowercase()) => {
-            format!("{name}=redacted")
-        }
+        Some((name, _)) if hides(&plain(name)) => format!("{name}=redacted"),
         _ => pair.to_owned(),
     };
     query.split('&').map(shown).collect::<Vec<_>>().join("&")
@@ -428,14 +462,16 @@ fn without(text: &str, mut secrets: Vec<Range<usize>>) -> Cow<'_, str> {
 }
 
 /// A canonical request as it may be shown: its third line is the query, and headers follow until an empty line.
-fn redact_canonical(request: &str) -> String {
+fn redact_canonical(request: &str, sent: &HeaderMap) -> String {
     let mut lines: Vec<String> = request.split('\n').map(ToOwned::to_owned).collect();
     if let Some(query) = lines.get_mut(2) {
         *query = redact_query(query);
     }
     for line in lines.iter_mut().skip(3).take_while(|line| !line.is_empty()) {
         if let Some((name, value)) = line.split_once(':') {
-            *line = format!("{name}:{}", text(&redact_bytes(name.as_bytes(), value.as_bytes())));
+            let is_marked = *name != *AUTHORIZATION.as_str() && sent.get_all(name).iter().any(HeaderValue::is_sensitive);
+            let value = if is_marked { "redacted".into() } else { text(&redact_bytes(name.as_bytes(), value.as_bytes())) };
+            *line = format!("{name}:{value}");
         }
     }
     lines.join("\n")
@@ -467,6 +503,9 @@ mod tests {
         assert!(!shown("authorization", "Bearer abc").windows(3).any(|window| window == b"abc"));
         assert!(!shown("x-amz-security-token", "abc").windows(3).any(|window| window == b"abc"));
         assert_eq!(shown("host", "abc"), b"abc");
+        assert_eq!(shown("token", "abc"), b"redacted");
+        assert_eq!(shown("authorization", "AWS4-HMAC-SHA256 Signature=abc, X=Signature=d"), b"AWS4-HMAC-SHA256 Signature=redacted");
+        assert_eq!(shown("sec-websocket-protocol", "graphql-ws, header-eyJ9,header-x"), b"graphql-ws, header-redacted, header-redacted");
         let mut copied = HeaderValue::from_static("Bearer abc");
         copied.set_sensitive(true);
         assert_eq!(redact(&HeaderName::from_static("x-original-authorization"), &copied), "redacted");
@@ -479,6 +518,12 @@ mod tests {
             "a=b&X-Amz-Signature=redacted&x-amz-security-token=redacted&Signature=redacted&Signature2=x&flag"
         );
         assert_eq!(redact_query(""), "");
+        assert_eq!(
+            redact_query("X-Amz-%53ignature=abc&X-Amz-Security-Toke%6e=t&h%65ader=s&SecurityToken=t&a=b"),
+            "X-Amz-%53ignature=redacted&X-Amz-Security-Toke%6e=redacted&h%65ader=redacted&SecurityToken=redacted&a=b"
+        );
+        // A custom authorizer's token has any name.
+        assert_eq!(redact_query("x-amz-customauthorizer-name=mine&mine=t"), "x-amz-customauthorizer-name=mine&mine=redacted");
     }
 
     #[test]
@@ -523,6 +568,6 @@ mod tests {
     fn secrets_of_a_canonical_request_are_not_shown() {
         let request = "GET\n/\nX-Amz-Security-Token=abc&a=b\nhost:h\nx-amz-security-token:abc\n\nhost;x-amz-security-token\nhash";
         let shown = "GET\n/\nX-Amz-Security-Token=redacted&a=b\nhost:h\nx-amz-security-token:redacted\n\nhost;x-amz-security-token\nhash";
-        assert_eq!(redact_canonical(request), shown);
+        assert_eq!(redact_canonical(request, &HeaderMap::new()), shown);
     }
 }

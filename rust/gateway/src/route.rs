@@ -166,6 +166,21 @@ pub struct SigningForm {
     pub token: TokenPlace,
 }
 
+/// Where a connection goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// Lower-case.
+    pub host: &'a str,
+    /// Of the destination.
+    pub port: u16,
+    /// It may be AWS's own, known or not.
+    pub is_aws: bool,
+    /// The signing name, if the host says it.
+    pub service: Option<&'a str>,
+    /// The tables that rules are compared with.
+    pub knowledge: &'a Knowledge,
+}
+
 /// The rules in their order.
 #[derive(Debug, Default)]
 pub struct Router {
@@ -222,14 +237,24 @@ impl Router {
         self.candidates(host, Some(&[])).filter(names)
     }
 
-    /// Whether a connection to this host is looked into, as far as rules for it say.
-    pub fn intercepts(&self, host: &str, port: u16) -> Option<bool> {
-        for route in self.naming(host, port) {
-            if route.action != Action::Pass || route.moves() {
-                return Some(true);
-            }
-            if !route.is_conditional() {
-                return Some(false);
+    /// The rules that may be for what goes to this place, in their order.
+    fn fitting<'a>(&'a self, place: &Place<'a>) -> impl Iterator<Item = &'a Route> + use<'a> {
+        let Place { host, port, is_aws, .. } = *place;
+        let fits = move |route: &&Route| route.host.as_ref().map_or(is_aws, |pattern| pattern.matches(host)) && route.is_for_port(port);
+        self.candidates(host, None).filter(fits)
+    }
+
+    /// Whether a connection to this place is looked into, as far as rules say. A rule without a host does not say it alone, but what it
+    /// decides is not for a later rule to pass.
+    pub fn intercepts(&self, place: &Place<'_>) -> Option<bool> {
+        let mut decided_before = false;
+        for route in self.fitting(place) {
+            let decides = route.action != Action::Pass || route.moves();
+            match (route.host.is_some(), decides) {
+                (true, true) => return Some(true),
+                (true, false) if !route.is_conditional() => return Some(decided_before),
+                (false, true) => decided_before |= route.may_be_for(place.service, place.knowledge),
+                _ => {}
             }
         }
         None
@@ -241,12 +266,20 @@ impl Router {
         first.is_some_and(|route| route.port.is_some() && route.action == Action::Pass && !route.moves() && !route.is_conditional())
     }
 
-    /// A rule that might deny something of what goes to this host, where nobody knows what goes there. `service`: the signing name, if the
-    /// host says it.
-    pub fn may_deny(&self, host: &str, port: u16, is_aws: bool, service: Option<&str>, knowledge: &Knowledge) -> Option<Arc<str>> {
-        let fits = |route: &&Route| route.host.as_ref().map_or(is_aws, |pattern| pattern.matches(host)) && route.is_for_port(port);
-        for route in self.candidates(host, None).filter(fits) {
-            if route.action == Action::Deny && route.may_be_for(service, knowledge) {
+    /// A rule that denies something, whatever it is.
+    pub fn denies(&self) -> Option<Arc<str>> {
+        self.routes.iter().find(|route| route.action == Action::Deny).map(|route| Arc::clone(&route.name))
+    }
+
+    /// True if a rule takes a raw `+` in a query for a plus.
+    pub(crate) fn reads_plus(&self) -> bool {
+        self.routes.iter().any(|route| route.query_plus == QueryPlus::Plus)
+    }
+
+    /// A rule that might deny something of what goes to this place, where nobody knows what goes there.
+    pub fn may_deny(&self, place: &Place<'_>) -> Option<Arc<str>> {
+        for route in self.fitting(place) {
+            if route.action == Action::Deny && route.may_be_for(place.service, place.knowledge) {
                 return Some(Arc::clone(&route.name));
             }
             // What it decides for all requests, no later rule does.
@@ -894,7 +927,9 @@ mod tests {
             r#"[{"host": "a", "path": "/public/*", "action": "pass"}, {"host": "a", "action": "deny"}, {"host": "b", "action": "pass"},
                 {"host": "c", "path": "/x", "action": "pass"}]"#,
         );
-        assert_eq!(["a", "b", "c", "d"].map(|host| router.intercepts(host, 443)), [Some(true), Some(false), None, None]);
+        let knowledge = Knowledge::shipped().unwrap();
+        let at = |host| Place { host, port: 443, is_aws: false, service: None, knowledge: &knowledge };
+        assert_eq!(["a", "b", "c", "d"].map(|host| router.intercepts(&at(host))), [Some(true), Some(false), None, None]);
     }
 
     #[test]
@@ -906,7 +941,9 @@ mod tests {
             let found = router.find(&RouteQuery { port, ..asked(&knowledge, "a.test", None) }, &mut call).unwrap();
             assert_eq!(found.route.map(|route| &*route.name), Some(expected));
         }
-        assert_eq!([8443, 443].map(|port| router.intercepts("a.test", port)), [Some(false), Some(true)]);
+        let knowledge = Knowledge::shipped().unwrap();
+        let at = |port| Place { host: "a.test", port, is_aws: false, service: None, knowledge: &knowledge };
+        assert_eq!([8443, 443].map(|port| router.intercepts(&at(port))), [Some(false), Some(true)]);
         assert_eq!([8443, 443].map(|port| router.passes_port("a.test", port)), [true, false]);
     }
 

@@ -60,6 +60,7 @@ const EXPIRES: u64 = 300;
 /// The scope that a client's own signature is for: `Credential=AKID/20260101/us-east-1/sqs/aws4_request`.
 pub(crate) fn scope_of(headers: &HeaderMap) -> Option<Hint<'_>> {
     let text = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    text.get(..5).filter(|scheme| scheme.eq_ignore_ascii_case("AWS4-"))?;
     let credential = text.split_once("Credential=")?.1.split([',', ' ']).next()?;
     let mut parts = credential.rsplit('/').skip(1);
     let (signing_name, region) = (parts.next()?, parts.next()?);
@@ -163,7 +164,7 @@ pub(crate) fn sign(
         let request = Request { method, path: path.as_bytes(), query: query.as_bytes(), headers: &pairs, payload: hash.payload() };
         if terms.shown {
             let steps = steps_with(terms.credentials, &terms.scope, &request, terms.unix_seconds, terms.options)?;
-            let shown = Steps::new(&steps, steps.signed.headers(), b"");
+            let shown = Steps::new(&steps, steps.signed.headers(), b"", headers);
             Made { signed: steps.signed, steps: Some(Box::new(shown)) }
         } else {
             let signed = sign_with(terms.credentials, &terms.scope, &request, terms.unix_seconds, terms.options)?;
@@ -212,7 +213,7 @@ pub(crate) fn presign(
         let request = Request { method, path: path.as_bytes(), query: query.as_bytes(), headers: &pairs, payload };
         if terms.shown {
             let steps = presign_steps(terms.credentials, &terms.scope, &request, terms.unix_seconds, EXPIRES, terms.options)?;
-            let shown = Steps::new(&steps, std::iter::empty(), steps.signed.query());
+            let shown = Steps::new(&steps, std::iter::empty(), steps.signed.query(), headers);
             (steps.signed, Some(Box::new(shown)))
         } else {
             (sigward_sigv4::presign(terms.credentials, &terms.scope, &request, terms.unix_seconds, EXPIRES, terms.options)?, None)

@@ -32,12 +32,13 @@ fn decoded(path: &str, keeps_slash: bool) -> Cow<'_, [u8]> {
     Cow::Owned(pieces.join(&b"%2F"[..]))
 }
 
-/// The path with `%2F` decoded, runs of slashes merged and dot segments removed (RFC 3986, 5.2.4). `None`: nothing of that is in it.
+/// The path with `%2F` decoded, backslashes turned into slashes, runs of slashes merged, dot segments removed (RFC 3986, 5.2.4), and what
+/// follows a semicolon in a segment left out. `None`: nothing of that is in it.
 pub(crate) fn cleaned(path: &str) -> Option<String> {
     if !path.contains("%2F") && !is_dirty(path) {
         return None;
     }
-    let path = path.replace("%2F", "/");
+    let path = path.replace("%2F", "/").replace("%5C", "/").replace('\\', "/").replace("%3B", ";");
     let mut kept: Vec<&str> = Vec::new();
     for segment in path.split('/') {
         match without_parameters(segment) {
@@ -45,7 +46,7 @@ pub(crate) fn cleaned(path: &str) -> Option<String> {
             ".." => {
                 kept.pop();
             }
-            _ => kept.push(segment),
+            named => kept.push(named),
         }
     }
     let slash = path.ends_with('/') || path.ends_with("/.") || path.ends_with("/..");
@@ -53,9 +54,14 @@ pub(crate) fn cleaned(path: &str) -> Option<String> {
     Some(format!("/{}{end}", kept.join("/")))
 }
 
-/// Servers differ in what they make of this path: it holds `//` or dot segments.
+/// Servers differ in what they make of this path: it holds `//`, dot segments, a backslash or a semicolon.
 pub(crate) fn is_dirty(path: &str) -> bool {
-    path.contains("//") || (path.contains("/.") && path.split('/').any(|segment| matches!(without_parameters(segment), "." | "..")))
+    let odd = |byte: &u8| matches!(byte, b'\\' | b';');
+    path.contains("//")
+        || path.as_bytes().iter().any(odd)
+        || path.contains("%5C")
+        || path.contains("%3B")
+        || (path.contains("/.") && path.split('/').any(|segment| matches!(without_parameters(segment), "." | "..")))
 }
 
 /// Some servers take what follows a semicolon for a segment's parameters.
@@ -81,6 +87,9 @@ mod tests {
             ("/a/..;x/b", "/a/..;x/b", Some("/b")),
             ("/../..", "/../..", Some("/")),
             ("/a/.", "/a/.", Some("/a/")),
+            ("/admin;a/x", "/admin;a/x", Some("/admin/x")),
+            ("/a\\..\\admin", "/a\\..\\admin", Some("/admin")),
+            ("/a%5Cb", "/a\\b", Some("/a/b")),
         ] {
             let found = Readings::of(false, path);
             assert_eq!((text(&found.sent), found.other.as_deref().map(text)), (sent.to_owned(), other.map(str::to_owned)), "{path}");
