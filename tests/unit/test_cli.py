@@ -298,17 +298,18 @@ def test_env_for_another_container_writes_nothing(sigward: Shell) -> None:
     assert ran.status == 0, ran.err
     assert '- name: AWS_CA_BUNDLE\n  value: "/var/lib/sigward-trust/bundle.pem"\n' in ran.out
     assert not (sigward.home / ".config/sigward/ca").exists()
-    for proxy in ("https://127.0.0.1:8080", "127.0.0.1:8080", "http://127.0.0.1", "http://a:b@127.0.0.1:1"):
+    for proxy in ("ftp://127.0.0.1:8080", "127.0.0.1:8080", "http://127.0.0.1", "http://a:b@127.0.0.1:1"):
         ran = sigward("env", "--proxy", proxy)
         assert ran.status == 64, proxy
         assert "http://HOST:PORT" in ran.err
+    assert "HTTPS_PROXY=https://proxy.internal:8080" in sigward("env", "--proxy", "https://proxy.internal:8080").out
 
 
 @pytest.mark.parametrize("command", [("env",), ("run", "--", "true")], ids=lambda words: words[0])
 def test_a_no_proxy_that_covers_what_is_signed_for(command: tuple[str, ...], sigward: Shell) -> None:
     """Calls there would go past sigward."""
     sigward.environment |= {"NO_PROXY": "intranet.example,.amazonaws.com", "no_proxy": "search.internal.example"}
-    (sigward.home / "sigward.toml").write_text('[[route]]\nhost = "search.internal.example"\nservice = "es"\n')
+    sigward.settings('[[route]]\nhost = "search.internal.example"\nservice = "es"\n')
     ran = sigward.keys()(*command)
     assert ran.status == 0, ran.err
     for entry in (".amazonaws.com", "search.internal.example"):
@@ -336,7 +337,7 @@ def test_a_ca_for_the_routes_of_today(sigward: Shell) -> None:
 
 def test_a_pattern_that_no_ca_can_be_limited_to(sigward: Shell) -> None:
     """Renewing does not help there, naming domains does."""
-    (sigward.home / "sigward.toml").write_text('[[route]]\nhost = "search-*"\nservice = "es"\n')
+    sigward.settings('[[route]]\nhost = "search-*"\nservice = "es"\n')
     ran = sigward.keys()("check")
     assert ran.status == 78
     assert "does not vouch for search-*" in ran.err
