@@ -329,6 +329,7 @@ def test_a_ca_for_the_routes_of_today(sigward: Shell) -> None:
     ran = sigward("check")
     assert ran.status == 78
     assert "does not vouch for internal.example" in ran.err
+    assert "credentials" in ran.out, "they are looked at all the same"
     assert "sigward ca renew" in ran.err
     assert sigward("ca", "renew").status == 0
     assert sigward("check").status == 0

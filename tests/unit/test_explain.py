@@ -191,7 +191,7 @@ def test_for_people(sigward: Shell) -> None:
     assert lines[0] == "SignatureDoesNotMatch: The path was changed on the way."
     ours = next(at for at, line in enumerate(lines) if line.startswith("  ours"))
     assert lines[ours + 2].index("^") == lines[ours].index("key") + 2
-    assert lines[-1].startswith("Mend: ")
+    assert lines[-1].startswith("Fix: ")
 
 
 def test_difference_takes_bytes() -> None:

@@ -349,12 +349,18 @@ class Check(Command):
         self.say_ways()
         for warning in engine.warnings():
             say(f"warning      {warning}\n")
+        unusable: CaError | None = None
         try:
-            say(f"ca           {self.ca_state(engine)}\n")
+            try:
+                say(f"ca           {self.ca_state(engine)}\n")
+            except CaError as error:
+                unusable = error
             failures = self.check_identities(engine, region)
         finally:
             engine.close()
         say(f"region       {region.name} (from {region.source})\n")
+        if unusable is not None:
+            raise unusable
         if failures:
             raise no_credentials_of(failures)
         return 0

@@ -111,7 +111,7 @@ def explain(command: "Explain") -> int:
             before = found.ours[: found.column - 1].decode("utf-8", "backslashreplace")
             lines.append("         " + " " * len(before) + "^")
     lines += [f"{name}: {value}" for name, value in verdict.details.items()]
-    sys.stdout.write("\n".join([*lines, "", f"Mend: {verdict.mend}", ""]))
+    sys.stdout.write("\n".join([*lines, "", f"Fix: {verdict.mend}", ""]))
     return 0
 
 
