@@ -14,7 +14,7 @@ mod tunnel;
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -72,6 +72,8 @@ pub(crate) struct Native {
     ended: Notify,
     /// What the log has told of handshakes and tunnels.
     told: handshake::Told,
+    /// Bytes that clients of HTTP/2 may send ahead, beyond what each of them always may.
+    widened: AtomicU64,
 }
 
 impl Default for Native {
@@ -83,6 +85,7 @@ impl Default for Native {
             accepting: AtomicI64::new(0),
             ended: Notify::new(),
             told: handshake::Told::default(),
+            widened: AtomicU64::new(0),
         }
     }
 }
