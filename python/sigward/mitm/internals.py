@@ -203,8 +203,6 @@ class EngineConnection(HttpConnection):
         job = self.bridge.submit(self, stream_id, request, body)
         if job is not None:
             self.jobs[stream_id] = job
-            if self.http_layer.said_all:
-                job.said_all()
 
     def _data(self, event: RequestData) -> None:
         if waiting := self.waiting.get(event.stream_id):
@@ -531,9 +529,8 @@ class EngineHttp1Server(Http1Server):
         if isinstance(event, events.DataReceived) and len(self.buf) > AHEAD_LIMIT:
             event = events.ConnectionClosed(self.conn)
         elif isinstance(event, events.ConnectionClosed) and not self.http_layer.bridge.has_left(self.context.client):
-            # As busybox's wget, `ncat < file` and socat do.
+            # As busybox's wget, `ncat < file` and socat do: it waits for its answers, however long they take.
             self.said_all = True
-            self.http_layer.tell_said_all()
             return
         yield from super().wait(event)
 
@@ -997,19 +994,6 @@ class EngineHttpLayer(HttpLayer):
             yield from self.event_to_child(self.connections[client], event)
         else:
             yield from super()._handle_event(event)
-
-    @property
-    def said_all(self) -> bool:
-        """True if the client has closed its side, and waits for its answer or is gone."""
-        server = self.connections.get(self.context.client)
-        return isinstance(server, EngineHttp1Server) and server.said_all
-
-    def tell_said_all(self) -> None:
-        """To the engine, of the requests that it has."""
-        for connection in self.connections.values():
-            if isinstance(connection, EngineConnection):
-                for job in connection.jobs.values():
-                    job.said_all()
 
     def waits_for_body(self, stream_id: int) -> bool:
         """True if a body is held here until it is whole, and no hook is at it. Of what streams, the engine's time-out takes care."""

@@ -205,7 +205,7 @@ impl Front {
         let mut under_way = UnderWay::new(None, &self.shared, &head);
         let pool = self.pool.load_full();
         // For as long as the pool is held here.
-        let listener = Listener { informed: listener.informed.map(|informed| informed as Informed<'_>), ..listener };
+        let listener = Listener { informed: listener.informed.map(|informed| informed as Informed<'_>) };
         let mut answer = drive(&self.shared, &pool, head, inbound, listener, false, &mut under_way).await;
         under_way.tell(&mut answer);
         answer

@@ -207,7 +207,7 @@ async fn answer(front: &Front, half: &Shared, mut parts: Parts, via: Via, client
     let mut informed = |status: StatusCode, headers: &HeaderMap| {
         let _ = locked(half).respond.send_informational(informational(status, headers));
     };
-    Reply::Answer(front.exchange(head, inbound, Listener { informed: Some(&mut informed), waiting: None }).await.response)
+    Reply::Answer(front.exchange(head, inbound, Listener { informed: Some(&mut informed) }).await.response)
 }
 
 /// What content-length says, where it says one thing.
