@@ -47,6 +47,15 @@ async def test_tls_ends_with_close_notify(start: Start, upstream: Upstream, insi
 
 
 @pytest.mark.parametrize("inside", [False, True])
+async def test_tls_ends_with_close_notify_for_a_client_that_has_said_all(proxy: Proxy, inside: bool) -> None:
+    """It has ended its side of the connection, without a word of TLS."""
+    client = await asyncio.to_thread(tls_socket, proxy, inside=inside, alpn=["http/1.1"])
+    client.sendall(request(host=HOST))
+    socket.socket.shutdown(client, socket.SHUT_WR)
+    assert (await asyncio.to_thread(until_its_end, client)).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("inside", [False, True])
 async def test_tls_ends_with_close_notify_when_sigward_stops(proxy: Proxy, inside: bool) -> None:
     client = await asyncio.to_thread(tls_socket, proxy, inside=inside, alpn=["http/1.1"])
     client.sendall(request(host=HOST))

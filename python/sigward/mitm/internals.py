@@ -68,7 +68,6 @@ from mitmproxy.proxy.layers.http._http2 import Http2Server
 from mitmproxy.proxy.layers.http._http_h2 import BufferedH2Connection
 from mitmproxy.proxy.layers.tls import ClientTLSLayer
 from mitmproxy.proxy.server import ConnectionHandler
-from mitmproxy.proxy.tunnel import TunnelState
 from OpenSSL import SSL
 
 from sigward import _core
@@ -1035,6 +1034,12 @@ class EngineClientTls(ClientTLSLayer):
     """mitmproxy's, which says close_notify before it closes (RFC 8446, section 6.1)."""
 
     said_goodbye = False
+    established = False
+    """Its handshake has succeeded, however much of the connection is left."""
+
+    def _handshake_finished(self, err: str | None) -> Commands:
+        self.established = err is None
+        yield from super()._handshake_finished(err)
 
     def send_data(self, data: bytes) -> Commands:
         if not self.said_goodbye:
@@ -1047,7 +1052,7 @@ class EngineClientTls(ClientTLSLayer):
 
     def goodbye(self, last: bytes = b"") -> bytes:
         """What ends this TLS, once. `last`: what goes through it before."""
-        if self.said_goodbye or self.tunnel_state is not TunnelState.OPEN:
+        if self.said_goodbye or not self.established:
             return b""
         self.said_goodbye = True
         data = bytearray()
