@@ -494,9 +494,6 @@ class Job:
         """The body is complete."""
     def ack(self, size: int, /) -> None:
         """`size` bytes of response data were handed to the client; the engine sends at most 512 KiB ahead of this."""
-    def said_all(self) -> None:
-        """The client has closed its side: it may be gone. What is under way comes to its end, but nothing new begins; if that is all
-        there was to do, `EVENT_FAILED` follows."""
     def cancel(self) -> None:
         """The client went away: stops waiting, retrying and sending at once. No event for this job follows."""
 

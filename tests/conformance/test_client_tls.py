@@ -91,6 +91,8 @@ NO_SUITE = b"\x16\x03\x01\x00\x2f\x01\x00\x00\x2b\x03\x03" + bytes(33) + b"\x00\
 FAILURES: list[Any] = [
     pytest.param(hello("mqtt"), 120, "alpn", id="no-application-protocol"),
     pytest.param(b"\x16\x03\x01\x00\x04\x01\x00\x00\x00", 50, "malformed", id="no-hello"),
+    pytest.param(b"\x16garbage\r\n\r\n", 50, "malformed", id="garbage"),
+    pytest.param((b"\x16\x03\x01\x40\x00" + b"\x01\x00\xff\xff" + bytes(0x3FFC)) * 8, 50, "malformed", id="without-end"),
     pytest.param(NO_SUITE, None, "incompatible", id="no-suite"),
     pytest.param(hello() + b"\x16\x03\x03\x00\x04\x02\x00\x00\x00", 10, "malformed", id="out-of-turn"),
 ]  # fmt: skip

@@ -150,6 +150,30 @@ async def test_a_client_that_has_said_all_gets_its_answer(proxy: Proxy, raw: byt
     assert_signed(proxy.upstream.received[0], HOST)
 
 
+FAILED = b"HTTP/1.1 %b\r\ncontent-length: %d\r\n\r\n%b"
+WAITS = {
+    "its turn": OK,
+    "a retry after 500": FAILED % (b"500 Internal Server Error", 0, b""),
+    "a retry after 503": FAILED % (b"503 Service Unavailable", 0, b""),
+    "a retry after throttling": FAILED % (b"400 Bad Request", 32, b'{"__type":"ThrottlingException"}'),
+}
+
+
+@pytest.mark.parametrize("first", WAITS.values(), ids=WAITS)
+async def test_a_client_that_has_said_all_gets_its_answers_however_long_they_take(start: Start, upstream: Upstream, first: bytes) -> None:
+    """The first of its requests has to wait, and those behind it."""
+    line = {"defaults": False, "rules": [{"operation": "sqs:ListQueues", "rate": 10, "burst": 1}]}
+    proxy = await start(upstream, retry={"attempts": 3, "base": 0.2, "throttle_base": 0.2}, pace=line)
+    upstream.answers = [first]
+    async with connected(proxy.reverse) as (reader, writer):
+        writer.write(LIST * 3)
+        writer.write_eof()
+        for _ in range(3):
+            assert (await asyncio.wait_for(read_response(reader), 10)).body == b"ok"
+        assert await asyncio.wait_for(reader.read(), 10) == b""
+    assert len(upstream.received) == 3 + (first is not OK)
+
+
 @pytest.mark.parametrize("inside", [False, True])
 async def test_what_was_sent_before_a_client_closes_its_side_is_answered(proxy: Proxy, inside: bool) -> None:
     """All requests that are whole; not the one that is not."""

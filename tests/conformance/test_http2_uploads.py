@@ -12,8 +12,8 @@ import pytest
 
 from tests.conformance.conftest import Proxy, Start
 from tests.conformance.test_http2 import Http2Client
-from tests.conformance.test_requests import BUCKET_HOST
-from tests.support import Upstream
+from tests.conformance.test_requests import BUCKET_HOST, request
+from tests.support import Upstream, counted
 
 MUCH = 48 << 20
 EARLY = b"HTTP/1.1 403 Forbidden\r\ncontent-length: 5\r\nconnection: close\r\n\r\nearly"
@@ -95,6 +95,39 @@ async def test_a_client_that_stops_at_an_early_answer(start: Start, upstream: Up
             assert (stream.headers[":status"], bytes(stream.body)) == ("403", b"early")
             client.connection.reset_stream(number, h2.errors.ErrorCodes.CANCEL)
             client.flush()
+
+
+async def test_what_is_left_of_requests_takes_nothing_from_others(start: Start, upstream: Upstream) -> None:
+    """Clients that are answered early and neither send on nor reset: nothing of them is held, however many there are."""
+    routes = [{"host": BUCKET_HOST, "action": "deny"}, {"host": "*", "connect": f"127.0.0.1:{upstream.port}"}]
+    proxy = await start(upstream, routes=routes, limits={"held_bytes": 1 << 20})
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(6):
+            client = await stack.enter_async_context(client_of(proxy))
+            numbers = [client.begin("PUT", "/k", BUCKET_HOST, ("content-length", str(MUCH))) for _ in range(8)]
+            while not all(client.streams[number].headers for number in numbers):
+                await asyncio.wait_for(client.read(), 10)
+            assert {client.streams[number].headers[":status"] for number in numbers} == {"403"}
+        for _ in range(3):
+            assert (await proxy.ask(request("POST", "/", "Transfer-Encoding: chunked") + b"5\r\nhello\r\n0\r\n\r\n")).status == 200
+        assert counted(proxy.engine.metrics(), "sigward_held_bytes") == 0
+
+
+@pytest.mark.native("mitmproxy grants it to one stream")
+@pytest.mark.parametrize("resets", [True, False], ids=["a reset", "silence"])
+async def test_what_a_client_is_granted_to_send_on_ends_with(start: Start, upstream: Upstream, resets: bool) -> None:
+    """Others have their turn."""
+    proxy = await start(upstream, routes=[{"host": BUCKET_HOST, "action": "deny"}])
+    async with client_of(proxy) as client:
+        usual = 256 << 10
+        for _ in range(2):
+            number = client.begin("PUT", "/k", BUCKET_HOST)
+            for granted in (True, False):
+                while (client.connection.remote_settings.initial_window_size > usual) != granted:
+                    await asyncio.wait_for(client.read(), 10)
+                if granted and resets:
+                    client.connection.reset_stream(number, h2.errors.ErrorCodes.CANCEL)
+                    client.flush()
 
 
 @pytest.mark.parametrize("denied", [False, True], ids=["upstream", "sigward"])

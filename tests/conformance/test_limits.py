@@ -405,6 +405,27 @@ async def test_an_idle_connection_of_http2_is_closed(start: Start, upstream: Ups
         assert stream.body == b"ok"
 
 
+@pytest.mark.parametrize("size", [10, 200_000])
+async def test_answers_that_nothing_is_taken_of_do_not_keep_a_connection(start: Start, upstream: Upstream, size: int) -> None:
+    """Whole or in pieces. The client answers PINGs, but opens no window."""
+    proxy = await start(upstream, timeouts={"client_write": 0.3, "client_idle": 0.5})
+    upstream.answers = [b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size + b"x" * size] * 3
+    async with http2(proxy, BUCKET_HOST, window=0) as client:
+        for _ in range(3):
+            client.send("GET", "/k", BUCKET_HOST)
+        await upstream.wait_for(3)
+        await ended(client)
+    await idle(proxy)
+
+
+async def test_a_client_that_does_not_answer_goaway_is_not_waited_for(start: Start, upstream: Upstream) -> None:
+    proxy = await start(upstream, timeouts={"client_write": 0.3, "client_idle": 0.2})
+    async with proxy.tunnel(f"{HOST}:443", HOST, ["h2"]) as (reader, writer):
+        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5))
+        while await asyncio.wait_for(reader.read(65536), PATIENCE):
+            pass
+
+
 async def ended(client: Http2Client) -> None:
     """Waits until the proxy has closed the connection."""
     with contextlib.suppress(ConnectionError):

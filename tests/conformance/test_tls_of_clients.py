@@ -7,9 +7,11 @@ import ssl
 
 import pytest
 
+from sigward.mitm import Front
 from tests.conformance.conftest import HOST, Proxy, Start
+from tests.conformance.test_http2 import Http2Client, Stream
 from tests.conformance.test_requests import request
-from tests.support import Upstream, assert_signed
+from tests.support import Upstream, assert_signed, connected, read_response
 
 
 def tls_socket(proxy: Proxy, *, inside: bool, alpn: list[str]) -> ssl.SSLSocket:
@@ -45,6 +47,15 @@ async def test_tls_ends_with_close_notify(start: Start, upstream: Upstream, insi
 
 
 @pytest.mark.parametrize("inside", [False, True])
+async def test_tls_ends_with_close_notify_for_a_client_that_has_said_all(proxy: Proxy, inside: bool) -> None:
+    """It has ended its side of the connection, without a word of TLS."""
+    client = await asyncio.to_thread(tls_socket, proxy, inside=inside, alpn=["http/1.1"])
+    client.sendall(request(host=HOST))
+    socket.socket.shutdown(client, socket.SHUT_WR)
+    assert (await asyncio.to_thread(until_its_end, client)).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("inside", [False, True])
 async def test_tls_ends_with_close_notify_when_sigward_stops(proxy: Proxy, inside: bool) -> None:
     client = await asyncio.to_thread(tls_socket, proxy, inside=inside, alpn=["http/1.1"])
     client.sendall(request(host=HOST))
@@ -66,6 +77,30 @@ async def test_clients_that_may_not_speak_http2(start: Start, upstream: Upstream
     client = await asyncio.to_thread(tls_socket, proxy, inside=inside, alpn=["http/1.1"])
     client.sendall(request("GET", "/", "Connection: close", host=HOST))
     assert (await asyncio.to_thread(until_its_end, client)).startswith(b"HTTP/1.1 200")
+
+
+async def test_http2_is_spoken_with_a_proxy_that_knows_its_connect(proxy: Proxy) -> None:
+    """The library of mitmproxy's HTTP/2 refuses the CONNECT of RFC 9113, section 8.5: it is HTTP/1.1 there, and HTTP/2 in the tunnel."""
+    context = ssl.create_default_context(cafile=str(proxy.ca_file))
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    async with connected(proxy.forward, ssl=context, server_hostname="localhost") as (reader, writer):
+        agreed = writer.get_extra_info("ssl_object").selected_alpn_protocol()
+        if agreed == "http/1.1":
+            writer.write(f"CONNECT {HOST}:443 HTTP/1.1\r\nHost: {HOST}:443\r\n\r\n".encode())
+            assert (await read_response(reader, "HEAD")).status == 200
+        else:
+            client = Http2Client(reader, writer)
+            client.streams[1] = Stream()
+            client.connection.config.validate_outbound_headers = False
+            client.connection.send_headers(1, [(":method", "CONNECT"), (":authority", f"{HOST}:443")])
+            client.flush()
+            while not client.streams[1].headers:
+                await asyncio.wait_for(client.read(), 10)
+            assert client.streams[1].headers[":status"] == "200"
+    assert agreed == ("http/1.1" if isinstance(proxy.front, Front) else "h2")
+    for inside in (False, True):
+        with await asyncio.to_thread(tls_socket, proxy, inside=inside, alpn=["h2", "http/1.1"]) as there:
+            assert there.selected_alpn_protocol() == "h2"
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is missing")

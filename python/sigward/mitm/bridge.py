@@ -260,10 +260,6 @@ class Bridge:
     def _failed(self, pending: Pending, message: str) -> list[HttpEvent]:
         connection, stream_id = pending.connection, pending.stream_id
         if pending.pump is None:
-            if connection.http_layer.said_all:
-                # Nothing was begun for a client that may be gone.
-                hang_up(pending.handler)
-                return []
             # No head was told.
             return connection.refusal_events(stream_id, refusal(500, "internal", f"the engine gave up: {message}."))
         if connection.ends_by_close(stream_id):

@@ -68,7 +68,6 @@ from mitmproxy.proxy.layers.http._http2 import Http2Server
 from mitmproxy.proxy.layers.http._http_h2 import BufferedH2Connection
 from mitmproxy.proxy.layers.tls import ClientTLSLayer
 from mitmproxy.proxy.server import ConnectionHandler
-from mitmproxy.proxy.tunnel import TunnelState
 from OpenSSL import SSL
 
 from sigward import _core
@@ -203,8 +202,6 @@ class EngineConnection(HttpConnection):
         job = self.bridge.submit(self, stream_id, request, body)
         if job is not None:
             self.jobs[stream_id] = job
-            if self.http_layer.said_all:
-                job.said_all()
 
     def _data(self, event: RequestData) -> None:
         if waiting := self.waiting.get(event.stream_id):
@@ -531,9 +528,8 @@ class EngineHttp1Server(Http1Server):
         if isinstance(event, events.DataReceived) and len(self.buf) > AHEAD_LIMIT:
             event = events.ConnectionClosed(self.conn)
         elif isinstance(event, events.ConnectionClosed) and not self.http_layer.bridge.has_left(self.context.client):
-            # As busybox's wget, `ncat < file` and socat do.
+            # As busybox's wget, `ncat < file` and socat do: it waits for its answers, however long they take.
             self.said_all = True
-            self.http_layer.tell_said_all()
             return
         yield from super().wait(event)
 
@@ -998,19 +994,6 @@ class EngineHttpLayer(HttpLayer):
         else:
             yield from super()._handle_event(event)
 
-    @property
-    def said_all(self) -> bool:
-        """True if the client has closed its side, and waits for its answer or is gone."""
-        server = self.connections.get(self.context.client)
-        return isinstance(server, EngineHttp1Server) and server.said_all
-
-    def tell_said_all(self) -> None:
-        """To the engine, of the requests that it has."""
-        for connection in self.connections.values():
-            if isinstance(connection, EngineConnection):
-                for job in connection.jobs.values():
-                    job.said_all()
-
     def waits_for_body(self, stream_id: int) -> bool:
         """True if a body is held here until it is whole, and no hook is at it. Of what streams, the engine's time-out takes care."""
         stream = self.streams.get(stream_id)
@@ -1051,6 +1034,12 @@ class EngineClientTls(ClientTLSLayer):
     """mitmproxy's, which says close_notify before it closes (RFC 8446, section 6.1)."""
 
     said_goodbye = False
+    established = False
+    """Its handshake has succeeded, however much of the connection is left."""
+
+    def _handshake_finished(self, err: str | None) -> Commands:
+        self.established = err is None
+        yield from super()._handshake_finished(err)
 
     def send_data(self, data: bytes) -> Commands:
         if not self.said_goodbye:
@@ -1063,7 +1052,7 @@ class EngineClientTls(ClientTLSLayer):
 
     def goodbye(self, last: bytes = b"") -> bytes:
         """What ends this TLS, once. `last`: what goes through it before."""
-        if self.said_goodbye or self.tunnel_state is not TunnelState.OPEN:
+        if self.said_goodbye or not self.established:
             return b""
         self.said_goodbye = True
         data = bytearray()

@@ -28,7 +28,10 @@ class Leaves(TlsConfig):
             # Another addon's.
             return
         super().tls_start_client(tls_start)
-        if tls_start.ssl_conn is not None and not self.engine.offers_http2(tls_start.context.client.sni or ""):
+        context = tls_start.context
+        # h2 refuses a CONNECT without :scheme and :path, which is the form of RFC 9113, section 8.5.
+        to_the_proxy = context.client.proxy_mode.type_name == "regular" and not is_inside_connect(context)
+        if tls_start.ssl_conn is not None and (to_the_proxy or not self.engine.offers_http2(context.client.sni or "")):
             tls_start.ssl_conn.get_app_data()["http2"] = False
 
     def get_cert(self, conn_context: Context) -> CertStoreEntry:

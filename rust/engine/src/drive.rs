@@ -1,7 +1,6 @@
 //! The driver: carries out the steps of one exchange. The only place where requests meet the network.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -56,8 +55,6 @@ pub(crate) type Informed<'a> = &'a mut (dyn FnMut(StatusCode, &HeaderMap) + Send
 pub(crate) struct Listener<'a> {
     /// Each 1xx.
     pub(crate) informed: Option<Informed<'a>>,
-    /// It waits for its turn, or for the next attempt.
-    pub(crate) waiting: Option<&'a AtomicBool>,
 }
 
 /// What was read of the body so far.
@@ -184,9 +181,7 @@ impl Driver<'_> {
                 Err(error) => self.tell(Event::Failed(error.failure())),
             },
             Step::Wait { until } => {
-                self.waits(true);
                 tokio::time::sleep_until((self.shared.started + until).into()).await;
-                self.waits(false);
                 self.answer = None;
                 self.tell(Event::Elapsed)
             }
@@ -196,14 +191,12 @@ impl Driver<'_> {
                 if ticket.is_unleased() {
                     self.shared.unleased.notify_one();
                 }
-                self.waits(true);
                 let granted = if let Some(until) = self.shared.started.checked_add(until) {
                     tokio::time::timeout_at(until.into(), ticket).await.is_ok()
                 } else {
                     ticket.await;
                     true
                 };
-                self.waits(false);
                 self.tell(Event::Paced { granted })
             }
             Step::Refresh { identity, after } => {
@@ -226,12 +219,6 @@ impl Driver<'_> {
                 self.tell(Event::ResponseBody { prefix: &prefix })
             }
             Step::Reply(_) | Step::Deliver => step,
-        }
-    }
-
-    fn waits(&self, waits: bool) {
-        if let Some(waiting) = self.listener.waiting {
-            waiting.store(waits, Ordering::Relaxed);
         }
     }
 

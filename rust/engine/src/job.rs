@@ -1,8 +1,8 @@
 //! One request of a front that talks by messages: its upload queue, its download credit, and the task that serves it.
 
 use std::collections::VecDeque;
-use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
@@ -54,7 +54,6 @@ pub struct Job {
     id: u64,
     queue: Arc<Mutex<Queue>>,
     credit: Arc<Credit>,
-    said_all: Arc<SaidAll>,
     abort: tokio::task::AbortHandle,
 }
 
@@ -96,38 +95,9 @@ impl Job {
         self.credit.give_back(size);
     }
 
-    /// The client has closed its side: it may wait for its answer, or be gone. What is under way comes to its end, but nothing new begins.
-    pub fn said_all(&self) {
-        self.said_all.told.store(true, Ordering::Relaxed);
-        self.said_all.news.notify_one();
-    }
-
     /// The client is gone.
     pub fn cancel(&self) {
         self.abort.abort();
-    }
-}
-
-/// Whether the client has closed its side.
-#[derive(Debug, Default)]
-struct SaidAll {
-    told: AtomicBool,
-    news: Notify,
-}
-
-impl SaidAll {
-    /// The answer, unless it would begin for a client that may be gone.
-    async fn unless_it_waits(&self, driving: impl Future<Output = Answer>, waiting: &AtomicBool) -> Option<Answer> {
-        let mut driving = pin!(driving);
-        let mut told = pin!(self.news.notified());
-        std::future::poll_fn(|context| {
-            if let Poll::Ready(answer) = driving.as_mut().poll(context) {
-                return Poll::Ready(Some(answer));
-            }
-            let _ = told.as_mut().poll(context);
-            if self.told.load(Ordering::Relaxed) && waiting.load(Ordering::Relaxed) { Poll::Ready(None) } else { Poll::Pending }
-        })
-        .await
     }
 }
 
@@ -326,7 +296,6 @@ pub(crate) fn start(
 ) -> Job {
     let queue = Arc::new(Mutex::new(Queue::default()));
     let credit = Arc::new(Credit::default());
-    let said_all = Arc::new(SaidAll::default());
     let inbound: Inbound = match body {
         Some(body) => {
             queue.lock().unwrap_or_else(PoisonError::into_inner).ended = true;
@@ -336,20 +305,15 @@ pub(crate) fn start(
     };
     let task = {
         let (shared, pool, queue, credit) = (Arc::clone(shared), Arc::clone(pool), Arc::clone(&queue), Arc::clone(&credit));
-        let (mut under_way, said_all) = (UnderWay::new(Some(id), &shared, &head), Arc::clone(&said_all));
+        let mut under_way = UnderWay::new(Some(id), &shared, &head);
         async move {
-            let waiting = AtomicBool::new(false);
-            let listener = Listener { waiting: Some(&waiting), ..Listener::default() };
-            let driving = drive(&shared, &pool, head, inbound, listener, true, &mut under_way);
-            let Some(mut answer) = said_all.unless_it_waits(driving, &waiting).await else {
-                return shared.outbox.push(OutboxEvent::Failed { job: id, message: "its client has closed its side".into() });
-            };
+            let mut answer = drive(&shared, &pool, head, inbound, Listener::default(), true, &mut under_way).await;
             under_way.tell(&mut answer);
             tell(id, &shared, &queue, &credit, answer).await;
         }
     };
     let abort = runtime.spawn(task).abort_handle();
-    Job { id, queue, credit, said_all, abort }
+    Job { id, queue, credit, abort }
 }
 
 /// Passes an answer on, as far as the client takes it.

@@ -320,10 +320,6 @@ impl Job {
         self.job.ack(size);
     }
 
-    fn said_all(&self) {
-        self.job.said_all();
-    }
-
     fn cancel(&self) {
         self.job.cancel();
     }

@@ -37,9 +37,6 @@ class FakeJob:
     ended: bool = False
     acked: int = 0
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
-    alone: asyncio.Event = field(default_factory=asyncio.Event)
-    """The client has closed its side."""
-
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     room: bool = True
     """What `send` answers."""
@@ -56,10 +53,6 @@ class FakeJob:
 
     def ack(self, size: int, /) -> None:
         self.acked += size
-        self.engine.wake()
-
-    def said_all(self) -> None:
-        self.alone.set()
         self.engine.wake()
 
     def cancel(self) -> None:

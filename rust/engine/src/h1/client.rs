@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HeaderMap, UPGRADE};
+use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderName, UPGRADE};
 use http::{Method, StatusCode};
 use http_body::{Body as _, Frame};
 use prometheus::IntCounter;
@@ -435,6 +435,20 @@ impl Reading {
     }
 }
 
+/// Removes what no trailer of an answer may say: how messages are framed and routed, and what holds for one connection (RFC 9110, section
+/// 6.5.1). In HTTP/2 such a field makes the whole answer malformed (RFC 9113, section 8.2.2).
+fn remove_forbidden(trailers: &mut HeaderMap) {
+    remove_own(trailers);
+    remove_hop_by_hop(trailers);
+    while let Some(name) = trailers.keys().find(|name| is_framing(name)).cloned() {
+        trailers.remove(name);
+    }
+}
+
+fn is_framing(name: &HeaderName) -> bool {
+    *name == CONTENT_LENGTH || *name == HOST || name.as_str().starts_with("proxy-")
+}
+
 impl http_body::Body for AnswerBody {
     type Data = Bytes;
     type Error = AnswerError;
@@ -444,7 +458,10 @@ impl http_body::Body for AnswerBody {
         if let Poll::Ready(Some(Ok(frame))) = &mut polled
             && let Some(trailers) = frame.trailers_mut()
         {
-            remove_own(trailers);
+            remove_forbidden(trailers);
+            if trailers.is_empty() {
+                polled = Poll::Ready(None);
+            }
         }
         if matches!(polled, Poll::Ready(Some(Err(_))))
             && let Some(broken) = self.broken.take()

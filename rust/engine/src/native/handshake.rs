@@ -11,6 +11,7 @@ use rustls::{AlertDescription, Error};
 pub(super) const TLS: u8 = 0x16;
 /// Fatal alerts as records (RFC 8446, sections 5.1 and 6.2), for handshakes that have not begun on our side.
 pub(super) const ACCESS_DENIED: [u8; 7] = [21, 3, 3, 0, 2, 2, 49];
+pub(super) const DECODE_ERROR: [u8; 7] = [21, 3, 3, 0, 2, 2, 50];
 pub(super) const INTERNAL_ERROR: [u8; 7] = [21, 3, 3, 0, 2, 2, 80];
 
 /// What the log tells once is remembered for so many.

@@ -1,7 +1,6 @@
 //! The client half of HTTP/1.1: requests one after another on a connection, and their answers.
 
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -64,26 +63,17 @@ impl Io {
         }
     }
 
-    /// Whether the client is still there, while nothing more of its request is to come.
-    fn look_out(&mut self, context: &mut Context<'_>) -> Client {
+    /// True if the client's connection is broken, rather than closed on its side. Looks while nothing more of its request is to come.
+    fn has_gone(&mut self, context: &mut Context<'_>) -> bool {
         while self.stream.plain.len() < AHEAD {
             match self.stream.poll_fill(context) {
-                Poll::Ready(Ok(0)) => return Client::SaysNoMore,
-                Poll::Ready(Err(_)) => return Client::Gone,
-                Poll::Ready(Ok(_)) => {}
-                Poll::Pending => break,
+                Poll::Ready(Err(_)) => return true,
+                Poll::Ready(Ok(size)) if size > 0 => {}
+                _ => break,
             }
         }
-        Client::Here
+        false
     }
-}
-
-/// What is known of a client.
-enum Client {
-    Here,
-    /// It has closed its side, or all.
-    SaysNoMore,
-    Gone,
 }
 
 type Shared = Arc<Mutex<Io>>;
@@ -292,8 +282,7 @@ async fn one(front: &Front, io: &Shared, request: RequestHead, via: &Via, client
         let _ = locked(io).stream.queue(&told);
     };
     let answer = {
-        let waiting = AtomicBool::new(false);
-        let listener = Listener { informed: if old { None } else { Some(&mut informed) }, waiting: Some(&waiting) };
+        let listener = Listener { informed: if old { None } else { Some(&mut informed) } };
         let mut driving = pin!(front.exchange(head, inbound, listener));
         std::future::poll_fn(|context| {
             if let Poll::Ready(answer) = driving.as_mut().poll(context) {
@@ -304,12 +293,8 @@ async fn one(front: &Front, io: &Shared, request: RequestHead, via: &Via, client
             if matches!(flushed, Poll::Ready(Err(_))) {
                 return Poll::Ready(None);
             }
-            match io.decoder.is_done().then(|| io.look_out(context)) {
-                Some(Client::Gone) => Poll::Ready(None),
-                // It may have said all that it has to say, or be gone: what is under way comes to its end, but nothing new begins.
-                Some(Client::SaysNoMore) if waiting.load(Ordering::Relaxed) => Poll::Ready(None),
-                _ => Poll::Pending,
-            }
+            // A client that has closed its side waits for its answer, however long that takes.
+            if io.decoder.is_done() && io.has_gone(context) { Poll::Ready(None) } else { Poll::Pending }
         })
         .await
     };
@@ -477,7 +462,7 @@ impl Copying<'_> {
                 ready!(self.poll_flush(context))?;
                 let mut io = locked(self.io);
                 // However long the upstream is silent, nobody waits for it once the client has gone.
-                let gone = io.decoder.is_done() && matches!(io.look_out(context), Client::Gone);
+                let gone = io.decoder.is_done() && io.has_gone(context);
                 return if gone { Poll::Ready(Err(())) } else { Poll::Pending };
             };
             turn = turn.saturating_sub(self.take(frame)?);

@@ -14,7 +14,7 @@ mod tunnel;
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -72,6 +72,8 @@ pub(crate) struct Native {
     ended: Notify,
     /// What the log has told of handshakes and tunnels.
     told: handshake::Told,
+    /// Bytes that clients of HTTP/2 may send ahead, beyond what each of them always may.
+    widened: AtomicU64,
 }
 
 impl Default for Native {
@@ -83,6 +85,7 @@ impl Default for Native {
             accepting: AtomicI64::new(0),
             ended: Notify::new(),
             told: handshake::Told::default(),
+            widened: AtomicU64::new(0),
         }
     }
 }
@@ -202,7 +205,7 @@ impl Front {
         let mut under_way = UnderWay::new(None, &self.shared, &head);
         let pool = self.pool.load_full();
         // For as long as the pool is held here.
-        let listener = Listener { informed: listener.informed.map(|informed| informed as Informed<'_>), ..listener };
+        let listener = Listener { informed: listener.informed.map(|informed| informed as Informed<'_>) };
         let mut answer = drive(&self.shared, &pool, head, inbound, listener, false, &mut under_way).await;
         under_way.tell(&mut answer);
         answer

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use http::header::{HOST, HeaderMap};
-use rustls::ServerConfig;
+use rustls::{Error, InvalidMessage, ServerConfig};
 use sigward_gateway::interception::Why;
 use sigward_gateway::{Config, FirstBytes, Handling, Opening, Refusal, Scheme, Target, first_bytes, is_forbidden, speaks_http};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -131,7 +131,11 @@ impl Front {
         if first != TLS {
             return self.http(stream, via, client).await;
         }
-        let Some((Hello::Tls(name, _), stream)) = Box::pin(self.hello(stream, &client)).await else { return };
+        let Some((hello, stream)) = Box::pin(self.hello(stream, &client)).await else { return };
+        let Hello::Tls(name, _) = hello else {
+            self.failed_handshake(&client, "", "malformed", "it begins like a handshake, and is none");
+            return stream.end_with(&handshake::DECODE_ERROR).await;
+        };
         // A client that names nobody knows the listener by its address.
         let own = || stream.socket().local_addr().map_or_else(|| "localhost".to_owned(), |address| address.ip().to_string());
         let name = name.unwrap_or_else(own);
@@ -257,6 +261,7 @@ impl Front {
     /// What the client begins with; all that was read stays in the stream. `None`: nothing, not in time, or no handshake.
     async fn hello(&self, mut stream: Stream, client: &str) -> Option<(Hello, Stream)> {
         self.first_byte(&mut stream).await?;
+        let too_long = || (as_io(Error::InvalidMessage(InvalidMessage::HandshakePayloadTooLarge)), handshake::DECODE_ERROR.to_vec());
         let reading = async {
             let mut acceptor = rustls::server::Acceptor::default();
             let mut fed = 0;
@@ -268,7 +273,7 @@ impl Front {
                     FirstBytes::Tls => {
                         while let Some(mut rest) = stream.plain.get(fed..).filter(|rest| !rest.is_empty()) {
                             let before = rest.len();
-                            acceptor.read_tls(&mut rest).map_err(|_| None)?;
+                            acceptor.read_tls(&mut rest).map_err(|_| Some(too_long()))?;
                             fed += before - rest.len();
                             match acceptor.accept() {
                                 Ok(Some(accepted)) => {
@@ -277,24 +282,29 @@ impl Front {
                                     return Ok(Hello::Tls(hello.server_name().map(str::to_owned), protocols));
                                 }
                                 Ok(None) => {}
-                                Err(failed) => return Err(Some(failed)),
+                                Err((error, mut alert)) => {
+                                    let mut last = Vec::new();
+                                    let _ = alert.write_all(&mut last);
+                                    return Err(Some((as_io(error), last)));
+                                }
                             }
                         }
                     }
                 }
                 let filled = std::future::poll_fn(|context| stream.poll_fill(context)).await;
-                if stream.plain.len() > MOST_HELLO || !filled.is_ok_and(|size| size > 0) {
+                if !filled.is_ok_and(|size| size > 0) {
                     return Err(None);
+                }
+                if stream.plain.len() > MOST_HELLO {
+                    return Err((fed > 0).then(too_long));
                 }
             }
         };
         match tokio::time::timeout(self.patience(), reading).await {
             Ok(Ok(hello)) => Some((hello, stream)),
             Ok(Err(None)) => None,
-            Ok(Err(Some((error, mut alert)))) => {
-                let mut last = Vec::new();
-                let _ = alert.write_all(&mut last);
-                let (reason, why) = handshake::reason(&as_io(error));
+            Ok(Err(Some((error, last)))) => {
+                let (reason, why) = handshake::reason(&error);
                 self.failed_handshake(client, "", reason, &why);
                 stream.end_with(&last).await;
                 None

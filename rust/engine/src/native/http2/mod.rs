@@ -24,6 +24,8 @@ use windows::{Ask, Windows};
 const LINGER: Duration = Duration::from_secs(5);
 /// A client has so long to answer a PING.
 const PONG: Duration = Duration::from_secs(20);
+/// How often it is looked whether a client has confirmed its windows.
+const UNCONFIRMED: Duration = Duration::from_millis(50);
 /// Bytes of answers that wait for one client's windows.
 const SEND_BUFFER: usize = 64 << 10;
 
@@ -69,6 +71,7 @@ async fn converse(front: Front, carrier: Carrier, via: Via, client: Arc<str>) ->
     let mut unused = pin!(unused(&front, &busy));
     let mut silent = pin!(silent(connection.ping_pong(), heard, patience));
     let mut leaving = false;
+    let mut has_left = pin!(has_left(&front, &busy));
     loop {
         tokio::select! {
             biased;
@@ -95,6 +98,9 @@ async fn converse(front: Front, carrier: Carrier, via: Via, client: Arc<str>) ->
                 }
                 Unused::Stalled => return false,
             },
+            // The library tells nobody of a confirmation.
+            () = tokio::time::sleep(UNCONFIRMED), if windows.is_unsettled() => windows.settle(&mut connection),
+            () = &mut has_left, if leaving => return false,
             () = &mut silent => return false,
         }
     }
@@ -127,6 +133,8 @@ struct Busy {
     /// When the last of them ended.
     since: Mutex<Option<Instant>>,
     resets: Mutex<Resets>,
+    /// The client is granted more for the rest of one of them.
+    widened: AtomicBool,
     /// To whoever drives the connection.
     asks: mpsc::UnboundedSender<Ask>,
 }
@@ -150,6 +158,7 @@ impl Busy {
             stalled: AtomicUsize::new(0),
             since: Mutex::new(None),
             resets: Mutex::new(Resets { count: 0, since: Instant::now(), most }),
+            widened: AtomicBool::new(false),
             asks,
         }
     }
@@ -226,6 +235,17 @@ async fn unused(front: &Front, busy: &Busy) -> Unused {
             }
         } else if busy.stalled.load(Ordering::Relaxed) == open {
             return Unused::Stalled;
+        }
+    }
+}
+
+/// Ready when a client that was sent GOAWAY has had its time. The library waits for ever for one that does not take what was sent.
+async fn has_left(front: &Front, busy: &Busy) {
+    loop {
+        tokio::time::sleep(front.shared.config.load().settings.timeouts.client_write).await;
+        // All that is open takes nothing, or nothing is.
+        if busy.stalled.load(Ordering::Relaxed) == busy.open.load(Ordering::Relaxed) {
+            return;
         }
     }
 }

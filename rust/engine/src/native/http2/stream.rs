@@ -17,7 +17,7 @@ use sigward_gateway::{BodySize, Refusal, RequestHead, Shape};
 
 use super::duplex::Duplex;
 use super::windows::{MOST_REST, Widened};
-use super::{Busy, Open, Stalled, locked};
+use super::{Busy, Open, SEND_BUFFER, Stalled, locked};
 use crate::alarm::Alarm;
 use crate::body::{BodyError, Inbound};
 use crate::drive::{AnswerBody, Listener};
@@ -27,6 +27,8 @@ use crate::net::{Socket, Stream};
 
 /// A client that has its answer and still sends may be silent for so long before its stream is reset.
 const LINGER: Duration = Duration::from_secs(30);
+/// And before it counts as one that has stopped its upload: what it was granted for that goes to others.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// A stream, shared by whoever reads the request and whoever answers it.
 struct Half {
@@ -205,7 +207,7 @@ async fn answer(front: &Front, half: &Shared, mut parts: Parts, via: Via, client
     let mut informed = |status: StatusCode, headers: &HeaderMap| {
         let _ = locked(half).respond.send_informational(informational(status, headers));
     };
-    Reply::Answer(front.exchange(head, inbound, Listener { informed: Some(&mut informed), waiting: None }).await.response)
+    Reply::Answer(front.exchange(head, inbound, Listener { informed: Some(&mut informed) }).await.response)
 }
 
 /// What content-length says, where it says one thing.
@@ -219,9 +221,10 @@ fn length(headers: &HeaderMap) -> Option<u64> {
 }
 
 /// Sends an answer, then takes what is left of the request.
-async fn deliver(front: &Front, half: &Shared, busy: &Busy, response: Response<AnswerBody>, is_head: bool) {
+async fn deliver(front: &Front, half: &Shared, busy: &Arc<Busy>, response: Response<AnswerBody>, is_head: bool) {
     let timeouts = &front.shared.config.load_full().settings.timeouts;
-    let mut rest = Rest { half, bytes: 0, moved: None, alarm: Alarm::default(), patience: LINGER.min(timeouts.idle) };
+    let patience = LINGER.min(timeouts.idle);
+    let mut rest = Rest { half, bytes: 0, moved: None, alarm: Alarm::default(), patience, widened: None };
     let mut widened = None;
     let sent = {
         let mut sending = pin!(send(front, half, busy, response, is_head, &mut widened));
@@ -239,6 +242,7 @@ async fn deliver(front: &Front, half: &Shared, busy: &Busy, response: Response<A
     // Dropped before the request's end, the stream is reset with NO_ERROR (RFC 9113, section 8.1): the answer is complete. Some clients
     // that have not sent all by then take it for lost.
     rest.moved = Some(Instant::now());
+    rest.widened = widened.map(|widened| (widened, Instant::now() + LINGER, Alarm::default()));
     let mut ending = front.native.ending.subscribe();
     tokio::select! {
         () = std::future::poll_fn(|context| rest.poll(context)) => {}
@@ -255,6 +259,8 @@ struct Rest<'a> {
     moved: Option<Instant>,
     alarm: Alarm,
     patience: Duration,
+    /// What the client was granted for it, and until when at most.
+    widened: Option<(Widened, Instant, Alarm)>,
 }
 
 impl Rest<'_> {
@@ -273,10 +279,13 @@ impl Rest<'_> {
                 return Poll::Ready(());
             }
         }
-        match self.moved {
-            Some(moved) => self.alarm.poll(context, moved + self.patience),
-            None => Poll::Pending,
+        let Some(moved) = self.moved else { return Poll::Pending };
+        if let Some((_, end, quiet)) = &mut self.widened
+            && quiet.poll(context, (moved + QUIET).min(*end)).is_ready()
+        {
+            self.widened = None;
         }
+        self.alarm.poll(context, moved + self.patience)
     }
 }
 
@@ -284,7 +293,7 @@ impl Rest<'_> {
 async fn send(
     front: &Front,
     half: &Shared,
-    busy: &Busy,
+    busy: &Arc<Busy>,
     response: Response<AnswerBody>,
     is_head: bool,
     widened: &mut Option<Widened>,
@@ -301,12 +310,16 @@ async fn send(
     let head = Response::from_parts(parts, ());
     if let Some(whole) = whole {
         drop(body);
+        if whole.is_empty() {
+            *widened = widen(front, half, busy).await;
+            return locked(half).respond.send_response(head, true).map(drop).map_err(drop);
+        }
+        let mut outgoing = locked(half).respond.send_response(head, false).map_err(drop)?;
+        let Some(last) = all_but_the_last(front, &mut outgoing, whole).await? else { return stalled(&mut outgoing, busy).await };
         *widened = widen(front, half, busy).await;
-        let mut outgoing = locked(half).respond.send_response(head, whole.is_empty()).map_err(drop)?;
-        return if whole.is_empty() { Ok(()) } else { outgoing.send_data(whole, true).map_err(drop) };
+        return outgoing.send_data(last, true).map_err(drop);
     }
     let mut outgoing = locked(half).respond.send_response(head, false).map_err(drop)?;
-    let patience = front.shared.config.load().settings.timeouts.client_write;
     loop {
         let frame = std::future::poll_fn(|context| {
             if outgoing.poll_reset(context).is_ready() {
@@ -322,17 +335,19 @@ async fn send(
             }
             Ok(None) => End::Data(Bytes::new()),
             Ok(Some(frame)) => match frame.into_data() {
-                Ok(data) if body.is_end_stream() => End::Data(data),
-                Ok(data) if data.is_empty() => continue,
+                Ok(data) if data.is_empty() && !body.is_end_stream() => continue,
                 Ok(data) => {
-                    let Ok(room) = tokio::time::timeout(patience, room(&mut outgoing)).await else {
-                        front.shared.metrics.slow_clients.with_label_values(&["answer"]).inc();
+                    let is_last = body.is_end_stream();
+                    let Some(data) = all_but_the_last(front, &mut outgoing, data).await? else {
                         drop(body);
                         return stalled(&mut outgoing, busy).await;
                     };
-                    room?;
-                    outgoing.send_data(data, false).map_err(drop)?;
-                    continue;
+                    if is_last {
+                        End::Data(data)
+                    } else {
+                        outgoing.send_data(data, false).map_err(drop)?;
+                        continue;
+                    }
                 }
                 Err(frame) => End::Trailers(frame.into_trailers().unwrap_or_default()),
             },
@@ -357,18 +372,36 @@ enum End {
 }
 
 /// Before an answer's end: the client may send on, but read no more.
-async fn widen(front: &Front, half: &Shared, busy: &Busy) -> Option<Widened> {
+async fn widen(front: &Front, half: &Shared, busy: &Arc<Busy>) -> Option<Widened> {
     let left = {
         let half = locked(half);
         let more = half.abandoned && !half.data_ended && !half.incoming.is_end_stream() && half.left != Some(0);
         more.then_some(half.left)?
     };
-    Widened::new(&front.shared, &busy.asks, left).await
+    Widened::new(&front.native, busy, left).await
 }
 
-/// Ready when the client takes more. The error: it never will.
-async fn room(outgoing: &mut SendStream<Bytes>) -> Result<(), ()> {
-    outgoing.reserve_capacity(1);
+/// Sends data as the client takes it, but for the last piece, for which there is room: nothing is left to the library to wait for.
+/// `None`: the client takes nothing for too long.
+async fn all_but_the_last(front: &Front, outgoing: &mut SendStream<Bytes>, mut data: Bytes) -> Result<Option<Bytes>, ()> {
+    let patience = front.shared.config.load().settings.timeouts.client_write;
+    while !data.is_empty() {
+        outgoing.reserve_capacity(data.len().min(SEND_BUFFER));
+        let Ok(room) = tokio::time::timeout(patience, room(outgoing)).await else {
+            front.shared.metrics.slow_clients.with_label_values(&["answer"]).inc();
+            return Ok(None);
+        };
+        let room = room?;
+        if room >= data.len() {
+            break;
+        }
+        outgoing.send_data(data.split_to(room), false).map_err(drop)?;
+    }
+    Ok(Some(data))
+}
+
+/// Ready when the client takes more: how much. The error: it never will.
+async fn room(outgoing: &mut SendStream<Bytes>) -> Result<usize, ()> {
     std::future::poll_fn(|context| {
         if outgoing.poll_reset(context).is_ready() {
             return Poll::Ready(Err(()));
@@ -378,7 +411,7 @@ async fn room(outgoing: &mut SendStream<Bytes>) -> Result<(), ()> {
                 return Poll::Ready(Err(()));
             }
         }
-        Poll::Ready(Ok(()))
+        Poll::Ready(Ok(outgoing.capacity()))
     })
     .await
 }
