@@ -94,6 +94,7 @@ def test_a_process_gives_keys(tmp_path: Path) -> None:
     failure = replace(chain).load()
     assert isinstance(failure, Failure)
     assert "no luck" in failure.reasons[-1][1]
+    assert failure.for_clients() == (("identity-process", "the command failed"),)
 
 
 def test_an_identity_of_the_settings_is_a_chain_of_its_own() -> None:
