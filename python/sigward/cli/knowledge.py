@@ -60,10 +60,11 @@ def knowledge(command: "KnowledgeOf") -> int:
 
 def refresh(command: "KnowledgeOf") -> int:
     """Makes a table of the installed botocore."""
-    from sigward.file import config_home
+    from sigward.file import check_home, config_home
     from sigward.knowledge.build import build
 
     target = command.output or command.knowledge or config_home() / "knowledge.bin"
+    check_home(target, "output")
     content = build()
     made = _core.Knowledge(content)
     try:
