@@ -225,7 +225,8 @@ class Timeouts(Group):
     dns: Duration = Field(5.0, description="Addresses of names are remembered for so long; 0: not at all.")
     client_head: PositiveDuration = Field(
         60.0,
-        description="Time for a client to send a request's head, to complete a TLS handshake, and to send its first bytes inside a CONNECT.",
+        description="Time for a client to send a request's head, to complete a TLS handshake, and to send its first bytes inside a "
+        "CONNECT.",
     )
     client_idle: PositiveDuration = Field(350.0, description="A client's idle connection is closed after this.")
     client_write: PositiveDuration = Field(
