@@ -50,6 +50,10 @@ def ended(tmp_path: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         (("token", "eks", "--cluster", BYTES), "cluster: it holds bytes"),
         (("token", "elasticache", "--cluster", "a", "--user", BYTES), "user: it holds bytes"),
         *((("env", "--proxy", url), f"--proxy: {url!r}: ") for url in ("http://h:99999", "http://[zz]:80", "http://[::1:80", "http://h:0")),
+        *(
+            ((*RDS, host), f"--host: {host!r} is no host name")
+            for host in ("db.test:5432", "db.test.", "me@db.test", "db.test/x", "db.test?x", "db test", "[::1]", "https://db.test")
+        ),
     ],
 )
 def test_arguments(arguments: tuple[str, ...], said: str, ended: Callable[..., tuple[int, str]]) -> None:

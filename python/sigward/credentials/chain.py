@@ -273,6 +273,11 @@ class Chain:
         except ValueError as error:
             names = "AWS_METADATA_SERVICE_TIMEOUT, AWS_METADATA_SERVICE_NUM_ATTEMPTS"
             raise ValueError(f"{names} (or the profile's keys): a whole number is expected: {error}") from error
+        for name, least, most in (("timeout", 1, 3600), ("num_attempts", 0, 100)):
+            value = session.get_config_variable(f"metadata_service_{name}")
+            if not least <= value <= most:
+                # Sockets and loops take it as it is.
+                raise ValueError(f"AWS_METADATA_SERVICE_{name.upper()} (or the profile's key): {value}: {least} to {most} is expected")
         for provider in providers:
             self._unattended(provider, asks_for_mfa=asks_for_mfa)
         return iter(providers)
@@ -446,6 +451,8 @@ class Process(subprocess.Popen[bytes]):
         try:
             out, err = super().communicate(input, self.seconds if timeout is None else timeout)
             # botocore's message holds what is on stderr, which need not be UTF-8, nor be there.
+            if self.returncode == 0:
+                check_printed(out)
             said = err.decode(errors="replace").strip() or f"it ended with status {self.returncode} and wrote nothing on stderr"
             return out, said.encode()
         except subprocess.TimeoutExpired:
@@ -457,6 +464,23 @@ class Process(subprocess.Popen[bytes]):
                     pipe.close()
             # `from None`: TimeoutExpired carries what the process had written.
             raise TimeoutError(f"credential_process gave no answer within {self.seconds:g} s and was killed") from None
+
+
+def check_printed(out: bytes) -> None:
+    """Raises `ValueError` for what botocore would stumble over: it takes any JSON for an object, and any text for a time."""
+    from botocore.utils import parse_timestamp
+
+    printed = json.loads(out)
+    if not isinstance(printed, dict):
+        raise ValueError(f"a JSON object is expected, and it printed a {type(printed).__name__}")
+    for name in ("AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration"):
+        if not isinstance(printed.get(name), str | None):
+            raise ValueError(f"{name} is no text")
+    if (expiration := printed.get("Expiration")) is not None:
+        try:
+            parse_timestamp(expiration)
+        except (ValueError, OverflowError, RuntimeError):
+            raise ValueError("Expiration is no time such as 2026-01-31T12:00:00Z") from None
 
 
 def of_fetched(data: dict[str, Any], provider: str) -> Snapshot | None:
@@ -596,7 +620,6 @@ def told(error: BaseException, mend: str | None) -> str:
 
 
 NO_ANSWER = "no answer in time"
-COMMAND_FAILED = "the command failed"
 
 
 def kind_of(error: BaseException, provider: str) -> str:
@@ -608,7 +631,7 @@ def kind_of(error: BaseException, provider: str) -> str:
     if isinstance(error, TimeoutError):
         return NO_ANSWER
     if provider in ("custom-process", "identity-process"):
-        return COMMAND_FAILED
+        return "what the command printed is not valid" if isinstance(error, ValueError) else "the command failed"
     if isinstance(error, exceptions.ProfileNotFound):
         return "the profile does not exist"
     if isinstance(error, (exceptions.ConfigParseError, exceptions.InvalidConfigError, exceptions.PartialCredentialsError)):
