@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from sigward import _core
 from sigward.errors import CaError
+from sigward.file import check_home
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -103,7 +104,8 @@ class CertificateAuthority:
         return self.key_file.exists()
 
     def ensure(self) -> None:
-        """Makes the CA if there is none, and checks the one there is. Raises `CaError`."""
+        """Makes the CA if there is none, and checks the one there is. Raises `CaError`, `UsageError`."""
+        check_home(self.directory, "ca_dir")
         try:
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             if not self.key_file.exists():

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from sigward import _core
 from sigward.ca import write_new
 from sigward.errors import SigwardError, UnavailableError, UsageError
+from sigward.file import check_home
 
 if TYPE_CHECKING:
     from sigward.settings import Clients
@@ -57,7 +58,8 @@ class MasterKey:
     path: Path
 
     def ensure(self) -> None:
-        """Makes the key if there is none, and checks the one there is. Raises `KeyFileError`."""
+        """Makes the key if there is none, and checks the one there is. Raises `KeyFileError`, `UsageError`."""
+        check_home(self.path, "clients.key_file")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             if not self.path.exists():

@@ -129,15 +129,23 @@ class ClientEnvironment:
 
     def script(self, shell: str, own: Mapping[str, str] | None = None) -> str:
         """For `eval "$(sigward env)"`, `sigward env --shell fish | source`, `docker run --env-file`, a Kubernetes container's `env`."""
-        variables, taken = self.variables(own), removed(own or {})
+        # A name that is none of a variable's would be read as more than that: `AWS_BEARER_TOKEN_;id`. No shell hands such a one on.
+        variables, taken = self.variables(own), [name for name in removed(own or {}) if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name)]
+        for name, value in variables.items():
+            check_decoded(name, value)
         if shell == "fish":
-            lines = [f"set -gx {name} {shlex.quote(value)}" for name, value in variables.items()]
+            lines = [f"set -gx {name} {fish_quoted(value)}" for name, value in variables.items()]
             lines += [f"set -e {name}" for name in taken]
         elif shell == "docker":
+            for name, value in variables.items():
+                if re.search(r"[\r\n]", value):
+                    raise UsageError(
+                        f"{name}: Docker's files of variables hold no line breaks.", hint=f"Take the line break out of {name}."
+                    )
             lines = [f"{name}={value}" for name, value in variables.items()]
         elif shell == "kubernetes":
-            # A JSON string is one of YAML's; $(NAME) would be expanded.
-            lines = [f"- name: {name}\n  value: {json.dumps(value.replace('$(', '$$('))}" for name, value in variables.items()]
+            # A JSON string is one of YAML's; $(NAME) would be expanded, and $$ is one $.
+            lines = [f"- name: {name}\n  value: {json.dumps(value.replace('$', '$$'))}" for name, value in variables.items()]
         elif shell == "sh":
             lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
             lines += [f"unset {name}" for name in taken]
@@ -151,8 +159,23 @@ def removed(own: Mapping[str, str]) -> list[str]:
     return list(dict.fromkeys([*REMOVED, *sorted(name for name in own if name.startswith(REMOVED_PREFIX))]))
 
 
+def check_decoded(name: str, value: str) -> None:
+    """Raises `UsageError` if bytes in it are not UTF-8: neither the engine nor most programs could take it."""
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{name}: it holds bytes that are not UTF-8.", hint=f"Give {name} as UTF-8.") from error
+
+
+def fish_quoted(value: str) -> str:
+    """In single quotes fish knows two escapes, of the backslash and of the quote ("Quotes", fish's manual)."""
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
 def own_no_proxy(own: Mapping[str, str]) -> list[str]:
-    """The person's hosts that are reached without a proxy. Programs read one of the two spellings or the other."""
+    """The person's hosts that are reached without a proxy. Programs read one of the two spellings or the other. Raises `UsageError`."""
+    for name in ("no_proxy", "NO_PROXY"):
+        check_decoded(name, own.get(name, ""))
     return list(dict.fromkeys(host for name in ("no_proxy", "NO_PROXY") for host in re.split(r"[\s,]+", own.get(name, "")) if host))
 
 
@@ -196,7 +219,11 @@ def without_own_proxy(environment: dict[str, str]) -> dict[str, str]:
     """What sigward itself is to run with: a proxy on this host may be sigward, and its own calls for keys must not go round in a circle."""
     kept = dict(environment)
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
-        host = urlsplit(kept.get(name, "")).hostname or ""
+        try:
+            host = urlsplit(kept.get(name, "")).hostname or ""
+        except ValueError:
+            # Whoever uses it is to say what is wrong with it.
+            continue
         if host == "localhost" or host.startswith("127.") or host == "::1":
             del kept[name]
     # botocore compares IPv6 addresses with their brackets.

@@ -3,7 +3,9 @@
 `sigward.settings` checks what it says; `sigward healthcheck`, which has no time for that, reads one key of it.
 """
 
+import contextlib
 import os
+import pwd
 import re
 import sys
 import tomllib
@@ -58,17 +60,44 @@ class TomlFile:
                 yield number, (*table, *match[1].replace('"', "").split("."))
 
 
+NO_HOME = Path("/dev/null/sigward")
+"""What stands for sigward's folder where the user has no home: nothing is in it, and nothing can be made in it."""
+
+
+def home() -> Path | None:
+    """The user's: $HOME, else what the system knows of the user. None: neither names one with its whole path."""
+    with contextlib.suppress(KeyError):
+        for place in (os.environ.get("HOME"), pwd.getpwuid(os.getuid()).pw_dir):
+            if place and os.path.isabs(place):  # noqa: PTH117
+                return Path(place)
+    return None
+
+
 def config_home() -> Path:
-    """$XDG_CONFIG_HOME/sigward, else ~/.config/sigward."""
-    base = os.environ.get("XDG_CONFIG_HOME")
-    return (Path(base) if base else Path.home() / ".config") / "sigward"
+    """$XDG_CONFIG_HOME/sigward, else ~/.config/sigward, else `NO_HOME`. A relative path is none (XDG Base Directory Specification):
+    it would name a place in whichever folder is the current one."""
+    base = os.environ.get("XDG_CONFIG_HOME", "")
+    if os.path.isabs(base):  # noqa: PTH117
+        return Path(base) / "sigward"
+    own = home()
+    return own / ".config" / "sigward" if own else NO_HOME
+
+
+def check_home(path: Path, setting: str) -> None:
+    """Raises `UsageError` if the path is in a home that the user does not have."""
+    if path.is_relative_to(NO_HOME):
+        raise UsageError(
+            f"{setting}: it is not set, and the user has no home for its default.",
+            hint=f"Set {setting} or HOME, to an absolute path.",
+        )
 
 
 def find_file(arguments: list[str], *, refuse: bool = False) -> TomlFile | None:
     """--config, SIGWARD_CONFIG, ./sigward.toml if it is allowed, ~/.config/sigward/sigward.toml, /etc/sigward/sigward.toml; the first that
     is named or there.
 
-    `refuse`: raises `UsageError` for a ./sigward.toml that is not allowed; else a line on stderr says that it is ignored.
+    `refuse`: raises `UsageError` where something is in such a place that is no regular file, and for a ./sigward.toml that is not
+    allowed; else a line on stderr says that it is ignored.
     """
     named: str | None = None
     for at, argument in enumerate(arguments):
@@ -81,20 +110,37 @@ def find_file(arguments: list[str], *, refuse: bool = False) -> TomlFile | None:
     named = named or os.environ.get("SIGWARD_CONFIG")
     if named:
         return TomlFile(Path(named))
-    own = [place for place in (config_home() / "sigward.toml", SYSTEM) if place.is_file()]
+    own = [place for place in (config_home() / "sigward.toml", SYSTEM) if _is_there(place, refuse=refuse)]
     return _local(own, refuse=refuse) or next(map(TomlFile, own), None)
+
+
+def _is_there(path: Path, *, refuse: bool) -> bool:
+    """True for a regular file. Anything else may stand where rules should: a link to a file that is away, a pipe nobody writes to."""
+    if path.is_file():
+        return True
+    if os.path.lexists(path):
+        _ignore(path, "it is not a regular file", "Put the file back, or remove what is there.", refuse=refuse)
+    return False
+
+
+def _ignore(path: Path, why: str, hint: str, *, refuse: bool) -> None:
+    if refuse:
+        raise UsageError(f"{path}: {why}.", hint=hint)
+    sys.stderr.write(f"sigward: {path} is ignored: {why}.\n")
 
 
 def _local(own: list[Path], *, refuse: bool) -> TomlFile | None:
     """./sigward.toml, if it is there and allowed. `own`: the files that are always read."""
     path = Path("sigward.toml")
-    if not path.is_file():
+    if not _is_there(path, refuse=refuse):
         return None
     from sigward import allowed
 
     try:
-        if any(path.samefile(place) for place in own):
-            return TomlFile(path)
+        for place in own:
+            if path.samefile(place):
+                # By its own name: its paths are not relative to the folder that has a link to it.
+                return TomlFile(place)
         content = path.read_bytes()
         state = allowed.state(path, content, config_home())
     except OSError:
@@ -103,9 +149,9 @@ def _local(own: list[Path], *, refuse: bool) -> TomlFile | None:
         return TomlFile(path, content)
     why = "it has changed since it was allowed" if state == "changed" else "it is not allowed"
     if refuse:
-        raise UsageError(
-            f"{path}: {why}. A settings file can run programs and send signed requests elsewhere.",
-            hint="Look at it, then run `sigward config allow`. Or name the file to use: --config FILE, or SIGWARD_CONFIG.",
-        )
-    sys.stderr.write(f"sigward: {path} is ignored: {why} (`sigward config allow`).\n")
+        why += ". A settings file can run programs and send signed requests elsewhere"
+    else:
+        why += " (`sigward config allow`)"
+    hint = "Look at it, then run `sigward config allow`. Or name the file to use: --config FILE, or SIGWARD_CONFIG."
+    _ignore(path, why, hint, refuse=refuse)
     return None

@@ -30,8 +30,9 @@ class Plan:
     """`reverse`: (listen, upstream or None). `body_hold`: bytes. `grace`: seconds. `engine`: `Settings.engine_json`; it holds passwords
     of proxies and stores. `region`: for a program, as it was named. `chains`: by identity. `web`: of `sigward web` alone. `ca_names`:
     what the CA has to vouch for beside AWS's hosts and this one; a route's `host` that a name constraint cannot say stands there as it
-    is."""
+    is. `source`: the settings file, None: there is none."""
 
+    source: Path | None
     front: str
     listen: str
     reverse: tuple[tuple[str, str | None], ...]

@@ -10,8 +10,9 @@ import json
 import math
 import os
 import re
+import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NoReturn, get_args, get_origin
@@ -489,7 +490,11 @@ class Identity(Group):
     web_identity_token_file: Path | None = Field(
         None, description="A file with an OIDC token to take the role with, instead of credentials."
     )
-    process: str | None = Field(None, description="A program that prints credentials, as `credential_process`.")
+    process: str | None = Field(
+        None,
+        description="A program that prints credentials, as `credential_process`. A relative path of the program is relative to the "
+        "settings file's folder; give whole paths in its arguments.",
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> "Identity":
@@ -691,7 +696,7 @@ class Settings(BaseSettings):
     config: Path | None = Field(
         None,
         description="Settings file; none: ./sigward.toml if `sigward config allow` has allowed it, then ~/.config/sigward/sigward.toml, "
-        "then /etc/sigward/sigward.toml.",
+        "then /etc/sigward/sigward.toml. Relative paths in it are relative to its folder.",
     )
     profile: str | None = Field(None, description="AWS profile for credentials and region; none: AWS_PROFILE or the default one.")
     region: str | None = Field(
@@ -760,7 +765,8 @@ class Settings(BaseSettings):
         None, description="A table of hosts and operations that `sigward knowledge refresh` made; none: the shipped one."
     )
     addons: Annotated[list[Path], NoDecode, BeforeValidator(split_commas)] = Field(
-        default_factory=list, description="mitmproxy scripts; they see and may change a request before it is signed."
+        default_factory=list,
+        description="mitmproxy scripts; they see and may change a request before it is signed. Relative to the settings file's folder.",
     )
     body: Body = Field(default_factory=Body)  # type: ignore[arg-type]
     timeouts: Timeouts = Field(default_factory=Timeouts)  # type: ignore[arg-type]
@@ -944,6 +950,7 @@ class Settings(BaseSettings):
             for name, client in self.clients.issued().items()
         }
         return Plan(
+            source=Settings.source.path.absolute() if Settings.source else None,
             front=self.front,
             listen=self.listen,
             reverse=tuple(self.reverse_listeners()),
@@ -1023,7 +1030,49 @@ class FileSource(PydanticBaseSettingsSource):
         return value, field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        return dict(self.file.data) if self.file else {}
+        if self.file is None:
+            return {}
+        folder = self.file.path.parent
+        data = dict(self.file.data)
+        return data if folder == Path() else within(self.settings_cls, data, folder)
+
+
+def within(model: type[BaseModel], values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """A file's values, with relative paths in them made relative to the file's folder: the current one may be anybody's, and a path may
+    be of a program."""
+    made = dict(values)
+    for name, field in model.model_fields.items():
+        if name in made:
+            made[name] = _within(name, field.annotation, made[name], folder)
+    return made
+
+
+def _within(name: str, annotation: Any, value: Any, folder: Path) -> Any:
+    kinds = (annotation, *get_args(annotation))
+    group = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+    if group is annotation and isinstance(value, dict):
+        return within(group, value, folder)
+    if group and isinstance(value, dict):
+        return {key: within(group, inner, folder) if isinstance(inner, dict) else inner for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_within(name, group or kinds[-1], inner, folder) for inner in value]
+    if not isinstance(value, str):
+        return value
+    if annotation == list[Path]:
+        return _within(name, annotation, split_commas(value), folder)
+    if name == "process":
+        return _program_within(value, folder)
+    # A log is a path if it has a slash.
+    return str(folder / value) if Path in kinds or (name.endswith("_log") and "/" in value) else value
+
+
+def _program_within(command: str, folder: Path) -> str:
+    """A command with a path for its program; a bare name is looked for on PATH, and arguments are the program's own affair."""
+    try:
+        program, *arguments = shlex.split(command)
+    except ValueError:
+        return command
+    return shlex.join([str(folder / program), *arguments]) if "/" in program else command
 
 
 def check_environment() -> None:

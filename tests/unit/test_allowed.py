@@ -152,6 +152,38 @@ def test_what_allowing_it_means_is_told(capsys: pytest.CaptureFixture[str]) -> N
         assert line in said
 
 
+def test_whom_it_lets_in_and_what_it_writes_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("sigward.toml").write_text(
+        'listen = "0.0.0.0:8080"\nadmin = "127.0.0.1:9901"\nweb_host = "::"\ntransparent = "off"\n'
+        'reverse = ["127.0.0.1:1=https://b.test", "[::]:2"]\naudit_log = "/tmp/a"\naccess_log = true\nca_dir = "ca"\n'
+    )
+    config("allow")
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "  opens    listen = '0.0.0.0:8080'",
+        "  opens    web_host = '::'",
+        "  sends to reverse.1.upstream = 'https://b.test'",
+        "  opens    reverse.2.listen = '[::]:2'",
+        "  writes   audit_log = '/tmp/a'",
+        "  writes   ca_dir = 'ca'",
+    ]
+    Path("sigward.toml").write_text('[[reverse]]\nlisten = "[::]:2"\nupstream = "https://b.test"\n')
+    config("allow")
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "  opens    reverse.1.listen = '[::]:2'",
+        "  sends to reverse.1.upstream = 'https://b.test'",
+    ]
+
+
+def test_no_key_hides_what_comes_after_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A terminal obeys escapes, carriage returns, and marks that turn the direction of writing."""
+    (hidden := folder / "a\x1b[8m").mkdir()
+    (hidden / "sigward.toml").write_text('[identities."a\\u001b[8m\\r\\u202e"]\nprocess = "get\\u001b[8m"\n')
+    config("allow", str(hidden / "sigward.toml"))
+    said = capsys.readouterr().out
+    assert "  runs     identities.a\\x1b[8m\\r\\u202e.process = 'get\\x1b[8m'\n" in said
+    assert all(letter.isprintable() for line in said.splitlines() for letter in line)
+
+
 def test_a_program_in_it_is_not_run_before(sigward: Shell) -> None:
     answer = '{"Version": 1, "AccessKeyId": "AKIDPROC", "SecretAccessKey": "s"}'
     (sigward.home / "keys.py").write_text(f"open('ran', 'w')\nprint('{answer}')\n")

@@ -12,6 +12,7 @@ import yaml  # type: ignore[import-untyped]
 
 from sigward.clients import IssuedKey
 from sigward.environ import NO_PROXY, REMOVED, ClientEnvironment, java_quoted, passed_by, without_own_proxy
+from sigward.errors import UsageError
 from sigward.trust import Trust
 
 TRUST = Trust(Path("/etc/it's a place"))
@@ -222,6 +223,47 @@ def test_shells_read_it(shell: str) -> None:
     assert {name: found.get(name) for name in CLIENT.variables()} == CLIENT.variables()
     assert not (set(REMOVED) | {name for name in REAL if "BEARER" in name}) & set(found)
     assert ran.stderr == b""
+
+
+@pytest.mark.parametrize("shell", ["sh", "fish"])
+def test_no_name_of_a_variable_is_run(shell: str, tmp_path: Path) -> None:
+    names = [
+        f"AWS_BEARER_TOKEN_{end}" for end in (f";touch {tmp_path}/ran;", f"$(touch {tmp_path}/ran)", f"\ntouch {tmp_path}/ran", "É", "-v")
+    ]
+    script = CLIENT.script(shell, {**dict.fromkeys(names, "x"), "AWS_BEARER_TOKEN_GOOD": "x"})
+    assert [line.split()[-1] for line in script.splitlines() if "BEARER" in line] == ["AWS_BEARER_TOKEN_BEDROCK", "AWS_BEARER_TOKEN_GOOD"]
+    if shutil.which(shell):
+        subprocess.run([shell, "-c", script], check=False)
+    assert not (tmp_path / "ran").exists()
+
+
+HARD = r"""a\b \' '\\' "$HOME" `id` $(id) %d * \n"""
+
+
+@pytest.mark.parametrize("shell", ["sh", "fish"])
+def test_hard_values_stay_what_they_are(shell: str) -> None:
+    made = ClientEnvironment("http://127.0.0.1:8080", TRUST, "eu-west-1", IssuedKey("KEY", HARD))
+    script = made.script(shell)
+    if shell == "fish":
+        assert f"set -gx AWS_SECRET_ACCESS_KEY '{HARD.replace(chr(92), chr(92) * 2).replace(chr(39), chr(92) + chr(39))}'\n" in script
+    if shutil.which(shell):
+        said = subprocess.run([shell, "-c", f"{script}\nprintenv AWS_SECRET_ACCESS_KEY"], capture_output=True, text=True, check=True).stdout
+        assert said == f"{HARD}\n"
+
+
+@pytest.mark.parametrize("secret", ["a\nB=1", "a\r", "a$$b $$(C) $(D) $"])
+def test_files_of_variables_keep_values_apart(secret: str) -> None:
+    """Kubernetes makes one `$` of two, before it looks for `$(NAME)`."""
+    made = ClientEnvironment("http://127.0.0.1:8080", TRUST, "eu-west-1", IssuedKey("KEY", secret))
+    entries = {entry["name"]: entry["value"] for entry in yaml.safe_load(made.script("kubernetes"))}
+    assert list(entries) == list(made.variables())
+    assert entries["AWS_SECRET_ACCESS_KEY"].replace("$$", "\0").count("$") == 0
+    assert entries["AWS_SECRET_ACCESS_KEY"].replace("$$", "$") == secret
+    if "$" in secret:
+        assert f"AWS_SECRET_ACCESS_KEY={secret}" in made.script("docker").splitlines()
+    else:
+        with pytest.raises(UsageError, match="AWS_SECRET_ACCESS_KEY: Docker's files"):
+            made.script("docker")
 
 
 def test_docker_takes_values_as_they_are() -> None:

@@ -10,7 +10,7 @@ from pydantic_settings.exceptions import SettingsError
 
 from sigward.ca import CertificateAuthority
 from sigward.clients import IssuedKey, key_of
-from sigward.environ import DUMMY, passed_by
+from sigward.environ import DUMMY, check_decoded, passed_by
 from sigward.errors import UsageError
 from sigward.file import TomlFile, find_file
 from sigward.settings import REACH_HINT, Settings, check_environment, is_loopback, unknown_flag, usage_error, wrong
@@ -22,13 +22,19 @@ def read[T: "Command"](command: type[T], title: str, arguments: list[str]) -> T:
     Settings.source = command.find_file(arguments)
     command.model_config["cli_prog_name"] = title
     try:
-        return CliApp.run(command, cli_args=arguments, cli_exit_on_error=False, cli_cmd_method_name="checked")
+        made = CliApp.run(command, cli_args=arguments, cli_exit_on_error=False, cli_cmd_method_name="checked")
     except ValidationError as error:
         raise usage_error(error, arguments) from error
     except SettingsError as error:
         text = str(error).removeprefix("error parsing CLI: ")
         hint = unknown_flag(text) if text.startswith("unrecognized arguments: --") else f"See {title} --help, and docs/settings.md."
         raise UsageError(f"{text}.", hint=hint) from error
+    for name in command.model_fields:
+        value = getattr(made, name)
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str):
+                check_decoded(name, text)
+    return made
 
 
 class Command(Settings):

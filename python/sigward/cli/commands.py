@@ -1,7 +1,6 @@
 """The commands' flags, and what each does with the parts that do the work."""
 
 import os
-import re
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +23,7 @@ from sigward.environ import ClientEnvironment, leave_own_proxy
 from sigward.errors import CaError, CredentialsError, UsageError
 from sigward.front import load_authority
 from sigward.plan import DEFAULT_IDENTITY
-from sigward.settings import Settings
+from sigward.settings import Settings, is_address
 
 if TYPE_CHECKING:
     from sigward._core import Engine
@@ -269,7 +268,7 @@ class Env(Command):
         if proxy is None:
             proxy, own = self.own_proxy(), dict(os.environ)
             self.trust().write(self.authority())
-        elif not re.fullmatch(r"https?://[^/@]+:\d+/?", proxy):
+        elif not is_proxy(proxy):
             raise UsageError(
                 f"--proxy: {proxy!r}: http://HOST:PORT or https://HOST:PORT is expected.", hint="Such as http://127.0.0.1:8080."
             )
@@ -287,6 +286,16 @@ class Env(Command):
                 hint="Set listen, or use `sigward run -- CMD`.",
             )
         return f"http://{self.listen}"
+
+
+def is_proxy(url: str) -> bool:
+    """True for http://HOST:PORT and https://HOST:PORT."""
+    address = url.partition("://")[2].removesuffix("/")
+    try:
+        split = urlsplit(url)
+        return split.scheme in ("http", "https") and is_address(address) and bool(split.hostname) and bool(split.port)
+    except ValueError:
+        return False
 
 
 class Ca(Command):

@@ -36,7 +36,10 @@ def knowledge(command: "KnowledgeOf") -> int:
         raise UsageError("knowledge show: there is no host.", hint="sigward knowledge show sqs.eu-west-1.amazonaws.com")
     known = table(command.knowledge)
     host = command.host.strip()
-    host = (urlsplit(host).hostname if "://" in host else urlsplit(f"//{host}").hostname) or ""
+    try:
+        host = (urlsplit(host).hostname if "://" in host else urlsplit(f"//{host}").hostname) or ""
+    except ValueError as error:
+        raise UsageError(f"knowledge show: {host!r} is no host.", hint="sigward knowledge show sqs.eu-west-1.amazonaws.com") from error
     route = next((route for route in command.route if route.host == host), None)
     found = known.recognise(host)
     if found is None and route is None:
@@ -60,10 +63,11 @@ def knowledge(command: "KnowledgeOf") -> int:
 
 def refresh(command: "KnowledgeOf") -> int:
     """Makes a table of the installed botocore."""
-    from sigward.file import config_home
+    from sigward.file import check_home, config_home
     from sigward.knowledge.build import build
 
     target = command.output or command.knowledge or config_home() / "knowledge.bin"
+    check_home(target, "output")
     content = build()
     made = _core.Knowledge(content)
     try:
@@ -81,16 +85,15 @@ def refresh(command: "KnowledgeOf") -> int:
 
 def actions_of(command: "ActionsOf") -> int:
     """Returns the exit status."""
-    split = urlsplit(command.url)
-    if split.scheme not in ("http", "https") or not split.hostname:
-        raise UsageError(f"url: {command.url!r} is not one.", hint="Give it whole: https://my-bucket.s3.eu-west-1.amazonaws.com/key")
-    from sigward.cli.signing import header
+    from sigward.cli.signing import header, split_url
 
+    split = split_url(command.url, "https://my-bucket.s3.eu-west-1.amazonaws.com/key")
+    name = split.hostname or ""
     known = table(command.knowledge)
-    host = known.recognise(split.hostname)
+    host = known.recognise(name)
     service = command.service or (host.signing_name if host else None)
     if service is None:
-        raise UsageError(f"url: {split.hostname} does not say which AWS service it is.", hint="Give its signing name with --service.")
+        raise UsageError(f"url: {name} does not say which AWS service it is.", hint="Give its signing name with --service.")
     path = (split.path or "/") + (f"?{split.query}" if split.query else "")
     headers = [header(text) for text in command.header]
     body = (command.data or "").encode()
@@ -98,7 +101,7 @@ def actions_of(command: "ActionsOf") -> int:
         # As curl's --data.
         headers.append((b"content-type", b"application/x-www-form-urlencoded"))
     try:
-        call = known.read(service, split.hostname, command.method.upper(), path, headers, body)
+        call = known.read(service, name, command.method.upper(), path, headers, body)
     except ValueError as error:
         raise UsageError(f"{command.method.upper()} {command.url}: {error}.", hint="sigward refuses it (`ambiguous-call`).") from error
     operation = call.operation

@@ -130,6 +130,12 @@ class Service:
         try:
             if isinstance(read, SigwardError):
                 raise read
+            if read.source != self.plan.source:
+                # The rules of the file that is away would be dropped.
+                raise UsageError(
+                    f"they would come from {read.source or 'no file'} and no longer from {self.plan.source or 'none'}",
+                    hint="Put the file back, or restart.",
+                )
             if read.clients.issued():
                 MasterKey(read.clients.key_file).ensure()
             self.engine.configure(read.engine)

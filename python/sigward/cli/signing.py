@@ -5,7 +5,7 @@ import json
 import sys
 import time
 from typing import TYPE_CHECKING, Literal, cast
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from sigward import _core
 from sigward.credentials import Failure, Found, Region, resolve_region
@@ -17,6 +17,10 @@ from sigward.settings import Settings
 
 if TYPE_CHECKING:
     from sigward.cli.commands import Explain, Sign
+
+
+YEAR_9999 = 253_370_764_800
+"""Unix seconds: what is signed in the years before ends in a year that can be written."""
 
 
 def load_credentials(settings: Settings, identity: str = DEFAULT_IDENTITY) -> tuple[Found, Region]:
@@ -40,10 +44,8 @@ def signed_steps(
     command: "Sign | Explain", method: str, url: str, found: Found, region: Region, *, at: str | None
 ) -> tuple[_core.SigningSteps, dict[str, str]]:
     """The four steps of one request, and its scope: `service`, `region`, `style`. Raises `UsageError`."""
-    split = urlsplit(url)
-    if split.scheme not in ("http", "https") or not split.hostname:
-        raise UsageError(f"url: {url!r} is not one.", hint="Give it whole: https://sqs.us-east-1.amazonaws.com/?Action=ListQueues")
-    host = _core.recognise(split.hostname)
+    split = split_url(url, "https://sqs.us-east-1.amazonaws.com/?Action=ListQueues")
+    host = _core.recognise(split.hostname or "")
     # A guess at what the table does not have needs a word for it.
     service = command.service or (host.signing_name if host and host.variant != "unknown" else None)
     if service is None:
@@ -52,7 +54,11 @@ def signed_steps(
     style = cast("Literal['s3', 'generic']", host.style if host else ("s3" if service == "s3" else "generic"))
     headers = [header(text) for text in command.header]
     if not any(name.lower() == b"host" for name, _ in headers):
-        headers.insert(0, (b"host", split.netloc.rpartition("@")[2].encode("idna" if not split.netloc.isascii() else "ascii")))
+        named = split.netloc.rpartition("@")[2]
+        try:
+            headers.insert(0, (b"host", named.encode("idna" if not named.isascii() else "ascii")))
+        except UnicodeError as error:
+            raise UsageError(f"url: {named!r} is no host.", hint="Give its ASCII form: xn--….") from error
     snapshot = found.snapshot
     # What a client says of its body's hash is what is signed.
     given = next((value.decode("latin-1") for name, value in headers if name.lower() == b"x-amz-content-sha256"), None)
@@ -65,6 +71,17 @@ def signed_steps(
     except _core.SigningError as error:
         raise UsageError(f"{error}.", hint=error.hint) from error
     return steps, {"service": service, "region": scope, "style": style}
+
+
+def split_url(url: str, example: str) -> SplitResult:
+    """An absolute URL with a host. Raises `UsageError`."""
+    try:
+        split = urlsplit(url)
+        if split.scheme in ("http", "https") and split.hostname and split.port != 0:
+            return split
+    except ValueError:
+        pass
+    raise UsageError(f"url: {url!r} is not one.", hint=f"Give it whole: {example}")
 
 
 def sign(command: "Sign") -> int:
@@ -122,6 +139,9 @@ def moment(text: str | None) -> int:
         return int(time.time())
     try:
         when = datetime.datetime.fromisoformat(text)
-    except ValueError as error:
+        seconds = int((when if when.tzinfo else when.replace(tzinfo=datetime.UTC)).timestamp())
+    except (ValueError, OverflowError) as error:
         raise UsageError(f"--at: {text!r} is not a time.", hint="E.g. 2015-08-30T12:36:00Z") from error
-    return int((when if when.tzinfo else when.replace(tzinfo=datetime.UTC)).timestamp())
+    if not 0 <= seconds < YEAR_9999:
+        raise UsageError(f"--at: {text!r} is before 1970 or after 9998.", hint="E.g. 2015-08-30T12:36:00Z")
+    return seconds

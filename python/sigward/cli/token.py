@@ -16,6 +16,7 @@ from sigward import __version__, _core
 from sigward.cli.signing import load_credentials, moment
 from sigward.credentials import Region
 from sigward.errors import UsageError
+from sigward.settings import CA_NAME
 
 if TYPE_CHECKING:
     from sigward.cli.commands import Token
@@ -29,6 +30,10 @@ def token(command: "Token") -> int:
     for name in needed:
         if not getattr(command, name):
             raise UsageError(f"token {command.kind}: --{name} is missing.", hint=EXAMPLES[command.kind])
+    if command.kind == "rds" and not CA_NAME.fullmatch(command.host or ""):
+        raise UsageError(
+            f"token rds: --host: {command.host!r} is no host name. The port has its own flag, --port.", hint=EXAMPLES[command.kind]
+        )
     found, default = load_credentials(command)
     region = region_of(command, default)
     when = moment(command.at)
@@ -90,7 +95,7 @@ def region_of(command: "Token", default: Region) -> str:
 
 def rds_region(host: str) -> str | None:
     """The region in `NAME.ID.REGION.rds.amazonaws.com` (proxies and clusters likewise, in every partition); None: it names none."""
-    match = re.fullmatch(r".+\.([a-z0-9-]+)\.rds\.([a-z0-9.-]+?)\.?", host.lower())
+    match = re.fullmatch(r".+\.([a-z0-9-]+)\.rds\.([a-z0-9.-]+)", host.lower())
     known = _core.recognise(f"rds.{match[1]}.{match[2]}") if match else None
     return known.region if match and known and known.region == match[1] else None
 

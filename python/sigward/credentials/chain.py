@@ -46,6 +46,8 @@ SKIPPED = {
     "iam-role": "the instance metadata service does not answer or has no role, or is disabled",
 }
 """Why a provider that found nothing was passed over, by botocore's name for it."""
+NOTHING_FOUND = "nothing found"
+"""The same of all others."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,15 @@ class Found:
 @dataclass(frozen=True)
 class Failure:
     """A walk that found nothing. `reasons`: (provider, why) in the chain's order. `hint`: what to do about the last of them, if it failed
-    and was not passed over."""
+    and was not passed over. `kind`: what clients may know of that one."""
 
     reasons: tuple[tuple[str, str], ...]
     hint: str | None = None
+    kind: str = "it failed"
+
+    def for_clients(self) -> tuple[tuple[str, str], ...]:
+        """The reasons in sigward's own words alone: what a process or a server wrote may hold secrets and is for the operator."""
+        return tuple((name, why if why in (SKIPPED.get(name), NOTHING_FOUND) else self.kind) for name, why in self.reasons or (self.cause,))
 
     @property
     def cause(self) -> tuple[str, str]:
@@ -123,6 +130,7 @@ class Chain:
                 ),
             ),
             "find out which with `sigward whoami --explain`",
+            NO_ANSWER,
         )
 
     def _walk(self) -> Found | Failure:
@@ -139,7 +147,7 @@ class Chain:
     def _failure(self, passed: Iterable[tuple[str, str]], provider: str, error: Exception, place: str = "") -> Failure:
         """A provider that is set up and has failed. `place`: what it was about."""
         mend = mend_for(error, provider, files.chosen(self.profile))
-        return Failure((*passed, (provider, place + told(error, mend))), mend)
+        return Failure((*passed, (provider, place + told(error, mend))), mend, kind_of(error, provider))
 
     def _logged_in(self) -> Found | None:
         """The session that `sigward login` opened for a profile with plain keys, until it expires."""
@@ -179,7 +187,7 @@ class Chain:
                 made = of_fetched(fetcher.fetch_credentials(), name)
         except Exception as error:
             return self._failure((), name, error)
-        return Found(made, ()) if made else Failure(((name, "it gave no keys"),))
+        return Found(made, ()) if made else Failure(((name, "it gave no keys"),), kind="it gave no keys")
 
     def _assumed(self, source: Snapshot) -> Snapshot:
         from botocore.credentials import AssumeRoleCredentialFetcher, Credentials
@@ -251,7 +259,7 @@ class Chain:
                     return self._failure(reasons, name, error)
                 if snapshot is not None:
                     return Found(snapshot, tuple(reasons))
-                reasons.append((name, SKIPPED.get(name, "nothing found")))
+                reasons.append((name, SKIPPED.get(name, NOTHING_FOUND)))
         except Exception as error:
             return self._failure(reasons, "profile", error)
         return Failure(tuple(reasons))
@@ -265,6 +273,11 @@ class Chain:
         except ValueError as error:
             names = "AWS_METADATA_SERVICE_TIMEOUT, AWS_METADATA_SERVICE_NUM_ATTEMPTS"
             raise ValueError(f"{names} (or the profile's keys): a whole number is expected: {error}") from error
+        for name, least, most in (("timeout", 1, 3600), ("num_attempts", 0, 100)):
+            value = session.get_config_variable(f"metadata_service_{name}")
+            if not least <= value <= most:
+                # Sockets and loops take it as it is.
+                raise ValueError(f"AWS_METADATA_SERVICE_{name.upper()} (or the profile's key): {value}: {least} to {most} is expected")
         for provider in providers:
             self._unattended(provider, asks_for_mfa=asks_for_mfa)
         return iter(providers)
@@ -438,6 +451,8 @@ class Process(subprocess.Popen[bytes]):
         try:
             out, err = super().communicate(input, self.seconds if timeout is None else timeout)
             # botocore's message holds what is on stderr, which need not be UTF-8, nor be there.
+            if self.returncode == 0:
+                check_printed(out)
             said = err.decode(errors="replace").strip() or f"it ended with status {self.returncode} and wrote nothing on stderr"
             return out, said.encode()
         except subprocess.TimeoutExpired:
@@ -449,6 +464,23 @@ class Process(subprocess.Popen[bytes]):
                     pipe.close()
             # `from None`: TimeoutExpired carries what the process had written.
             raise TimeoutError(f"credential_process gave no answer within {self.seconds:g} s and was killed") from None
+
+
+def check_printed(out: bytes) -> None:
+    """Raises `ValueError` for what botocore would stumble over: it takes any JSON for an object, and any text for a time."""
+    from botocore.utils import parse_timestamp
+
+    printed = json.loads(out)
+    if not isinstance(printed, dict):
+        raise ValueError(f"a JSON object is expected, and it printed a {type(printed).__name__}")
+    for name in ("AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration"):
+        if not isinstance(printed.get(name), str | None):
+            raise ValueError(f"{name} is no text")
+    if (expiration := printed.get("Expiration")) is not None:
+        try:
+            parse_timestamp(expiration)
+        except (ValueError, OverflowError, RuntimeError):
+            raise ValueError("Expiration is no time such as 2026-01-31T12:00:00Z") from None
 
 
 def of_fetched(data: dict[str, Any], provider: str) -> Snapshot | None:
@@ -515,7 +547,9 @@ def unexpired(outcome: Found | Failure, now: float) -> Found | Failure:
         return outcome
     when = datetime.fromtimestamp(outcome.snapshot.expires_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     provider = outcome.snapshot.provider
-    return Failure((*outcome.passed, (provider, f"its keys expired at {when}")), EXPIRED.get(provider, "get new keys from it"))
+    return Failure(
+        (*outcome.passed, (provider, f"its keys expired at {when}")), EXPIRED.get(provider, "get new keys from it"), "its keys expired"
+    )
 
 
 EXPIRED = {
@@ -526,17 +560,39 @@ EXPIRED = {
 
 
 WORD = r"(?:[A-Za-z][a-z]{0,14}|[A-Z]{2,5})(?![\w+/=-])"
+SAID = (
+    r"(?i:required|missing|expired|invalid|incorrect|wrong|empty|unset|unknown|undefined|none|null|absent|needed|denied|refused|rejected|"
+    r"revoked|unavailable|unauthorized|unsupported|malformed|mismatch|forbidden|failed|failure|error|timeout|not|no|is|was|has|must|does|"
+    r"cannot|could|can|unable|please|for|from|of|in|on|the|a|an|this|it|you|your|file|header|request|connection|permission|access|user|"
+    r"signature|token|key|credentials)(?=[.,;:!?)\]}]*(?:\s|$))"
+)
+"""What is said of a secret where it could stand itself: "Password: required", "token: expired, log in again"."""
+NAMES = r"secret|token|passw(?:or)?d|passphrase|pwd|api[_-]?key|private[_-]?key|saml(?:response|assertion)|assertion|cookie"
+PEM = r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*-----|$)"
+QUOTED = r"""(?:"(?:\\.|[^"\\])*"?|'(?:\\.|[^'\\])*'?)"""
+VALUE = (
+    rf"(?!\s|(?i:bearer|basic)\s+{SAID}|{SAID})"
+    # JSON in a string has backslashes before its quotes. Without quotes it is a word, that may have some inside.
+    rf"""(?:{PEM}|\\*{QUOTED}|[^\s"'](?:[^\s"'}}]|}}(?!\s|,|$)|{QUOTED})*)"""
+)
 SECRETS = (
-    # After a colon and a blank, a word is no secret: "Error loading SSO Token: Token for … does not exist".
-    rf"""(?P<name>(?i:["']?(?:secret|token|authorization)[\w-]*["']?\s*)(?:=|:(?!\s+{WORD}))\s*|(?i:["']?password[\w-]*["']?\s*)[:=]\s*)"""
-    r"""["']?[^\s"',}]+["']?"""
+    rf"{PEM}"
+    # User and password of a URL.
+    r"|(?<=//)[^\s/]+@"
+    # A scheme and what belongs to it.
+    rf"""|(?P<header>(?i:authorization[\\"']*\s*[:=]\s*))(?:(?i:["']?(?:bearer|basic|digest|negotiate|token|aws4-hmac-sha256)\s+)(?!{SAID}))?{VALUE}"""
+    r"""(?:[,\s]+[\w-]+=(?:"[^"]*"|[^\s,]+))*"""
+    rf"""|(?P<name>(?i:(?:{NAMES})(?![\w-]*file)[\w-]*[\\"']*(?:\s+(?:access\s+)?key)?\s*[:=]\s*|(?<![\w-])--[\w-]*(?:{NAMES})[\w-]*\s+)){VALUE}"""
     rf"""|(?P<scheme>\b(?i:bearer|basic)\s+)(?!{WORD})[\w.~+/=-]{{4,}}"""
-    # A secret access key is 40 characters of base64, of both cases; tokens and JWTs are longer. Paths and ARNs hold other characters in
-    # between.
-    r"""|(?<![A-Za-z0-9/+=._-])(?=[a-z0-9/+=]*[A-Z])[A-Za-z0-9/+=]{40}(?![A-Za-z0-9/+=._-])|[A-Za-z0-9+=_-]{60,}"""
+    # By their form: JWTs, tokens of Vault, GitHub, GitLab and Slack.
+    r"|\beyJ[\w-]*(?:\.[\w-]*){2,4}|(?<![\w.-])(?:hv[sbr]\.[\w-]{6,}|[sbr]\.\w{16,}|(?:gh[a-z]_|github_pat_|glpat-|xox[a-z]-)[\w-]{6,})"
+    # A secret access key is 40 characters of base64, of both cases; tokens are longer. Paths and ARNs hold other characters in between.
+    r"|(?<![A-Za-z0-9/+])(?=[a-z0-9/+]*[A-Z])[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+])|[A-Za-z0-9+=_-]{60,}"
 )
 """Compiled only when there is something to redact: that takes milliseconds of the start."""
 LONGEST = 300
+LOOKED_AT = 8 << 10
+"""Characters that are searched for secrets: more than are shown, so that none is cut where it would not be known any more."""
 
 
 def redact(text: str) -> str:
@@ -545,7 +601,8 @@ def redact(text: str) -> str:
     before, traceback, after = text.partition("Traceback (most recent call last):")
     if traceback:
         text = before + after.strip().splitlines()[-1] if after.strip() else before
-    line = re.sub(SECRETS, lambda match: f"{match['name'] or match['scheme'] or ''}[redacted]", " ".join(text.split()))
+    line = " ".join(text.split())[:LOOKED_AT]
+    line = re.sub(SECRETS, lambda match: f"{match['header'] or match['name'] or match['scheme'] or ''}[redacted]", line)
     return line if len(line) <= LONGEST else line[:LONGEST] + "…"
 
 
@@ -560,6 +617,32 @@ def told(error: BaseException, mend: str | None) -> str:
     if isinstance(error, json.JSONDecodeError):
         text = f"what it gave is not JSON: {text}"
     return f"{text} ({mend})" if mend else text
+
+
+NO_ANSWER = "no answer in time"
+
+
+def kind_of(error: BaseException, provider: str) -> str:
+    """The class of a provider's error, for those who may not see its text."""
+    from botocore import exceptions
+
+    if isinstance(error, exceptions.CredentialRetrievalError):
+        provider = str(error.kwargs["provider"])
+    if isinstance(error, TimeoutError):
+        return NO_ANSWER
+    if provider in ("custom-process", "identity-process"):
+        return "what the command printed is not valid" if isinstance(error, ValueError) else "the command failed"
+    if isinstance(error, exceptions.ProfileNotFound):
+        return "the profile does not exist"
+    if isinstance(error, (exceptions.ConfigParseError, exceptions.InvalidConfigError, exceptions.PartialCredentialsError)):
+        return "its configuration is not valid"
+    if isinstance(error, exceptions.ClientError):
+        return "AWS refused the call"
+    if isinstance(error, (exceptions.UnauthorizedSSOTokenError, exceptions.SSOTokenLoadError, exceptions.TokenRetrievalError)):
+        return "nobody is logged in, or the login has expired"
+    if isinstance(error, (exceptions.HTTPClientError, exceptions.ConnectionError)):
+        return "no connection"
+    return Failure.kind
 
 
 def mend_for(error: BaseException, provider: str = "", profile: str | None = None) -> str | None:

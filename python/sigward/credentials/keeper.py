@@ -37,7 +37,7 @@ MFA = ("mfa-session", "assume-role")
 
 
 class Keeper:
-    """`publish` and `fail` hand a walk's outcome to the engine. `pool`: what runs it; None: one of its own.
+    """`publish` and `fail` hand a walk's outcome to the engine, `fail` as clients may know it. `pool`: what runs it; None: one of its own.
 
     `clock`, and `wait` of a pool of its own, are for tests; see `Pool`.
     """
@@ -103,7 +103,7 @@ class Keeper:
         try:
             self._publish(snapshot)
         except Exception as error:
-            self._failed(Failure((*outcome.passed, (snapshot.provider, str(error)))))
+            self._failed(Failure((*outcome.passed, (snapshot.provider, str(error))), kind="its keys cannot be used"))
             return
         self._failures = 0
         same = self.snapshot is not None and self.snapshot.expires_at == snapshot.expires_at
@@ -118,7 +118,7 @@ class Keeper:
         self._failures += 1
         self.failure = failure
         logger.warning("no credentials: %s: %s", *failure.cause)
-        self._fail(failure.reasons or (failure.cause,))
+        self._fail(failure.for_clients())
         self._extend()
 
     def _extend(self) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sigward.credentials.chain import Chain, Failure, Snapshot, as_hint, explain, mend_for, snapshot, told
 from sigward.errors import CredentialsError, UsageError
+from sigward.file import NO_HOME, home
 
 if TYPE_CHECKING:
     from botocore.utils import JSONFileCache
@@ -31,7 +32,7 @@ class Login:
 
 def directory() -> Path:
     """Where the AWS CLI keeps sessions."""
-    return Path("~/.aws/cli/cache").expanduser()
+    return (home() or NO_HOME) / ".aws" / "cli" / "cache"
 
 
 def cache(*, fresh: bool = False) -> "JSONFileCache":

@@ -1,9 +1,11 @@
 """The default region: for hosts that name none, and for what sigward itself asks AWS."""
 
 import os
+import re
 from dataclasses import dataclass
 
 from sigward.credentials import files
+from sigward.errors import UsageError
 
 FALLBACK = "us-east-1"
 
@@ -19,8 +21,12 @@ class Region:
 
 
 def resolve_region(flag: str | None, profile: str | None) -> Region:
-    """Flag or setting → AWS_REGION → AWS_DEFAULT_REGION → profile → us-east-1. botocore itself ignores AWS_REGION."""
+    """Flag or setting → AWS_REGION → AWS_DEFAULT_REGION → profile → us-east-1. botocore itself ignores AWS_REGION. Raises `UsageError`."""
     found, source = _find(flag, profile)
+    found = found.strip()
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", found):
+        # A slash would end its part of the credential scope, and a dot its label in a host.
+        raise UsageError(f"region: {found!r} (from {source}) is no region's name.", hint="Such as eu-west-1.")
     return Region(scope_region(found), source, found)
 
 

@@ -293,14 +293,48 @@ def test_no_secret_in_reason_repr_or_log(ecs: Metadata, monkeypatch: pytest.Monk
         ("bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9", "eyJhbGci"),
         ("Authorization: Bearer eyJhbGci.short", "eyJhbGci"),
         ("authorization: Basic dXNlcjpw", "dXNlcjpw"),
-        ("token = expired", "expired"),
         ('"Token": "expired"', "expired"),
         ("Token: IQoJ", "IQoJ"),
         ("password: hunter", "hunter"),
+        ("got eyJhbGciOi.eyJzdWIi.c2ln from the broker", "c2ln"),
+        ("vault: hvs.CAESIJabc", "CAESI"),
+        ("vault gave s.iyNUhq8Ov4hIAx6snw5mB2nL", "iyNU"),
+        ("remote: ghp_16C7e42F292c6912E7 refused", "16C7"),
+        ("gho_16C7e42F292c6912E7", "16C7"),
+        ("GET https://me:hun@ter@vault.example/v1 failed", "ter"),
+        ("proxy http://hunter@proxy.example:3128 failed", "hunter"),
+        ("passwd=hunter", "hunter"),
+        ("pwd: hunter", "hunter"),
+        ("https://a.example/?api_key=hunter&x=1", "hunter"),
+        ("X-Api-Key: hunter", "hunter"),
+        ("x-vault-token: hunter", "hunter"),
+        ("SAMLResponse=PHNhbWw+", "PHNh"),
+        ("authorization: hunter", "hunter"),
+        ('authorization: Digest username="me", response="hunter"', "hunter"),
+        ("Authorization: ApiKey=hunter", "hunter"),
+        ("refresh_token: left.right", "right"),
+        ("secret key: hunter", "hunter"),
+        ("the secret access key: hunter", "hunter"),
+        ("get-keys --user me --password hunter", "hunter"),
+        ("key=wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "wJalr"),
+        ("it is wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY.", "wJalr"),
+        ("password='correct horse' was refused", "horse"),
+        ('password: "correct \\"horse\\" battery" was refused', "battery"),
+        (r"{\"token\": \"correct horse\"}", "horse"),
+        ('secret="correct horse', "horse"),
+        ("-----BEGIN RSA PRIVATE KEY-----\nMIIE\nabc=\n-----END RSA PRIVATE KEY-----", "MIIE"),
+        ("private_key: -----BEGIN PRIVATE KEY-----\nMIIE\nabc", "abc"),
+        ("a" * 500 + " password: " + '"' + "x y " * 4000, "x y"),
     ],
 )
 def test_redact(text: str, hidden: str) -> None:
     assert hidden not in redact(text)
+
+
+def test_what_stands_around_a_secret_stays() -> None:
+    text = 'GET https://me:x@vault.example/v1: 403, {"token": "a b", "why": "sealed"}, X-Api-Key: c'
+    said = 'GET https://[redacted]vault.example/v1: 403, {"token": [redacted], "why": "sealed"}, X-Api-Key: [redacted]'
+    assert redact(text) == said
 
 
 @pytest.mark.parametrize(
@@ -311,6 +345,11 @@ def test_redact(text: str, hidden: str) -> None:
         "Error loading SSO Token: Token for https://corp.awsapps.com/start does not exist",
         "token: expired, log in again",
         "Authorization: Bearer token is missing",
+        "Password: required",
+        "secret = missing",
+        "token = expired.",
+        "AWS_WEB_IDENTITY_TOKEN_FILE: /var/run/token cannot be read",
+        "see https://docs.example/it?mail=me@example.com",
         "/srv/tools/company/bin/get/keys/for/prod: not found",
     ],
 )

@@ -94,6 +94,32 @@ def test_a_process_gives_keys(tmp_path: Path) -> None:
     failure = replace(chain).load()
     assert isinstance(failure, Failure)
     assert "no luck" in failure.reasons[-1][1]
+    assert failure.for_clients() == (("identity-process", "the command failed"),)
+
+
+@pytest.mark.parametrize(
+    ("printed", "said"),
+    [
+        ("[1]", "a JSON object is expected, and it printed a list"),
+        ("null", "a JSON object is expected"),
+        ("hello", "what it gave is not JSON"),
+        ('{"Version": 1, "AccessKeyId": 5, "SecretAccessKey": "s"}', "AccessKeyId is no text"),
+        *(
+            (f'{{"Version": 1, "AccessKeyId": "A", "SecretAccessKey": "s", "Expiration": {when}}}', said)
+            for when, said in (
+                ('"soon"', "Expiration is no time"),
+                (f'"{"9" * 40}"', "Expiration is no time"),
+                ("[]", "Expiration is no text"),
+            )
+        ),
+    ],
+)
+def test_what_a_process_prints_in_place_of_keys_is_named(printed: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "said").write_text(printed)
+    failure = load(Assume(process=f"cat {tmp_path}/said"))
+    assert isinstance(failure, Failure)
+    assert said in failure.cause[1]
+    assert failure.for_clients() == (("identity-process", "what the command printed is not valid"),)
 
 
 def test_an_identity_of_the_settings_is_a_chain_of_its_own() -> None:

@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytest
 
 from sigward.credentials import Chain, Failure, Found, Keeper, Snapshot
+from sigward.credentials.chain import SKIPPED
 from sigward.credentials.keeper import ADVISORY, EXTENSION, FIRST_RETRY, JITTER, LAST_RETRY, URGENT, URGENT_RETRY
 
 START = 1_000_000.0
@@ -119,7 +120,15 @@ def test_old_keys_serve_while_refreshing_fails(make: Any) -> None:
     bench.pass_time()
     assert bench.published == ["ONE"], "nothing takes their place"
     assert bench.keeper.snapshot.access_key_id == "ONE"
-    assert bench.failures == [DOWN.reasons]
+    assert bench.failures == [DOWN.for_clients()]
+
+
+def test_clients_learn_the_kind_of_failure_and_the_log_its_text(make: Any, caplog: pytest.LogCaptureFixture) -> None:
+    reasons = (("env", SKIPPED["env"]), ("custom-process", "the vault at 10.0.0.1 says: sealed"))
+    bench = make(Failure(reasons, kind="the command failed"))
+    bench.until_idle()
+    assert bench.failures == [(reasons[0], ("custom-process", "the command failed"))]
+    assert "the vault at 10.0.0.1 says: sealed" in caplog.text
 
 
 def test_an_outage_of_ten_minutes_is_not_noticed(make: Any) -> None:
@@ -255,7 +264,8 @@ def test_keys_that_the_engine_refuses_are_a_failure(make: Any) -> None:
     bench.keeper.start()
     assert bench.until_idle() is not None, "it tries again"
     assert bench.keeper.snapshot is None
-    assert "line break" in bench.failures[0][-1][1]
+    assert "line break" in bench.keeper.failure.cause[1]
+    assert bench.failures[0][-1] == ("container-role", "its keys cannot be used")
     bench.keeper.close()
 
 

@@ -161,3 +161,15 @@ def test_expired_keys_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(gone, Failure)
     assert gone.cause == ("env", f"its keys expired at {ends.strftime('%Y-%m-%dT%H:%M:%SZ')}")
     assert gone.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [(name, value) for name in ("TIMEOUT", "NUM_ATTEMPTS") for value in ("-1", "9" * 20, "soon")] + [("TIMEOUT", "0")],
+)
+def test_waits_that_cannot_be_are_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"AWS_METADATA_SERVICE_{name}", value)
+    failure = Chain(None, "us-east-1").load()
+    assert isinstance(failure, Failure)
+    assert f"AWS_METADATA_SERVICE_{name}" in failure.cause[1]
+    assert "expected" in failure.cause[1]

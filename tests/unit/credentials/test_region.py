@@ -8,6 +8,7 @@ import pytest
 from botocore.session import Session
 
 from sigward.credentials import Chain, resolve_region
+from sigward.errors import UsageError
 
 
 def test_order(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,6 +27,17 @@ def test_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
     assert resolved() == ("eu-west-1", "AWS_REGION")
     assert resolved("ap-south-1") == ("ap-south-1", "settings")
+
+
+@pytest.mark.parametrize("name", ["x/y", "eu west-1", "a.evil.test", "-x", "é", "x" * 64, " "])
+def test_what_is_no_region_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_REGION", name)
+    with pytest.raises(UsageError, match="from AWS_REGION"):
+        resolve_region(None, None)
+    with pytest.raises(UsageError, match="from settings"):
+        resolve_region(name, None)
+    monkeypatch.setenv("AWS_REGION", " eu-west-1\t")
+    assert resolve_region(None, None).asked == "eu-west-1"
 
 
 def test_a_profile_that_is_not_there_is_the_chains_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
