@@ -110,7 +110,7 @@ async def test_what_is_left_of_requests_takes_nothing_from_others(start: Start, 
             assert {client.streams[number].headers[":status"] for number in numbers} == {"403"}
         for _ in range(3):
             assert (await proxy.ask(request("POST", "/", "Transfer-Encoding: chunked") + b"5\r\nhello\r\n0\r\n\r\n")).status == 200
-        assert counted(proxy.engine.metrics(), "sigward_held_bytes") == 0
+        assert counted(proxy.engine.metrics(), "sigward_held_body_bytes") == 0
 
 
 @pytest.mark.native("mitmproxy grants it to one stream")
