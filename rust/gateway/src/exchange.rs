@@ -693,7 +693,7 @@ impl Exchange {
         // is spelled, so there both readings count.
         if !denied
             && signed_plus.is_none()
-            && config.router.reads_plus()
+            && config.router.reads_plus
             && head.path.split_once('?').is_some_and(|(_, query)| query.contains('+'))
         {
             let both = [QueryPlus::Blank, QueryPlus::Plus];
@@ -705,11 +705,13 @@ impl Exchange {
                     Ok(other) => other.route,
                     Err(undecided) => return Err(self.undecided(config, found, undecided)),
                 };
-                if other.map(|route| &route.name) != choice.route.map(|route| &route.name) {
-                    let name = |route: Option<&Route>| route.map_or("none", |route| &*route.name).to_owned();
-                    let one = format!("route {} applies where a + in the query is what that route says", name(choice.route));
-                    let other =
-                        format!("route {} applies where it is a {}", name(other), if plus == QueryPlus::Plus { "plus" } else { "blank" });
+                if name_of(other) != name_of(choice.route) {
+                    let one = format!("route {} applies where a + in the query is what that route says", name_of(choice.route));
+                    let other = format!(
+                        "route {} applies where it is a {}",
+                        name_of(other),
+                        if plus == QueryPlus::Plus { "plus" } else { "blank" }
+                    );
                     return Err(Some(self.two_readings(Ambiguity { kind: "query", one, other })));
                 }
             }
@@ -729,10 +731,9 @@ impl Exchange {
         self.call = Some(call);
         self.terms = Some(terms);
         self.record.would_refuse.extend(choice.would_refuse.iter().cloned());
-        let name = |route: Option<&Route>| route.map_or("none", |route| &*route.name).to_owned();
-        if name(there) != name(route) {
-            let one = format!("route {} applies to the host that it asks for", name(route));
-            let other = format!("route {} applies where route {} sends it", name(there), name(route));
+        if name_of(there) != name_of(route) {
+            let one = format!("route {} applies to the host that it asks for", name_of(route));
+            let other = format!("route {} applies where route {} sends it", name_of(there), name_of(route));
             return Err(Some(self.two_readings(Ambiguity { kind: "host", one, other })));
         }
         self.dispose(config, target, found, &choice, client.as_deref(), body)
@@ -2158,6 +2159,10 @@ impl Calls for Reading<'_> {
     fn usual(&mut self) -> Result<&Call, Ambiguity> {
         self.call(None)
     }
+}
+
+fn name_of(route: Option<&Route>) -> &str {
+    route.map_or("none", |route| &route.name)
 }
 
 /// One reading for every rule.

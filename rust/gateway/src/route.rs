@@ -186,6 +186,8 @@ pub struct Place<'a> {
 pub struct Router {
     routes: Vec<Route>,
     index: Index,
+    /// A rule takes a raw `+` in a query for a plus.
+    pub(crate) reads_plus: bool,
 }
 
 impl Router {
@@ -193,7 +195,8 @@ impl Router {
     pub fn new(routes: &[RouteSettings]) -> Result<Self, String> {
         let routes: Vec<Route> = routes.iter().enumerate().map(|(at, route)| Route::new(at, route)).collect::<Result<_, _>>()?;
         let index = Index::new(&routes);
-        Ok(Self { routes, index })
+        let reads_plus = routes.iter().any(|route| route.query_plus == QueryPlus::Plus);
+        Ok(Self { routes, index, reads_plus })
     }
 
     /// The rules that may be for this host, or for these buckets (`None`: any), in their order.
@@ -269,11 +272,6 @@ impl Router {
     /// A rule that denies something, whatever it is.
     pub fn denies(&self) -> Option<Arc<str>> {
         self.routes.iter().find(|route| route.action == Action::Deny).map(|route| Arc::clone(&route.name))
-    }
-
-    /// True if a rule takes a raw `+` in a query for a plus.
-    pub(crate) fn reads_plus(&self) -> bool {
-        self.routes.iter().any(|route| route.query_plus == QueryPlus::Plus)
     }
 
     /// A rule that might deny something of what goes to this place, where nobody knows what goes there.
