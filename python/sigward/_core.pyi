@@ -564,9 +564,6 @@ class Engine:
         when it follows by `Job.send`/`Job.end`. `client`: the peer's address, for the log.
         Bad input does not raise: it is answered by an EVENT_RESPONSE with the mend.
         """
-    def intercepts(self, host: str, port: int, /) -> bool:
-        """True if a connection to this destination is to be intercepted, as long as it is HTTP: a route signs or denies it, or it is an AWS
-        endpoint that takes SigV4."""
     def handling(
         self,
         host: str,
@@ -576,7 +573,8 @@ class Engine:
         protocols: list[bytes] | None = None,
         /,
     ) -> tuple[Literal["intercept", "tunnel", "refuse"], str, str]:
-        """What becomes of a client's connection to this destination, by what it begins with: `unknown`, nothing has come; `tls` with the
+        """What becomes of a client's connection to this destination (a route signs or denies it, or it is an AWS endpoint that may take
+        Signature Version 4: intercepted, as long as it is HTTP), by what it begins with: `unknown`, nothing has come; `tls` with the
         server's name and what ALPN offers. With "refuse": the slug and what the client is told."""
     def offers_http2(self, host: str, /) -> bool:
         """True if HTTP/2 is offered to a client that wants this host (`client_http2`)."""

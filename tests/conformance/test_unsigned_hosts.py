@@ -83,9 +83,9 @@ async def test_what_takes_no_sigv4_is_not_intercepted(start: Start, upstream: Up
     """The upstream's own certificate arrives: no CA of sigward's is needed, and no byte is changed."""
     proxy = await start(upstream, routes=[])
     for host in (SMTP, "oidc.eks.us-east-1.amazonaws.com", "123456789012.dkr.ecr.us-east-1.amazonaws.com"):
-        assert not proxy.engine.intercepts(host, 443), host
+        assert proxy.engine.handling(host, 443, "unknown")[0] == "tunnel", host
     for host in (NEW, GIT, "acm.us-east-1.amazonaws.com"):
-        assert proxy.engine.intercepts(host, 443), host
+        assert proxy.engine.handling(host, 443, "unknown")[0] == "intercept", host
 
 
 async def test_vpc_lattice_takes_no_hash_of_the_body(start: Start) -> None:

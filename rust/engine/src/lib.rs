@@ -227,11 +227,6 @@ impl Engine {
         self.shared.outbox.descriptor()
     }
 
-    /// True if a client's connection to this destination is looked into, as long as it is HTTP.
-    pub fn intercepts(&self, host: &str, port: u16) -> bool {
-        self.handling(host, port, Opening::Unknown) == Handling::Intercept
-    }
-
     /// What becomes of a client's connection to this destination.
     pub fn handling(&self, host: &str, port: u16, opening: Opening<'_>) -> Handling {
         self.shared.config.load().handling(&normal(host), port, opening)

@@ -118,11 +118,6 @@ impl Engine {
         Ok(Job { job: job.ok_or_else(|| PyRuntimeError::new_err("the engine is closed"))? })
     }
 
-    #[pyo3(signature = (host, port, /))]
-    fn intercepts(&self, host: &str, port: u16) -> bool {
-        self.engine.intercepts(host, port)
-    }
-
     #[pyo3(signature = (host, port, opening, name = None, protocols = None, /))]
     fn handling(
         &self,

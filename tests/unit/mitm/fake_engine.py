@@ -114,14 +114,11 @@ class FakeEngine:
         self.wake()
         return job
 
-    def intercepts(self, host: str, _port: int, /) -> bool:
-        return host.endswith(".amazonaws.com")
-
     def offers_http2(self, _host: str, /) -> bool:
         return True
 
-    def handling(self, host: str, port: int, opening: str, *_: object) -> tuple[str, str, str]:
-        return ("intercept" if self.intercepts(host, port) and opening != "other" else "tunnel"), "", ""
+    def handling(self, host: str, _port: int, opening: str, *_: object) -> tuple[str, str, str]:
+        return ("intercept" if host.endswith(".amazonaws.com") and opening != "other" else "tunnel"), "", ""
 
     def came_round(self, _headers: object, /) -> None:
         return None
