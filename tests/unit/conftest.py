@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from moto.server import ThreadedMotoServer
 
+from sigward import file
 from sigward.settings import Settings
 from tests.shell import Shell
 
@@ -14,6 +15,17 @@ from tests.shell import Shell
 def no_settings_file(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that one test's command has read is not the next one's."""
     monkeypatch.setattr(Settings, "source", None)
+
+
+@pytest.fixture
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, empty. No settings file is in a user's or the system's place."""
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setattr(file, "SYSTEM", tmp_path / "etc" / "sigward.toml")
+    return here
 
 
 @pytest.fixture

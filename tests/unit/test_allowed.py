@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from sigward import file
 from sigward.cli.commands import COMMANDS, read
 from sigward.cli.reading import read_again
 from sigward.errors import SigwardError, UsageError
@@ -24,15 +23,10 @@ ARGUMENTS = {
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(empty_folder: Path) -> Path:
     """The current one, with a settings file."""
-    here = tmp_path / "here"
-    here.mkdir()
-    monkeypatch.chdir(here)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg"))
-    monkeypatch.setattr(file, "SYSTEM", tmp_path / "etc" / "sigward.toml")
-    (here / "sigward.toml").write_text("grace = 1\n")
-    return here
+    (empty_folder / "sigward.toml").write_text("grace = 1\n")
+    return empty_folder
 
 
 def config(*arguments: str) -> None:

@@ -19,13 +19,8 @@ FLAGS = ["--listen", "127.0.0.1:0", "--admin", "off"]
 
 
 @pytest.fixture(autouse=True)
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own(tmp_path: Path, empty_folder: Path) -> Path:
     """The user's own settings file, which is not there yet. The current folder is another one."""
-    here = tmp_path / "here"
-    here.mkdir()
-    monkeypatch.chdir(here)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg"))
-    monkeypatch.setattr(file, "SYSTEM", tmp_path / "etc" / "sigward.toml")
     (tmp_path / "xdg/sigward").mkdir(parents=True)
     return tmp_path / "xdg/sigward/sigward.toml"
 
