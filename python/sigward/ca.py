@@ -36,7 +36,7 @@ CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE---
 
 RENEW = "`sigward ca renew` makes a CA for the routes of today, which clients must trust anew; `ca_names` adds names."
 
-RENEW_KEY = "`sigward ca renew` makes a CA with a key of that kind, which clients must trust anew."
+RENEW_KEY = "`sigward ca renew` makes a CA with a key of that kind, which clients must trust again."
 
 NAME_DOMAINS = (
     "A CA can be limited to domains and addresses alone: name those that the pattern stands for in `ca_names`, then renew the CA."
@@ -79,7 +79,7 @@ def permitted(names: Iterable[str]) -> list[str]:
 @dataclass(frozen=True)
 class CertificateAuthority:
     """`directory`: where its files lie; made with mode 0700 if missing. `names`: domains and addresses, beside AWS's and this host's, that
-    one which is made anew vouches for. `key`: of one made anew, "p256" or "rsa2048"; leaves have the same."""
+    a new one vouches for. `key`: of a new one, "p256" or "rsa2048"; leaves have the same."""
 
     directory: Path
     names: tuple[str, ...] = ()
@@ -149,7 +149,7 @@ class CertificateAuthority:
         if not found or "PRIVATE KEY-----" not in pem:
             raise CaError(
                 f"{self.key_file} does not hold a private key and a certificate.",
-                hint="Move the file away; sigward makes a new CA, which clients must trust anew.",
+                hint="Move the file away; sigward makes a new CA, which clients must trust again.",
             )
         return f"{found[-1]}\n"
 

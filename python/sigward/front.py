@@ -65,7 +65,7 @@ def load_authority(engine: _core.Engine, ca_dir: Path) -> None:
     try:
         limited = engine.load_authority(str(path))
     except ValueError as error:
-        raise CaError(f"{error}.", hint="Move the file away; sigward makes a new CA, which clients must trust anew.") from error
+        raise CaError(f"{error}.", hint="Move the file away; sigward makes a new CA, which clients must trust again.") from error
     if not limited:
         logger.warning("whoever has the key in %s can stand in for any host. `sigward ca renew` makes a CA that is limited to AWS's", path)
 

@@ -386,7 +386,7 @@ class Route(Group):
     host: str | None = Field(
         None, min_length=1, description="The host it is for; `*` matches any run of characters; none: every host of AWS's."
     )
-    port: int | None = Field(None, ge=1, le=65535, description="The port it is for, as the client names it; none: every port.")
+    port: int | None = Field(None, ge=1, le=65535, description="Port that the client connects to. Default: every port.")
     path: str | None = Field(None, description="The path it is for, likewise; none: every path.")
     operation: str | None = Field(
         None,
@@ -695,7 +695,7 @@ class Settings(BaseSettings):
 
     config: Path | None = Field(
         None,
-        description="Settings file; none: ./sigward.toml if `sigward config allow` has allowed it, then ~/.config/sigward/sigward.toml, "
+        description="Settings file. Default: ./sigward.toml if `sigward config allow` has allowed it, then ~/.config/sigward/sigward.toml, "
         "then /etc/sigward/sigward.toml. Relative paths in it are relative to its folder.",
     )
     profile: str | None = Field(None, description="AWS profile for credentials and region; none: AWS_PROFILE or the default one.")
@@ -733,7 +733,7 @@ class Settings(BaseSettings):
     trust_dir: Path | None = Field(
         None,
         description="Where what clients trust is written: `ca.pem` (the CA alone), `bundle.pem` (the system's roots too), `truststore.p12` "
-        "(the same for Java), and files that lead PHP and wget to the bundle; no key; none: `trust` in `ca_dir`.",
+        "(the same for Java), and files that lead PHP and wget to the bundle; no key. Default: `trust` in `ca_dir`.",
     )
     grace: Duration = Field(10.0, description="On SIGTERM, requests under way have so long to end.")
     front: Literal["mitmproxy", "native"] = Field(

@@ -325,7 +325,7 @@ class ConfigOf(Command):
     """Allow a folder's sigward.toml to be read, as it is now: config allow [FILE]. A change asks again. config revoke [FILE]."""
 
     what: CliPositionalArg[Literal["allow", "revoke"]] = Field(description="allow or revoke.")
-    file: CliPositionalArg[Path | None] = Field(None, description="Settings file; none: ./sigward.toml.")
+    file: CliPositionalArg[Path | None] = Field(None, description="Settings file. Default: ./sigward.toml.")
 
     @classmethod
     def find_file(cls, arguments: list[str]) -> None:
