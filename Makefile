@@ -31,6 +31,10 @@ test: build ## Run all tests.
 	cargo test --workspace --locked
 	$(BIN)/pytest
 
+.PHONY: faults
+faults: build ## Run the tests of faults, also those that take long, and print them as one table.
+	$(BIN)/pytest -m fault
+
 .PHONY: deploy-test
 deploy-test: build $(RENDERERS) ## Build the images and run what deploy/ holds, in containers. Needs root, Docker, debootstrap, Go >= 1.24.
 	@command -v tofu >/dev/null || command -v terraform >/dev/null || ! command -v go >/dev/null || $(MAKE) build/tofu/bin/tofu
@@ -101,6 +105,7 @@ docs: build ## Build the documentation's site into build/site; a warning is an e
 .PHONY: reference
 reference: build ## Write docs/settings.md, cli.md, errors.md and what else is made of the code.
 	$(BIN)/python -m sigward.docs docs
+	$(BIN)/python -m tests.fault_table docs/faults.md
 
 .PHONY: check
 check: build ## Formatting, lints and types.

@@ -165,6 +165,7 @@ async def until_failing(proxy: Proxy) -> None:
             await audited(proxy)
 
 
+@pytest.mark.fault("an audit log that cannot be written", holds="nothing is signed")
 @pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")
 async def test_nothing_is_signed_while_it_cannot_be_told(start: Start, upstream: Upstream, log: Path) -> None:
     routes = [{"host": BUCKET_HOST, "action": "pass", "connect": f"127.0.0.1:{upstream.port}"}]
@@ -244,6 +245,7 @@ async def test_or_lines_are_dropped_and_counted(start: Start, upstream: Upstream
             assert await audited(proxy) == 200
 
 
+@pytest.mark.fault("an audit log whose reader is too slow", holds="calls stop, no line is lost")
 async def test_a_reader_that_is_too_slow_stops_calls_and_loses_none(start: Start, upstream: Upstream, log: Path) -> None:
     os.mkfifo(log)
     proxy = await start(upstream, audit_log=str(log), grace=0.0)

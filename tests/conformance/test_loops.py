@@ -28,6 +28,7 @@ def vias(received: Received) -> list[str]:
     return [via.strip() for line in received.all("via") for via in line.split(",")]
 
 
+@pytest.mark.fault("a request that comes round to sigward itself", holds="refused at its second turn")
 async def test_what_comes_round_is_refused(proxy: Proxy) -> None:
     via = await own_via(proxy)
     assert OWN.fullmatch(via)
@@ -74,6 +75,7 @@ def to(address: tuple[str, int]) -> dict[str, object]:
     return {"host": "*.amazonaws.com", "upstream": f"http://127.0.0.1:{address[1]}", "service": "sqs", "region": "us-east-1"}
 
 
+@pytest.mark.fault("a request that comes round to sigward itself", holds="two in a row are no loop, a circle is")
 async def test_two_in_a_row_are_no_loop_but_a_circle_is(proxy: Proxy, second: _core.Engine, tmp_path: Path) -> None:
     own = await own_via(proxy)
     beyond = second.listen("127.0.0.1:0", "reverse", f"https://{HOST}")

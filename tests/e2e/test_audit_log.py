@@ -17,6 +17,7 @@ from tests.support import Upstream, assert_no_secret
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sets limits of a running process")
 
 
+@pytest.mark.fault("logs that are rotated under load", holds="no line is lost")
 @pytest.mark.parametrize("front", ["mitmproxy", "native"])
 async def test_no_line_is_lost_in_a_rotation_under_load(front: str, tmp_path: Path) -> None:
     load, clients = await rotated_under_load(front, tmp_path, "audit_log", "audit.log")
@@ -30,6 +31,7 @@ async def test_no_line_is_lost_in_a_rotation_under_load(front: str, tmp_path: Pa
     assert_no_secret("".join(files), "the audit log")
 
 
+@pytest.mark.fault("a disk that is full for a while under the audit log", holds="no line is torn or lost")
 @pytest.mark.parametrize("front", ["mitmproxy", "native"])
 async def test_a_disk_that_is_full_for_a_while_tears_no_line_and_loses_none(front: str, tmp_path: Path) -> None:
     log = tmp_path / "audit.log"
@@ -70,6 +72,7 @@ async def test_a_disk_that_is_full_for_a_while_tears_no_line_and_loses_none(fron
     assert {line["path"] for line in lines if line["status"] == 200} == {received.target for received in upstream.received}
 
 
+@pytest.mark.fault("an audit log that cannot be written at the end", holds="what is lost is said")
 @pytest.mark.parametrize("front", ["mitmproxy", "native"])
 async def test_what_is_lost_at_the_end_is_said(front: str, tmp_path: Path) -> None:
     async with Upstream() as upstream:

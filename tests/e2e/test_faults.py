@@ -72,6 +72,10 @@ def reload(gateway: Gateway, **settings: Any) -> None:
 # ---------------------------------------------------------------- the upstream
 
 
+@pytest.mark.fault(
+    "an upstream that is killed within its answer, or before it",
+    holds="no part of an answer passes for the whole; another upstream takes its place at SIGHUP",
+)
 def test_an_upstream_that_is_killed(front: str, far: Far, tmp_path: Path) -> None:
     """Within its answer, or before it; another takes its place."""
     with Gateway(far, front=front, retry={"base": "10ms"}) as gateway, contextlib.ExitStack() as stack:
@@ -105,6 +109,7 @@ def test_an_upstream_that_is_killed(front: str, far: Far, tmp_path: Path) -> Non
 NAME = "upstream.sigward.test"
 
 
+@pytest.mark.fault("a name that comes and goes", holds="a 502 that says DNS while it is gone; calls work as soon as it is there")
 def test_a_name_that_comes_and_goes(front: str, far: Far, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The process has a hosts file of its own."""
     hosts, python = tmp_path / "hosts", tmp_path / "python"
@@ -210,6 +215,10 @@ def crowd(front: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crow
         other.close()
 
 
+@pytest.mark.fault(
+    "no descriptors left",
+    holds="open connections are served, nothing spins, and new ones are served as soon as there is room",
+)
 def test_all_descriptors_taken(crowd: Crowd) -> None:
     """Whoever is there is served, as far as that takes no descriptor; nothing spins; and those that come after are served."""
     gateway = crowd.gateway
@@ -236,6 +245,7 @@ def served(gateway: Gateway) -> bool:
     return False
 
 
+@pytest.mark.fault("no descriptors left", holds="log or metric say so")
 def test_that_all_descriptors_are_taken_is_told(crowd: Crowd, front: str, request: pytest.FixtureRequest) -> None:
     if front == "mitmproxy":
         request.applymarker(pytest.mark.xfail(strict=True, reason="libuv closes such connections, and says so to nobody"))
@@ -248,6 +258,10 @@ def test_that_all_descriptors_are_taken_is_told(crowd: Crowd, front: str, reques
     )
 
 
+@pytest.mark.fault(
+    "a disk that is full, or gone, during an upload",
+    holds="a 500 that says so; small bodies go on, large ones again when there is room",
+)
 def test_a_disk_that_is_full(front: str, far: Far) -> None:
     """Files may not grow any more; then they may."""
     size = 4 << 20
@@ -422,6 +436,10 @@ async def progressed(clients: list[Client], by: int) -> None:
             await asyncio.sleep(0.005)
 
 
+@pytest.mark.fault(
+    "SIGTERM under load",
+    holds="what was sent is answered, what the upstream executed reaches its client, no answer comes in part",
+)
 async def test_sigterm_under_load(load: Load) -> None:
     busy = [await load.client(f"busy{number}") for number in range(24)]
     held = [await load.client(f"held{number}") for number in range(8)]
@@ -464,6 +482,7 @@ async def test_sigterm_under_load(load: Load) -> None:
         client.writer.close()
 
 
+@pytest.mark.fault("SIGTERM with up to 1,000 connections not yet accepted", holds="each of them is answered")
 @pytest.mark.usefixtures("many_descriptors")
 async def test_who_has_connected_when_sigterm_comes_is_answered(load: Load, front: str) -> None:
     """The kernel has taken the connection and the request; sigward has seen neither."""
@@ -479,6 +498,10 @@ async def test_who_has_connected_when_sigterm_comes_is_answered(load: Load, fron
     assert all(answered), f"{answered.count(False)} of {len(answered)} were not answered"
 
 
+@pytest.mark.fault(
+    "SIGHUP under load",
+    holds="no call fails, no connection ends, new settings count for what comes after; a bad file changes nothing",
+)
 async def test_sighup_under_load(load: Load) -> None:
     """Changed settings count for what comes after; no request fails, and no connection ends."""
     gateway = load.gateway

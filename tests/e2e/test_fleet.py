@@ -33,6 +33,7 @@ async def test_the_fleet_keeps_the_limit_and_uses_it() -> None:
     assert min(int(str(one["served"])) for one in told) > 0
 
 
+@pytest.mark.fault("a Redis that goes and comes back", holds="no call fails, and the limit holds")
 async def test_the_store_may_go_and_come_back() -> None:
     arrivals, began, told = await run(6, (1.5, 2.0))
     assert windows(arrivals, began + 0.5, began + 6)[0] <= LIMIT * 1.1
@@ -78,6 +79,7 @@ def member(given: str, seconds: float = 2.0) -> dict[str, object]:
     return told
 
 
+@pytest.mark.fault("a shared store that refuses, hangs or is no Redis", holds="no call fails")
 @pytest.mark.parametrize("kind", ["garbage", "silent", "hangs up", "nothing", "half an answer", "wrong types"])
 def test_a_store_that_is_none_costs_no_request(upstream: int, kind: str) -> None:
     """It is said, and the sidecar keeps to its share."""

@@ -102,6 +102,7 @@ def test_a_unix_socket_from_start_to_end(far: Far, tmp_path: Path) -> None:
         assert not serving.socket.exists()
 
 
+@pytest.mark.fault("a sigward that was killed", holds="its socket's file does not stop the next one")
 def test_one_that_was_killed_leaves_a_file_that_the_next_replaces(far: Far, tmp_path: Path) -> None:
     with Serving(far, tmp_path) as serving:
         serving.child.process.kill()
