@@ -75,7 +75,12 @@ bench-deploy: build ## Measure the sidecar's image: size, start to ready, idle m
 SOAK_SECONDS := 600
 
 .PHONY: soak
-soak: build ## Load each front for SOAK_SECONDS at saturation; fails if memory or descriptors grow.
+soak: build ## Let 300 days pass in SOAK_SECONDS for each front, with everything around it coming and going. Needs redis-server, libfaketime.
+	@mkdir -p build/bench
+	$(BIN)/python -m tests.bench.years --seconds $(SOAK_SECONDS) --json build/bench/years.json
+
+.PHONY: saturation
+saturation: build ## Load each front for SOAK_SECONDS at saturation; fails if memory or descriptors grow.
 	@mkdir -p build/bench
 	$(BIN)/python -m tests.bench.soak --seconds $(SOAK_SECONDS) --json build/bench/soak.json --plots docs/plots
 
