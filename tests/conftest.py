@@ -12,6 +12,7 @@ import pytest
 from sigward.demo.child import Child
 from sigward.demo.emulator import Emulator
 from sigward.demo.gateway import Gateway
+from tests import needs
 from tests.fault_table import FaultTable
 from tests.support import SECRETS, assert_no_secret
 
@@ -26,7 +27,8 @@ def signing_suite() -> Path | None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """`make faults` shows a table."""
+    """What the end of a run shows: tools that were missing, and for `make faults` a table."""
+    config.pluginmanager.register(needs)
     if config.getoption("markexpr") == "fault":
         config.pluginmanager.register(FaultTable())
 

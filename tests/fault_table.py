@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sigward.docs import page, row
+from tests.needs import reason_of
 
 TESTS = Path(__file__).resolve().parent
 FRONTS = ("mitmproxy", "native")
@@ -218,11 +219,6 @@ def front_of(item: pytest.Item) -> str | None:
     """The front among its parameters."""
     parameters = getattr(getattr(item, "callspec", None), "params", {})
     return next((value for value in parameters.values() if isinstance(value, str) and value in FRONTS), None)
-
-
-def reason_of(report: pytest.TestReport) -> str:
-    """Why it was skipped."""
-    return str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr).removeprefix("Skipped: ")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import shutil
 import socket
 import struct
 from collections.abc import Awaitable, Callable
@@ -12,6 +11,7 @@ import pytest
 from tests.conformance.conftest import HOST, Proxy, Start
 from tests.conformance.test_hooks import idle
 from tests.conformance.test_requests import BUCKET_HOST, request
+from tests.needs import need
 from tests.support import OK, Answer, Received, Upstream, assert_signed, connected, read_response
 
 SEND = request("POST", "/", "X-Amz-Target: AmazonSQS.SendMessage", "Content-Type: application/x-amz-json-1.0", body=b"{}")
@@ -206,8 +206,7 @@ CLOSE_THEIR_SIDE = {
 @pytest.mark.parametrize("name", CLOSE_THEIR_SIDE)
 async def test_clients_that_close_their_side(proxy: Proxy, name: str) -> None:
     command = CLOSE_THEIR_SIDE[name]
-    if shutil.which(name) is None:
-        pytest.skip(f"{name} is missing")
+    need(name)
     go = asyncio.Event()
 
     async def answer(_: Received, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -13,10 +13,9 @@ import pytest
 import trustme
 
 from tests.bench.bench_fleet import LIMIT, MEMBERS, ROOT, run, settings, windows
+from tests.needs import needs
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("redis-server") is None and shutil.which("valkey-server") is None, reason="there is no redis-server"
-)
+pytestmark = needs("redis-server")
 
 
 def free_port() -> int:
