@@ -584,9 +584,19 @@ class Engine:
         """Seconds that clients may take: for a head, between requests, over an answer, over a body (`timeouts`)."""
     def slow_client(self, at: Literal["head", "body", "answer"], /) -> None:
         """Counts a client that was let go because it was slow."""
-    def load_authority(self, path: str, /) -> bool:
+    def load_authority(self, path: str, needed: bool = False, /) -> bool:
         """Reads the CA that forward listeners intercept with: one PEM file with its key, its certificate, and those up to the root that
-        clients trust. True: name constraints limit it. Raises ValueError."""
+        clients trust. Called again, it takes a renewed one; leaves are kept if it is the same. `needed`: once it has expired, `/readyz`
+        says no. True: name constraints limit it. Raises ValueError, and leaves the one that there is."""
+    def certificate(self, host: str, /) -> tuple[tuple[bytes, ...], bytes]:
+        """What clients are shown for a host (a name in ASCII, or an address): its certificate and those behind it, the root left out, in
+        DER; and its key, PKCS #8. Kept until two thirds of its life are over. Raises ValueError."""
+    def refuses_tunnel(self, host: str, /) -> tuple[int, str, str] | None:
+        """Status, slug and reason with which a CONNECT that would be intercepted is refused, because clients would refuse the certificate:
+        the CA has expired, or does not vouch for the host. None: it is not refused."""
+    def certificates(self) -> list[tuple[Literal["ca", "tls.certificate"], Literal["valid", "soon", "expired", "early"], int, str, str]]:
+        """How the CA, if it is loaded, and the certificate of `tls.certificate` stand to the clock: name, state, end (Unix seconds), what
+        is so, what to do. "soon": the CA within 60 days of its end. "early": it is not valid yet."""
     def vouches_for(self, host: str, /) -> bool:
         """False if name constraints keep clients from taking a certificate of that CA's for this host: a name or an address."""
     def listen(self, address: str, kind: str, upstream: str | None = None, /) -> tuple[str, int]:

@@ -22,8 +22,8 @@ from sigward.clients import IssuedKey, MasterKey, Vendor
 from sigward.credentials import Chain, Failure, Keeper, Pool, Snapshot, Watcher
 from sigward.credentials.chain import DEADLINE
 from sigward.environ import ClientEnvironment, leave_own_proxy
-from sigward.errors import SigwardError, UnavailableError, UsageError
-from sigward.front import FrontOptions, NativeFront, ReverseListener, log_event
+from sigward.errors import CaError, SigwardError, UnavailableError, UsageError
+from sigward.front import FrontOptions, NativeFront, ReverseListener, load_authority, log_event
 from sigward.plan import DEFAULT_IDENTITY, Plan
 
 logger = logging.getLogger("sigward")
@@ -146,16 +146,31 @@ class Service:
                 if getattr(read, name) != getattr(self.plan, name):
                     logger.warning("%s has changed: that takes a restart", name)
             self._adopt(read)
-            self._tell_unvouched()
             self._log_warnings()
             logger.info("settings and credentials are read anew")
-        # Whatever becomes of the settings: who renames a log's file counts on it.
+        # Whatever becomes of the settings: who renews the CA or renames a log's file counts on it.
+        self._reload_authority()
         try:
             self.engine.reopen_logs()
         except _core.SettingsError as error:
             logger.warning("a log's old file is used on: %s", error.args[0])
         for keeper in self.keepers.values():
             keeper.request_refresh()
+
+    def _reload_authority(self) -> None:
+        """Takes a CA that has been renewed. One that is gone is not replaced here: clients would have to trust a new one."""
+        from sigward.ca import CertificateAuthority
+
+        plan = self.plan
+        authority = CertificateAuthority(plan.ca_dir, plan.ca_names, plan.ca_key)
+        try:
+            if not authority.exists():
+                raise CaError(f"{authority.key_file} is gone.", hint="Put it back, or restart.")
+            authority.ensure()
+            load_authority(self.engine, plan.ca_dir, needed=not plan.reverse)
+        except CaError as error:
+            logger.warning("the CA is left as it was: %s", error.args[0])
+        self._tell_unvouched()
 
     def _adopt(self, plan: Plan) -> None:
         """Keepers for the identities that there are now; those of changed ones begin anew."""

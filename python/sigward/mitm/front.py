@@ -161,7 +161,7 @@ class Front:
 
     async def start(self) -> None:
         """Binds every listener; they accept when it returns. Raises `FrontError`, `CaError`."""
-        load_authority(self.engine, self.options.ca_dir)
+        load_authority(self.engine, self.options.ca_dir, needed=not self.options.reverse)
         options, upstreams = self._mitmproxy_options()
         server = Proxyserver()
         master = self._new_master(options, server)

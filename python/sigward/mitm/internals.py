@@ -11,7 +11,6 @@ streams.
 
 import asyncio
 import contextlib
-import functools
 import logging
 import math
 import select
@@ -74,6 +73,7 @@ from sigward import _core
 from sigward.mitm.floods import Ledger
 from sigward.mitm.heads import END, ChunkReader, Wrong, is_malformed_http2, wrong_head
 from sigward.mitm.refusals import refusal
+from sigward.mitm.told import once_a_day
 
 logger = logging.getLogger(__name__)
 
@@ -709,9 +709,9 @@ class EngineH2Connection(BufferedH2Connection):
         return sent
 
 
-@functools.lru_cache(maxsize=1000)
+@once_a_day
 def tell_flood(address: str, why: str) -> None:
-    """To the log, once for each client and reason."""
+    """To the log, for each client and reason."""
     logger.warning("closed the HTTP/2 connection of %s (ENHANCE_YOUR_CALM): %s", address, why)
 
 

@@ -12,7 +12,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 
-use crate::shared::Shared;
+use crate::shared::{Shared, unix_seconds};
 
 /// Serves until the runtime ends.
 pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
@@ -46,8 +46,8 @@ fn answer(request: &Request<Incoming>, shared: &Shared) -> Response<Full<Bytes>>
     match request.uri().path() {
         "/healthz" => plain(StatusCode::OK, "ok\n".into()),
         "/readyz" => match shared.not_ready() {
-            missing if missing.is_empty() => plain(StatusCode::OK, "ready\n".into()),
-            missing => plain(StatusCode::SERVICE_UNAVAILABLE, format!("not ready\n{}\n", missing.join("\n"))),
+            missing if missing.is_empty() => plain(StatusCode::OK, lines("ready", shared.certificates.notices(unix_seconds()))),
+            missing => plain(StatusCode::SERVICE_UNAVAILABLE, lines("not ready", missing)),
         },
         "/metrics" => {
             let mut response = plain(StatusCode::OK, shared.metrics_text());
@@ -61,6 +61,10 @@ fn answer(request: &Request<Incoming>, shared: &Shared) -> Response<Full<Bytes>>
         }
         _ => plain(StatusCode::NOT_FOUND, "/healthz, /readyz, /metrics and /throttled are served here\n".into()),
     }
+}
+
+fn lines(first: &str, rest: Vec<String>) -> String {
+    std::iter::once(first.to_owned()).chain(rest).map(|line| line + "\n").collect()
 }
 
 /// What AWS throttled, as JSON: for `sigward quotas`.

@@ -24,6 +24,7 @@ pub mod outbox;
 mod pool;
 mod shared;
 mod tls;
+mod validity;
 mod wrap;
 
 use std::net::SocketAddr;
@@ -49,6 +50,7 @@ pub use native::Kind;
 pub use outbox::OutboxEvent;
 pub use shared::credentials;
 pub use tracing::Level;
+pub use validity::{Standing, State};
 
 use pool::Pool;
 use shared::Shared;
@@ -122,7 +124,7 @@ impl Engine {
             Arc::new(Shared::new(config(settings, Arc::default())?).map_err(|error| format!("no descriptor for the engine: {error}"))?);
         let _log = tracing::dispatcher::set_default(&shared.dispatch);
         let tls = tls::client_config(&shared.config.load().settings.tls)?;
-        shared.given.store(tls::server_config(&shared.config.load().settings)?);
+        shared.give(tls::server_config(&shared.config.load().settings)?);
         shared.open_logs(&shared.config.load().settings)?;
         let (stop, _) = watch::channel(false);
         let mut workers = Vec::with_capacity(threads);
@@ -143,6 +145,7 @@ impl Engine {
             if number == 0 {
                 runtime.spawn(shared::pace(Arc::clone(&shared)));
                 runtime.spawn(fleet::keep(Arc::clone(&shared)));
+                runtime.spawn(validity::watch(Arc::clone(&shared)));
                 runtime.spawn(logs::sum_up(Arc::clone(&shared.logs)));
             }
             let log = shared.dispatch.clone();
@@ -189,7 +192,8 @@ impl Engine {
             worker.runtime.spawn(pool::sweep(Arc::downgrade(&pool)));
             worker.pool.store(pool);
         }
-        self.shared.given.store(given);
+        self.shared.give(given);
+        self.shared.certificates.tell(shared::unix_seconds());
         self.shared.config.store(Arc::new(config));
         Ok(())
     }
@@ -260,10 +264,32 @@ impl Engine {
             || self.shared.config.load().router.names(&host)
     }
 
-    /// Reads the CA that forward listeners intercept with, key and certificates in one PEM file. True: name constraints limit it.
-    pub fn load_authority(&self, path: &std::path::Path) -> Result<bool, String> {
-        self.native.load_authority(path)?;
-        Ok(self.native.is_constrained())
+    /// Reads the CA that forward listeners intercept with, key and certificates in one PEM file; again, if it has been renewed. `needed`: nobody
+    /// can be served once it has expired. True: name constraints limit it. An error leaves the one that there is.
+    pub fn load_authority(&self, path: &std::path::Path, needed: bool) -> Result<bool, String> {
+        let _log = tracing::dispatcher::set_default(&self.shared.dispatch);
+        let authority = self.native.load_authority(path)?;
+        self.shared.certificates.set_ca(authority.validity, needed);
+        self.shared.certificates.tell(shared::unix_seconds());
+        Ok(authority.is_constrained())
+    }
+
+    /// The certificate that clients are shown for a host, with what stands behind it, in DER; and its key, PKCS #8.
+    pub fn certificate(&self, host: &str) -> Result<(Vec<Vec<u8>>, Zeroizing<Vec<u8>>), String> {
+        let _log = tracing::dispatcher::set_default(&self.shared.dispatch);
+        let authority = self.native.authority().ok_or("there is no CA")?;
+        let leaf = authority.leaf(host, std::time::SystemTime::now())?;
+        Ok((leaf.chain.iter().map(|certificate| certificate.to_vec()).collect(), authority.key()))
+    }
+
+    /// Why a CONNECT to this host is refused although it would be intercepted: clients would refuse the certificate.
+    pub fn refuses_tunnel(&self, host: &str) -> Option<Refusal> {
+        self.native.refuses(host)
+    }
+
+    /// How the CA and the certificate of `tls.certificate` stand to the clock.
+    pub fn certificates(&self) -> Vec<Standing> {
+        self.shared.certificates.standings(shared::unix_seconds())
     }
 
     /// True if clients take a certificate of that CA's for this host, as far as its name constraints say.

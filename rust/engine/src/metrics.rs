@@ -13,6 +13,7 @@ use sigward_gateway::quota::CAPACITY;
 use sigward_gateway::{Config, Disposition, Identities, Live, Record};
 
 use crate::lines::Counts;
+use crate::validity::Validity;
 
 /// Endpoints in trouble that are told of.
 const MOST_ENDPOINTS: usize = 100;
@@ -66,6 +67,9 @@ pub(crate) struct Metrics {
     pub(crate) log_dropped: IntCounterVec,
     ready: IntGauge,
     usable: GaugeVec,
+    /// Without a label, and without a value where there is no such certificate.
+    ca_expiry: GaugeVec,
+    listener_expiry: GaugeVec,
     build: GaugeVec,
     hasher: RandomState,
     /// Those that were counted in lately, by the hash of their labels.
@@ -226,6 +230,16 @@ impl Metrics {
             ),
             ready: IntGauge::new("sigward_ready", "1: /readyz answers 200.").expect("the gauge is well-formed"),
             usable: gauge("sigward_credentials_usable", "1: an identity has credentials that have not expired.", &["identity"]),
+            ca_expiry: gauge(
+                "sigward_ca_expiry_seconds",
+                "Seconds until the CA expires, by sigward's clock; the earliest certificate of its chain counts. Negative: it has expired.",
+                &[],
+            ),
+            listener_expiry: gauge(
+                "sigward_tls_certificate_expiry_seconds",
+                "The same for the certificate of `tls.certificate`, as sigward has read it.",
+                &[],
+            ),
             build: gauge("sigward_build_info", "The version, as a label.", &["version"]),
             hasher: RandomState::new(),
             recent: (0..RECENT).map(|_| ArcSwapOption::empty()).collect(),
@@ -252,6 +266,8 @@ impl Metrics {
             Box::new(self.retries.clone()),
             Box::new(self.expiry.clone()),
             Box::new(self.usable.clone()),
+            Box::new(self.ca_expiry.clone()),
+            Box::new(self.listener_expiry.clone()),
             Box::new(self.backoff.clone()),
             Box::new(self.pace_wait.clone()),
             Box::new(self.pace_refused.clone()),
@@ -401,6 +417,17 @@ impl Metrics {
         self.usable.reset();
         for (name, identity) in identities {
             self.usable.with_label_values(&[&**name]).set(if identity.usable(unix_seconds).is_some() { 1.0 } else { 0.0 });
+        }
+    }
+
+    /// Of the CA and of the listeners' certificate.
+    pub(crate) fn certificates(&self, validities: [Option<Validity>; 2], unix_seconds: u64) {
+        for (gauge, validity) in [&self.ca_expiry, &self.listener_expiry].into_iter().zip(validities) {
+            gauge.reset();
+            if let Some(validity) = validity {
+                #[allow(clippy::cast_precision_loss, reason = "a few centuries, in seconds")]
+                gauge.with_label_values::<&str>(&[]).set(validity.left(unix_seconds) as f64);
+            }
         }
     }
 

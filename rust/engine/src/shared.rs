@@ -23,6 +23,7 @@ use crate::logs::Logs;
 use crate::metrics::Metrics;
 use crate::otlp::Telemetry;
 use crate::outbox::{Outbox, OutboxEvent};
+use crate::validity::{Certificates, Validity};
 
 /// See the module.
 #[derive(Debug)]
@@ -51,6 +52,7 @@ pub(crate) struct Shared {
     pub(crate) resolver: Arc<Resolver>,
     /// What reverse listeners show to TLS clients, if it is given.
     pub(crate) given: ArcSwapOption<ServerConfig>,
+    pub(crate) certificates: Certificates,
     /// Bytes of bodies in memory.
     held: AtomicU64,
     /// The version of each identity that the keeper was asked to replace last.
@@ -84,6 +86,7 @@ impl Shared {
             hop: Arc::new(Hop::new(RandomState::new().hash_one("via"))),
             resolver: Arc::default(),
             given: ArcSwapOption::empty(),
+            certificates: Certificates::default(),
             held: AtomicU64::new(0),
             asked: Mutex::default(),
             parts: Mutex::default(),
@@ -102,6 +105,12 @@ impl Shared {
         Ok(())
     }
 
+    /// What reverse listeners show from now on.
+    pub(crate) fn give(&self, given: Option<(Arc<ServerConfig>, Validity)>) {
+        self.certificates.set_listener(given.as_ref().map(|(_, validity)| *validity));
+        self.given.store(given.map(|(config, _)| config));
+    }
+
     pub(crate) fn metrics_text(&self) -> String {
         TextEncoder::new().encode_to_string(&self.gathered()).unwrap_or_default()
     }
@@ -110,6 +119,7 @@ impl Shared {
     pub(crate) fn gathered(&self) -> Vec<MetricFamily> {
         self.metrics.held_bytes.set(self.held.load(Ordering::Relaxed).cast_signed());
         self.metrics.state(self.not_ready().is_empty(), &self.identities.load(), unix_seconds());
+        self.metrics.certificates(self.certificates.validities(), unix_seconds());
         self.metrics.gather(&self.config.load().live, self.started.elapsed())
     }
 
@@ -184,6 +194,7 @@ impl Shared {
         if identities.get(name.as_str()).and_then(|identity| identity.usable(unix_seconds())).is_none() {
             missing.push(format!("credentials: identity {name:?} has none"));
         }
+        missing.extend(self.certificates.missing(unix_seconds()));
         missing
     }
 }

@@ -9,6 +9,8 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use sigward_gateway::settings::{ClientHttp2, EngineSettings, TlsSettings};
 
+use crate::validity::Validity;
+
 /// What clients may agree on by ALPN, the best first.
 pub(crate) fn client_protocols(http2: ClientHttp2) -> Vec<Vec<u8>> {
     let all: [&[u8]; 3] = [b"h2", b"http/1.1", b"http/1.0"];
@@ -16,7 +18,7 @@ pub(crate) fn client_protocols(http2: ClientHttp2) -> Vec<Vec<u8>> {
 }
 
 /// What reverse listeners show to TLS clients, if a certificate is given. The error names the file and the mend.
-pub(crate) fn server_config(settings: &EngineSettings) -> Result<Option<Arc<ServerConfig>>, String> {
+pub(crate) fn server_config(settings: &EngineSettings) -> Result<Option<(Arc<ServerConfig>, Validity)>, String> {
     let (certificate, key) = match (&settings.tls.certificate, &settings.tls.key) {
         (None, None) => return Ok(None),
         (Some(certificate), Some(key)) => (certificate, key),
@@ -27,6 +29,7 @@ pub(crate) fn server_config(settings: &EngineSettings) -> Result<Option<Arc<Serv
     let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(certificate)
         .and_then(Iterator::collect)
         .map_err(|error| wrong("certificate", certificate, &error))?;
+    let validity = Validity::of(&chain).ok_or_else(|| wrong("certificate", certificate, &"it holds none, or none that can be read"))?;
     let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| wrong("key", key, &error))?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
@@ -36,7 +39,7 @@ pub(crate) fn server_config(settings: &EngineSettings) -> Result<Option<Arc<Serv
         .with_single_cert(chain, secret)
         .map_err(|error| wrong("certificate", certificate, &error))?;
     config.alpn_protocols = client_protocols(settings.client_http2);
-    Ok(Some(Arc::new(config)))
+    Ok(Some((Arc::new(config), validity)))
 }
 
 /// Builds the client's TLS. The error names the file and the mend.

@@ -79,6 +79,7 @@ pub const ALL: &[Known] = &[
     client(&[403], "unknown-service", "A reverse listener: Host may be a service's of AWS's, but the table of hosts does not have it.", "Add a `[[route]]` with `host` and `service` (the signing name), or make a newer table with `sigward knowledge refresh`."),
     client(&[403], "unsigned-payload", "A client with an issued key, and `clients.payload` is `signed`: the signature does not cover the body (`UNSIGNED-PAYLOAD`, an unsigned trailer, a presigned upload, an event stream).", "Sign the body's SHA-256, or ask the operator for `payload = \"any\"`."),
     sigward(&[503], "audit-log-unavailable", "The audit log cannot be written, and nothing is signed that it does not tell of.", "Make room on its disk, or read its pipe; `audit_when_full = \"drop\"` serves without it."),
+    sigward(&[503], "ca-expired", "The CA whose certificates clients are shown has expired: they would refuse any.", "Run `sigward ca renew`, let clients trust the new certificate, then send SIGHUP to sigward."),
     sigward(&[500], "crypto", "The cryptographic library failed.", "Try again."),
     sigward(&[500], "hook-failed", "Of the mitmproxy front: an addon, or a hook of sigward's, failed. The request was not sent.", "See sigward's log."),
     sigward(&[500], "internal", "Sigward failed: no room for spooled bodies, or a bug.", "See sigward's log; `body.spool_dir` needs room for large bodies."),

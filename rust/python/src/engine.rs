@@ -166,9 +166,25 @@ impl Engine {
         self.engine.slow_client(at);
     }
 
-    #[pyo3(signature = (path, /))]
-    fn load_authority(&self, python: Python<'_>, path: &str) -> PyResult<bool> {
-        python.detach(|| self.engine.load_authority(std::path::Path::new(path))).map_err(PyValueError::new_err)
+    #[pyo3(signature = (path, needed = false, /))]
+    fn load_authority(&self, python: Python<'_>, path: &str, needed: bool) -> PyResult<bool> {
+        python.detach(|| self.engine.load_authority(std::path::Path::new(path), needed)).map_err(PyValueError::new_err)
+    }
+
+    #[pyo3(signature = (host, /))]
+    fn certificate<'py>(&self, python: Python<'py>, host: &str) -> PyResult<(Bound<'py, PyTuple>, Bound<'py, PyBytes>)> {
+        let (chain, key) = python.detach(|| self.engine.certificate(host)).map_err(PyValueError::new_err)?;
+        Ok((PyTuple::new(python, chain.iter().map(|certificate| PyBytes::new(python, certificate)))?, PyBytes::new(python, &key)))
+    }
+
+    #[pyo3(signature = (host, /))]
+    fn refuses_tunnel(&self, host: &str) -> Option<(u16, &'static str, String)> {
+        self.engine.refuses_tunnel(host).map(|refusal| (refusal.status, refusal.slug, refusal.reason()))
+    }
+
+    fn certificates(&self) -> Vec<(&'static str, &'static str, u64, String, &'static str)> {
+        let standings = self.engine.certificates().into_iter();
+        standings.map(|one| (one.name, one.state.as_str(), one.until, one.what, one.mend)).collect()
     }
 
     #[pyo3(signature = (host, /))]

@@ -88,9 +88,12 @@ class FakeEngine:
     def fileno(self) -> int:
         return self._reader.fileno()
 
-    def load_authority(self, _: str, /) -> bool:
+    def load_authority(self, _: str, __: bool = False, /) -> bool:
         """It is limited."""
         return True
+
+    def refuses_tunnel(self, _: str, /) -> None:
+        """No CONNECT."""
 
     def vouches_for(self, _: str, /) -> bool:
         """For every host."""

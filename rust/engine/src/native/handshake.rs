@@ -7,6 +7,8 @@ use std::sync::{Mutex, PoisonError};
 
 use rustls::{AlertDescription, Error};
 
+use crate::shared::unix_seconds;
+
 /// A handshake's first byte.
 pub(super) const TLS: u8 = 0x16;
 /// Fatal alerts as records (RFC 8446, sections 5.1 and 6.2), for handshakes that have not begun on our side.
@@ -14,7 +16,7 @@ pub(super) const ACCESS_DENIED: [u8; 7] = [21, 3, 3, 0, 2, 2, 49];
 pub(super) const DECODE_ERROR: [u8; 7] = [21, 3, 3, 0, 2, 2, 50];
 pub(super) const INTERNAL_ERROR: [u8; 7] = [21, 3, 3, 0, 2, 2, 80];
 
-/// What the log tells once is remembered for so many.
+/// What the log tells once a day is remembered for so many.
 const MOST_TOLD: usize = 4096;
 
 /// What the log has told.
@@ -25,13 +27,13 @@ pub(super) struct Told {
 }
 
 impl Told {
-    /// True the first time, for each pair.
+    /// True the first time on each day, for each pair.
     pub(super) fn is_new(&self, who: &str, what: &str) -> bool {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= MOST_TOLD {
             known.clear();
         }
-        known.insert(self.hasher.hash_one((who, what)))
+        known.insert(self.hasher.hash_one((unix_seconds() / 86_400, who, what)))
     }
 }
 

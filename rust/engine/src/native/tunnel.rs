@@ -12,7 +12,7 @@ use sigward_gateway::{Config, FirstBytes, Handling, Opening, Refusal, Scheme, Ta
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::handshake::{self, TLS};
-use super::{Ending, Front, LAME_DUCK, NOT_VOUCHED, Via, at_least};
+use super::{Ending, Front, LAME_DUCK, Via, at_least};
 use crate::connect::ConnectError;
 use crate::h1::head::{self, Most};
 use crate::net::{Socket, Stream, as_io};
@@ -65,16 +65,8 @@ impl Front {
             self.shared.hop.check(headers)?;
         }
         match config.handling(&target.host, target.port, Opening::Unknown) {
-            Handling::Intercept if self.native.authority.get().is_some() => {
-                if !self.native.vouches_for(&target.host) {
-                    return Err(Refusal::sigward(
-                        403,
-                        "not-vouched-for",
-                        format!("{:?} is not among the hosts that clients take a certificate of sigward's CA for.", target.host),
-                        NOT_VOUCHED,
-                    ));
-                }
-                Ok(Beyond::Inside(target))
+            Handling::Intercept if self.native.authority.load().is_some() => {
+                self.native.refuses(&target.host).map_or(Ok(Beyond::Inside(target)), Err)
             }
             Handling::Refuse(why) => Err(why.refusal(&target.host, target.port)),
             Handling::Intercept | Handling::Tunnel => Ok(Beyond::Tunnel(Box::new(self.reach(&target).await?))),
@@ -221,7 +213,7 @@ impl Front {
         }
     }
 
-    /// Counts it, and tells the log once for each client and reason.
+    /// Counts it, and tells the log once a day for each client and reason.
     fn failed_handshake(&self, client: &str, name: &str, reason: &'static str, why: &str) {
         self.shared.metrics.tls_failures.with_label_values(&[reason]).inc();
         if self.native.told.is_new(client, reason) {
@@ -231,7 +223,7 @@ impl Front {
 
     fn server_config(&self, name: &str) -> Option<Result<Arc<ServerConfig>, String>> {
         let http2 = self.shared.config.load().client_http2(name);
-        self.native.authority.get().map(|authority| authority.server(name, http2))
+        self.native.authority().map(|authority| authority.server(name, http2))
     }
 
     fn patience(&self) -> Duration {
