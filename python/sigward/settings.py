@@ -757,6 +757,11 @@ class Settings(BaseSettings):
         "refuse",
         description="While it cannot be written: sign nothing (503 `audit-log-unavailable`) and keep the lines, or drop and count them.",
     )
+    audit_begun: bool | None = Field(
+        None,
+        description="Write a line before each call goes out, too: what was in flight when the process was killed is in the log. "
+        'Default: true where `audit_when_full` is `refuse`. See "Logs".',
+    )
     log_format: Literal["text", "json"] = Field(
         "text", description="Of the log on stderr; `json`: a line of JSON each, with time, level, logger and message."
     )
@@ -984,6 +989,7 @@ class Settings(BaseSettings):
             "access_log",
             "audit_log",
             "audit_when_full",
+            "audit_begun",
             "log_level",
             "knowledge",
             "body",

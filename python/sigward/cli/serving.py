@@ -253,15 +253,22 @@ class Service:
         """Not ready, no new connections, what is under way may end within the grace."""
         end = time.monotonic() + self.plan.grace
         self.engine.set_ready("listeners", False, "shutting down")
-        if self.vendor:
-            await self.vendor.stop()
-        if self.front is not None:
-            await self.front.drain()
-        for keeper in self.keepers.values():
-            keeper.close()
-        self.watcher.close()
-        # What is left of the grace is for telemetry.
-        self.engine.close(max(end - time.monotonic(), LAST_CALL))
+        try:
+            if self.vendor:
+                await self.vendor.stop()
+            if self.front is not None:
+                await self.front.drain()
+            for keeper in self.keepers.values():
+                keeper.close()
+            self.watcher.close()
+        finally:
+            # Whatever happens before, the logs get their last lines. What is left of the grace is for telemetry.
+            # Beside the event loop, which a second signal comes to.
+            await asyncio.to_thread(self.close, max(end - time.monotonic(), LAST_CALL))
+
+    def close(self, patience: float) -> None:
+        """Drops what is under way; access log and audit log get a line for each. Telemetry has `patience`, in seconds, to be sent."""
+        self.engine.close(patience)
         # The fronts take no events any more; what is lost at the end is told all the same.
         for event in self.engine.poll():
             if event[0] == _core.EVENT_LOG:
@@ -305,7 +312,7 @@ def load_addon(path: Path) -> object:
 
 
 def serve(name: str, arguments: list[str]) -> int:
-    """`sigward serve` or `sigward web`, as `name` says, until SIGTERM or SIGINT; a second one ends at once.
+    """`sigward serve` or `sigward web`, as `name` says, until SIGTERM or SIGINT; a second one, or SIGQUIT, ends at once.
 
     SIGHUP reads flags, environment, file and credentials anew.
     """
@@ -317,15 +324,26 @@ def serve(name: str, arguments: list[str]) -> int:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
 
+        def at_once() -> None:
+            # Whoever asks once more waits for nothing.
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+                loop.remove_signal_handler(number)
+                signal.signal(number, signal.SIG_DFL)
+            if in_flight := service.engine.in_flight():
+                logger.warning("ending at once: %d requests are cut off", in_flight)
+            service.close(0)
+            os._exit(1)
+
         def asked() -> None:
             if stop.is_set():
-                os._exit(1)
+                at_once()
             logger.info("stopping: requests under way have %g s", plan.grace)
             notify.stopping()
             stop.set()
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, asked)
+        loop.add_signal_handler(signal.SIGQUIT, at_once)
         service = Service(plan)
         reloads = Reloads(service, name, arguments)
         loop.add_signal_handler(signal.SIGHUP, reloads.begin)

@@ -13,8 +13,8 @@ use sigward_gateway::admit::{remove_hop_by_hop, remove_own};
 use sigward_gateway::judge::CODE_PREFIX;
 use sigward_gateway::settings::Http2;
 use sigward_gateway::{
-    BodyPlan, BodySize, Disposition, Event, Exchange, Failure, Identities, Keep, Load, Moment, Outgoing, Record, Refusal, RequestHead,
-    Shape, Step, Upstream, Wrap,
+    BodyPlan, BodySize, Event, Exchange, Failure, Identities, Keep, Load, Moment, Outgoing, Record, Refusal, RequestHead, Shape, Step,
+    Upstream, Wrap,
 };
 
 use crate::body::{BodyError, Inbound, Next, Outbound, Progress, Read, SharedInbound, Spool, Spooling, next_piece, read_up_to};
@@ -205,8 +205,10 @@ impl Driver<'_> {
                 self.tell(Event::Refreshed)
             }
             Step::Send(outgoing) => {
-                if self.exchange.record().disposition == Disposition::Sign {
-                    self.under_way.must_be_told(&self.exchange.config().settings);
+                if let Some(line) = self.under_way.begins(&self.exchange.config().settings, self.exchange.record())
+                    && !Box::pin(self.shared.audit.write(line)).await
+                {
+                    return self.tell(Event::Unlogged);
                 }
                 // What is left of the last answer goes first: its connection is not worth waiting for.
                 self.answer = None;

@@ -13,7 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use sigward_gateway::exchange::Onward;
 use sigward_gateway::settings::EngineSettings;
-use sigward_gateway::{Record, RequestHead};
+use sigward_gateway::{Disposition, Record, RequestHead};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 
@@ -202,11 +202,21 @@ impl UnderWay {
         self.audit.is_none() || audit::may_lose(settings) || self.shared.audit.accepts()
     }
 
-    /// It is signed and sent: its line in the audit log is kept.
-    pub(crate) fn must_be_told(&mut self, settings: &EngineSettings) {
-        if let Some(call) = &mut self.audit {
-            call.accepted = !audit::may_lose(settings);
+    /// It goes out next. Gives the line that the audit log must have before that, if there is one.
+    pub(crate) fn begins(&mut self, settings: &EngineSettings, record: &Record) -> Option<Line> {
+        let call = self.audit.as_mut()?;
+        let must = record.disposition == Disposition::Sign && !audit::may_lose(settings);
+        call.accepted |= must;
+        if !settings.writes_begun() || call.has_begun() {
+            return None;
         }
+        let trace_id = self.trace.as_ref().map(|trace| trace.id());
+        let line = call.begun(self.shared.next_call(), record, &self.shared.identities.load()).traced(trace_id.as_deref());
+        if must {
+            return Some(line);
+        }
+        self.shared.audit.push_at_once(line);
+        None
     }
 
     /// Nobody waits for the answer any more.

@@ -379,15 +379,18 @@ impl Engine {
     /// Ends the threads; jobs under way are dropped. What is left of the logs is written. `patience`: for what is left of traces.
     pub fn close(&self, patience: Duration) {
         self.stop.send_replace(true);
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        for thread in threads {
-            let _ = thread.join();
+        {
+            // Whoever closes it a second time, to end at once, waits for the logs all the same.
+            let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+            for thread in threads.drain(..) {
+                let _ = thread.join();
+            }
+            self.shared.access.close();
+            self.shared.audit.close();
         }
         if let Some(exporter) = self.exporter.lock().unwrap_or_else(PoisonError::into_inner).take() {
             exporter.close(patience);
         }
-        self.shared.access.close();
-        self.shared.audit.close();
     }
 }
 

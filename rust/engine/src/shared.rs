@@ -47,6 +47,8 @@ pub(crate) struct Shared {
     /// A limit that a fleet shares is used for the first time.
     pub(crate) unleased: Notify,
     seed: AtomicU64,
+    /// Calls that the audit log has been told of before they went out, from a random number on: another process's differ.
+    calls: AtomicU64,
     /// What this process is called in `Via`.
     pub(crate) hop: Arc<Hop>,
     pub(crate) resolver: Arc<Resolver>,
@@ -83,6 +85,7 @@ impl Shared {
             queued: Notify::new(),
             unleased: Notify::new(),
             seed: AtomicU64::new(seed),
+            calls: AtomicU64::new(RandomState::new().hash_one("calls")),
             hop: Arc::new(Hop::new(RandomState::new().hash_one("via"))),
             resolver: Arc::default(),
             given: ArcSwapOption::empty(),
@@ -125,6 +128,11 @@ impl Shared {
 
     pub(crate) fn next_seed(&self) -> u64 {
         self.seed.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)
+    }
+
+    /// What the audit log calls the next call.
+    pub(crate) fn next_call(&self) -> u64 {
+        self.calls.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Swaps one identity's snapshot in; the old one's secrets go when the last exchange that signs with them ends.

@@ -159,6 +159,8 @@ pub enum Event<'a> {
     },
     /// The attempt failed before an answer's head.
     Failed(Failure),
+    /// Nothing was sent: the audit log did not take the line that comes before the call.
+    Unlogged,
 }
 
 impl Event<'_> {
@@ -275,7 +277,7 @@ pub enum Step {
         /// AWS says that those of this version have expired: another version is needed. `None`: any that are usable.
         after: Option<u64>,
     },
-    /// Send this; tell `Response` or `Failed`.
+    /// Send this; tell `Response` or `Failed`, or `Unlogged` where it must not go out.
     Send(Box<Outgoing>),
     /// Read so much of the answer; tell `ResponseBody`.
     ReadCode {
@@ -575,6 +577,10 @@ impl Exchange {
             }
             (State::Waiting, Event::Elapsed) => self.attempt(at, true),
             (State::Sending | State::Deciding | State::Reading(_), Event::Failed(failure)) => self.failed(&failure, at),
+            (State::Sending, Event::Unlogged) => {
+                self.under_way = None;
+                self.audit_blocked()
+            }
             (state, event) => {
                 let mut event = format!("{event:?}");
                 event.truncate(event.find([' ', '(', '{']).unwrap_or(event.len()));

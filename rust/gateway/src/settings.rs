@@ -28,6 +28,8 @@ pub struct EngineSettings {
     pub audit_log: LogTo,
     /// What becomes of calls while that cannot be written.
     pub audit_when_full: AuditFull,
+    /// Whether a line is written before each call goes out; `None`: where calls are refused without one.
+    pub audit_begun: Option<bool>,
     /// What the engine tells its front's log.
     pub log_level: LogLevel,
     /// A file with a table of hosts and operations; `None`: the shipped one.
@@ -77,6 +79,7 @@ impl Default for EngineSettings {
             access_log: LogTo::Off,
             audit_log: LogTo::Off,
             audit_when_full: AuditFull::Refuse,
+            audit_begun: None,
             log_level: LogLevel::Info,
             knowledge: None,
             inspect: false,
@@ -114,6 +117,11 @@ impl EngineSettings {
             return Err("limits.connections, limits.in_flight: at least 1".into());
         }
         Ok(settings)
+    }
+
+    /// True if the audit log gets a line before each call goes out.
+    pub fn writes_begun(&self) -> bool {
+        self.audit_begun.unwrap_or(self.audit_when_full == AuditFull::Refuse)
     }
 }
 
