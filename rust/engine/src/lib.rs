@@ -192,6 +192,9 @@ impl Engine {
             worker.runtime.spawn(pool::sweep(Arc::downgrade(&pool)));
             worker.pool.store(pool);
         }
+        if let Some(exporter) = &*self.exporter.lock().unwrap_or_else(PoisonError::into_inner) {
+            exporter.use_pool(pool(&tls, &config.settings, &self.shared));
+        }
         self.shared.give(given);
         self.shared.certificates.tell(shared::unix_seconds());
         self.shared.config.store(Arc::new(config));
