@@ -11,7 +11,7 @@ from cryptography import x509
 
 from sigward import ca
 from sigward.ca import CertificateAuthority
-from sigward.front import load_authority
+from sigward.front import NativeFront, load_authority
 from tests.conformance.conftest import HOST, Proxy, Start
 from tests.conformance.test_requests import request
 from tests.support import Upstream, connected, counted, read_response
@@ -53,7 +53,7 @@ async def test_no_leaf_outlives_its_ca(start: Start, upstream: Upstream, monkeyp
 
 
 @pytest.mark.fault("the CA has expired", holds="a CONNECT is refused with 503 `ca-expired` and the fix; plain listeners serve")
-async def test_an_expired_ca(start: Start, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_expired_ca(start: Start, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(ca, "LIFETIME", -DAY / 2)
     proxy = await start(upstream)
     proxy.engine.set_ready("listeners", True)
@@ -70,6 +70,11 @@ async def test_an_expired_ca(start: Start, upstream: Upstream, monkeypatch: pyte
     assert proxy.engine.is_ready(), "its reverse listeners serve"
     assert counted(proxy.engine.metrics(), "sigward_ca_expiry_seconds") < -11 * 3600
     assert [(name, state) for name, state, *_ in proxy.engine.certificates()] == [("ca", "expired")]
+    if isinstance(proxy.front, NativeFront):
+        proxy.front._take()
+    # mitmproxy's own advice is to delete `~/.mitmproxy`.
+    assert [record.levelname for record in caplog.records if "sigward ca renew" in record.message] == ["ERROR"]
+    assert "~/.mitmproxy" not in caplog.text
 
 
 async def test_nobody_can_be_served_with_an_expired_ca(start: Start, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,6 +107,29 @@ async def test_a_renewed_ca(start: Start, upstream: Upstream, tmp_path: Path) ->
     with pytest.raises(ValueError, match=r"mitmproxy-ca\.pem"):
         proxy.engine.load_authority(str(authority.key_file))
     assert (await shown_to(proxy, "reverse")).serial_number == renewed.serial_number
+
+
+@pytest.mark.native("its reverse listeners alone show `tls.certificate`")
+async def test_a_certificate_of_the_operators(start: Start, upstream: Upstream, tmp_path: Path) -> None:
+    def issue(days: int) -> None:
+        made = upstream.ca.issue_cert("localhost", not_after=datetime.datetime.now(datetime.UTC) + days * DAY)
+        made.cert_chain_pems[0].write_to_path(str(tmp_path / "given.pem"))
+        made.private_key_pem.write_to_path(str(tmp_path / "given.key"))
+
+    issue(200)
+    tls = {"ca_files": [str(tmp_path / "upstream.pem")], "system_roots": False}
+    tls |= {"certificate": str(tmp_path / "given.pem"), "key": str(tmp_path / "given.key")}
+    proxy = await start(upstream, tls=tls)
+    assert [(name, state) for name, state, *_ in proxy.engine.certificates()] == [("ca", "valid"), ("tls.certificate", "valid")]
+    for days, expected in ((5, "soon"), (-1, "expired")):
+        issue(days)
+        proxy.point_to(upstream.port)
+        ((_, state, _, what, hint),) = [told for told in proxy.engine.certificates() if told[0] == "tls.certificate"]
+        assert (state, "SIGHUP" in hint) == (expected, True), what
+        left = counted(proxy.engine.metrics(), "sigward_tls_certificate_expiry_seconds") / 86_400
+        assert days - 1 < left <= days
+    proxy.engine.set_ready("listeners", True)
+    assert proxy.engine.is_ready()
 
 
 async def test_a_session_is_of_one_leaf(start: Start, upstream: Upstream, tmp_path: Path) -> None:

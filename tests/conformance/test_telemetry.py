@@ -281,6 +281,20 @@ async def test_a_collector_behind_tls(start: Start, upstream: Upstream) -> None:
         assert collector.received[0].get("host") == f"localhost:{collector.port}"
 
 
+@pytest.mark.fault("the collector's CA is replaced", holds="SIGHUP takes the new one for traces and metrics as for every upstream")
+async def test_a_collector_whose_ca_changes(start: Start, upstream: Upstream, tmp_path: Path) -> None:
+    async with Upstream() as other, Collector(other.context) as collector:
+        proxy = await start(upstream, otlp={"traces": f"https://localhost:{collector.port}/v1/traces"})
+        await proxy.ask(request())
+        async with asyncio.timeout(PATIENCE):
+            while not counted(proxy.engine.metrics(), "sigward_otlp_errors_total", signal="traces"):
+                await asyncio.sleep(0.01)
+        with (tmp_path / "upstream.pem").open("ab") as file:
+            file.write(other.ca.cert_pem.bytes())
+        proxy.point_to(upstream.port)
+        await collector.requests(1)
+
+
 async def test_metrics(start: Start, upstream: Upstream, collector: Collector) -> None:
     otlp = {"metrics": f"http://127.0.0.1:{collector.port}/v1/metrics", "interval": 0.1}
     proxy: Proxy = await start(upstream, otlp=otlp)

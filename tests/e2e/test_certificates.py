@@ -117,6 +117,7 @@ def test_leaves_are_made_again(world: World) -> None:
         assert world.leaf().serial_number == leaf.serial_number, f"after {days} days it is made at each call"
 
 
+@pytest.mark.long
 @pytest.mark.fault(
     "the CA expires under a running process",
     holds="check, log, metric and /readyz say so 60 days before; then a CONNECT is refused with words; renewed, it is taken on SIGHUP",
@@ -162,6 +163,7 @@ def test_the_ca_expires(world: World) -> None:
     assert world.run("check")[0] == 0
 
 
+@pytest.mark.long
 @pytest.mark.fault("the CA has expired before the start", holds="/readyz is 503 where nobody can be served; the advice is sigward's own")
 def test_an_expired_ca_at_the_start(front: str, tmp_path: Path) -> None:
     clock = MovedClock(tmp_path)

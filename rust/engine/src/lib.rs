@@ -67,6 +67,14 @@ pub struct Engine {
     exporter: Mutex<Option<otlp::Exporter>>,
 }
 
+/// A host's certificate.
+pub struct HostCertificate {
+    /// It, then what stands behind it; the root is left out.
+    pub chain: Vec<rustls_pki_types::CertificateDer<'static>>,
+    /// PKCS #8, in DER.
+    pub key: Zeroizing<Vec<u8>>,
+}
+
 #[derive(Debug)]
 struct Worker {
     runtime: tokio::runtime::Handle,
@@ -192,6 +200,9 @@ impl Engine {
             worker.runtime.spawn(pool::sweep(Arc::downgrade(&pool)));
             worker.pool.store(pool);
         }
+        if let Some(exporter) = &*self.exporter.lock().unwrap_or_else(PoisonError::into_inner) {
+            exporter.use_pool(pool(&tls, &config.settings, &self.shared));
+        }
         self.shared.give(given);
         self.shared.certificates.tell(shared::unix_seconds());
         self.shared.config.store(Arc::new(config));
@@ -274,12 +285,12 @@ impl Engine {
         Ok(authority.is_constrained())
     }
 
-    /// The certificate that clients are shown for a host, with what stands behind it, in DER; and its key, PKCS #8.
-    pub fn certificate(&self, host: &str) -> Result<(Vec<Vec<u8>>, Zeroizing<Vec<u8>>), String> {
+    /// What clients are shown for a host.
+    pub fn certificate(&self, host: &str) -> Result<HostCertificate, String> {
         let _log = tracing::dispatcher::set_default(&self.shared.dispatch);
         let authority = self.native.authority().ok_or("there is no CA")?;
         let leaf = authority.leaf(host, std::time::SystemTime::now())?;
-        Ok((leaf.chain.iter().map(|certificate| certificate.to_vec()).collect(), authority.key()))
+        Ok(HostCertificate { chain: leaf.chain.clone(), key: authority.key() })
     }
 
     /// Why a CONNECT to this host is refused although it would be intercepted: clients would refuse the certificate.

@@ -173,8 +173,9 @@ impl Engine {
 
     #[pyo3(signature = (host, /))]
     fn certificate<'py>(&self, python: Python<'py>, host: &str) -> PyResult<(Bound<'py, PyTuple>, Bound<'py, PyBytes>)> {
-        let (chain, key) = python.detach(|| self.engine.certificate(host)).map_err(PyValueError::new_err)?;
-        Ok((PyTuple::new(python, chain.iter().map(|certificate| PyBytes::new(python, certificate)))?, PyBytes::new(python, &key)))
+        let shown = python.detach(|| self.engine.certificate(host)).map_err(PyValueError::new_err)?;
+        let chain = shown.chain.iter().map(|certificate| PyBytes::new(python, certificate));
+        Ok((PyTuple::new(python, chain)?, PyBytes::new(python, &shown.key)))
     }
 
     #[pyo3(signature = (host, /))]

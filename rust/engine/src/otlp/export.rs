@@ -37,9 +37,15 @@ const MOST_ANSWER: usize = 64 << 10;
 pub(crate) struct Exporter {
     thread: JoinHandle<()>,
     end: watch::Sender<Option<Instant>>,
+    pool: watch::Sender<Arc<Pool>>,
 }
 
 impl Exporter {
+    /// Connects by this one from now on: whom it trusts may have changed.
+    pub(crate) fn use_pool(&self, pool: Arc<Pool>) {
+        self.pool.send_replace(pool);
+    }
+
     /// Sends what there is, for as long as `patience` at most.
     pub(crate) fn close(self, patience: Duration) {
         self.end.send_replace(Some(Instant::now() + patience));
@@ -50,13 +56,14 @@ impl Exporter {
 /// Starts it. `pool`: of its own. The error names the setting.
 pub(crate) fn start(shared: &Arc<Shared>, telemetry: &Arc<Telemetry>, pool: Arc<Pool>) -> Result<Exporter, String> {
     let settings = &telemetry.settings;
+    let (pool, pools) = watch::channel(pool);
     let sending = Sending {
         traces: settings.traces.as_deref().map(Place::new).transpose()?,
         metrics: settings.metrics.as_deref().map(Place::new).transpose()?,
         headers: headers(telemetry)?,
         shared: Arc::clone(shared),
         telemetry: Arc::clone(telemetry),
-        pool,
+        pools,
         began: SystemTime::now(),
         pending: None,
         pause: Duration::ZERO,
@@ -75,7 +82,7 @@ pub(crate) fn start(shared: &Arc<Shared>, telemetry: &Arc<Telemetry>, pool: Arc<
             runtime.shutdown_background();
         })
         .map_err(|error| format!("otlp: no thread for it: {error}"))?;
-    Ok(Exporter { thread, end })
+    Ok(Exporter { thread, end, pool })
 }
 
 fn headers(telemetry: &Telemetry) -> Result<HeaderMap, String> {
@@ -146,7 +153,7 @@ struct Sending {
     headers: HeaderMap,
     shared: Arc<Shared>,
     telemetry: Arc<Telemetry>,
-    pool: Arc<Pool>,
+    pools: watch::Receiver<Arc<Pool>>,
     began: SystemTime,
     pending: Option<Pending>,
     pause: Duration,
@@ -157,7 +164,7 @@ struct Sending {
 
 impl Sending {
     async fn run(mut self, mut ending: watch::Receiver<Option<Instant>>) {
-        tokio::spawn(pool::sweep(Arc::downgrade(&self.pool)));
+        self.pools.mark_changed();
         let telemetry = Arc::clone(&self.telemetry);
         let mut metrics_at = Instant::now() + telemetry.settings.interval;
         loop {
@@ -165,6 +172,9 @@ impl Sending {
                 _ = ending.wait_for(Option::is_some) => break,
                 () = telemetry.plenty.notified() => {}
                 () = tokio::time::sleep(DELAY) => {}
+            }
+            if self.pools.has_changed().unwrap_or(false) {
+                tokio::spawn(pool::sweep(Arc::downgrade(&self.pools.borrow_and_update())));
             }
             let metrics_due = Instant::now() >= metrics_at;
             if metrics_due {
@@ -271,7 +281,8 @@ impl Sending {
         headers.insert(HOST, HeaderValue::try_from(place.upstream.target.authority()).map_err(internal)?);
         headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
         let request = Request { method: Method::POST, path: place.path.clone(), headers, body: Outbound::held(body) };
-        let Way::Http1(connection, back) = self.pool.way(&place.upstream, false).await? else {
+        let pool = Arc::clone(&self.pools.borrow());
+        let Way::Http1(connection, back) = pool.way(&place.upstream, false).await? else {
             return Err(Failure::Internal("no way".into()).into());
         };
         let answer = exchange(connection, request, Waits { idle: patience, head: patience, until: Some(until) }, back, None).await?;
