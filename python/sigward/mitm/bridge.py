@@ -46,7 +46,10 @@ LAST = -1
 
 @dataclass(slots=True)
 class Pending:
-    """One job, as the bridge keeps it. `pump`: passes its answer on; of one that streams, from `queue`. `ended`: the engine has told all."""
+    """One job, as the bridge keeps it.
+
+    `pump`: passes its answer on; of one that streams, from `queue`. `ended`: the engine has told all.
+    """
 
     job: _core.Job
     connection: EngineConnection
