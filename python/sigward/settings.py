@@ -372,7 +372,11 @@ class Limits(Group):
     headers: int = Field(200, ge=1, description="How many headers.")
     target_bytes: Size = Field(16 << 10, description="Path and query.")
     connections: int = Field(
-        16_384, ge=1, le=1_000_000, description="Connections of clients to the native front at once; beyond it none is accepted."
+        16_384,
+        ge=1,
+        le=1_000_000,
+        description="Connections of clients to the native front at once, and three quarters of the descriptors (`ulimit -n`) at most; "
+        "beyond it none is accepted.",
     )
     streams: int = Field(1000, ge=1, le=100_000, description="Requests at once on one HTTP/2 connection to the native front.")
     in_flight: int = Field(16_384, ge=1, le=1_000_000, description="Requests under way at once; beyond it: 503 `overloaded`.")

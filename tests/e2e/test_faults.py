@@ -217,10 +217,10 @@ def crowd(front: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crow
 
 @pytest.mark.fault(
     "no descriptors left",
-    holds="open connections are served, nothing spins, and new ones are served as soon as there is room",
+    holds="idle upstream connections make room, open connections are served, nothing spins, and new ones are served as soon as there is room",
 )
 def test_all_descriptors_taken(crowd: Crowd) -> None:
-    """Whoever is there is served, as far as that takes no descriptor; nothing spins; and those that come after are served."""
+    """Whoever is there is served, nothing spins, and those that come after are served."""
     gateway = crowd.gateway
     used, began = processor_seconds(crowd.pid), time.monotonic()
     time.sleep(1)  # Not for anything to happen: it is the time over which what is used is measured.
@@ -228,14 +228,22 @@ def test_all_descriptors_taken(crowd: Crowd) -> None:
     assert share < SPIN, "it spins"
     crowd.old.request("GET", "/", headers=SQS)
     assert crowd.old.getresponse().read() == b"ok"
-    # Another endpoint: that takes a connection of its own.
+    # Another endpoint: that takes a connection of its own, for which an idle one is closed.
+    for connection, host in ((crowd.other, "kms"), (crowd.old, "sts"), (crowd.other, "sqs")):
+        connection.request("GET", "/", headers={"host": f"{host}.us-east-1.amazonaws.com"})
+        assert connection.getresponse().read() == b"ok", host
+    # And without an idle one there is none.
+    crowd.old.request("GET", "/half", headers=SQS)
+    broken = crowd.old.getresponse()
     crowd.other.request("GET", "/", headers={"host": "kms.us-east-1.amazonaws.com"})
     response = crowd.other.getresponse()
     assert (response.status, response.getheader("x-sigward-error")) == (502, "connect-failed")
     assert b"Too many open files" in response.read()
+    broken.close()
     crowd.leave()
     until(lambda: descriptors(crowd.pid) < ROOM + IDLE and served(gateway), "served again")
     assert metric(gateway, "sigward_requests_total", service="kms", code="502") == 1
+    assert metric(gateway, "sigward_idle_upstream_closed_total", reason="descriptors") >= 3
     works(gateway)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sigward import _core
+from sigward import _core, descriptors
 from sigward.ca import RENEW_KEY, unvouched
 from sigward.cli import notify
 from sigward.cli.reading import read_again, read_at_start
@@ -318,6 +318,7 @@ def serve(name: str, arguments: list[str]) -> int:
     """
     plan = read_at_start(name, arguments)
     start_logging(plan.log_level, plan.log_format)
+    descriptors.raise_limit()
     leave_own_proxy()
 
     async def main() -> int:
@@ -399,6 +400,7 @@ def run_program(plan: Plan, program: list[str], key: IssuedKey, *, identity: str
     `CredentialsError` then.
     """
     start_logging(plan.log_level, plan.log_format)
+    descriptors.raise_limit()
     environment = dict(os.environ)
     leave_own_proxy()
 
@@ -458,7 +460,7 @@ def first_failure_untold(service: Service, identity: str) -> Iterator[None]:
 async def run_child(program: list[str], environment: dict[str, str]) -> int:
     """Starts the program in this terminal, passes signals on, returns its status."""
     try:
-        child = await asyncio.create_subprocess_exec(*program, env=environment)
+        child = await asyncio.create_subprocess_exec(*descriptors.for_child(program), env=environment)
     except OSError as error:
         raise RunError(program[0], error) from error
     loop = asyncio.get_running_loop()

@@ -138,7 +138,9 @@ class Tunnels:
             flow.response = refusal(403, slug, why)
             return
         try:
-            await self.allowed_address(host, port)
+            address = await self.allowed_address(host, port)
+            if why := self.engine.leads_back(address, port):
+                flow.response = refusal(508, "loop", why)
         except (OSError, UnicodeError) as error:
             flow.response = refusal(502, "connect-failed", f"no connection to {host!r}: {error}. Check the host's name.")
         except ValueError:
@@ -164,6 +166,9 @@ class Tunnels:
             data.server.address = (await self.allowed_address(address[0], address[1]), address[1])
         except (OSError, ValueError) as error:
             data.server.error = str(error)
+            return
+        data.server.error = self.engine.leads_back(*data.server.address)
+        self.engine.make_room(False)
 
     async def allowed_address(self, host: str, port: int) -> str:
         """The first address of a host that clients may reach. Raises ValueError if there is none, OSError if it does not resolve."""
@@ -239,6 +244,8 @@ class Sign:
 
     def client_connected(self, client: connection.Client) -> None:
         """It has so long until HTTP begins."""
+        # The next client, and this one's upstream, shall find a descriptor: the event loop tells nobody when there is none.
+        self.bridge.engine.make_room(True)
         self.bridge.connected(client)
 
     def http_connected(self, flow: http.HTTPFlow) -> None:

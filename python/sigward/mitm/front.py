@@ -207,6 +207,8 @@ class Front:
                 f"cannot listen: {why}.",
                 hint="Is the address in use? Choose another with --listen or --reverse; port 0 takes a free one.",
             )
+        for host, port in self.addresses.values():
+            self.engine.listens(host, port)
 
     def _new_master(self, options: Options, server: Proxyserver) -> EngineMaster:
         if self.options.web is None:

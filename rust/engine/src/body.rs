@@ -19,6 +19,7 @@ use sigward_gateway::{Failure, Wrap};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
+use crate::descriptors::Descriptors;
 use crate::wrap::Wrapper;
 
 /// Any body that a front brings.
@@ -108,9 +109,12 @@ pub(crate) struct Spooling {
 }
 
 impl Spooling {
-    pub(crate) async fn begin(directory: Option<&Path>) -> Result<Self, BodyError> {
-        let directory = directory.map(Path::to_path_buf);
-        let file = blocking(move || directory.map_or_else(tempfile::tempfile, tempfile::tempfile_in)).await?;
+    pub(crate) async fn begin(directory: Option<&Path>, descriptors: &Descriptors) -> Result<Self, BodyError> {
+        let open = || {
+            let directory = directory.map(Path::to_path_buf);
+            blocking(move || directory.map_or_else(tempfile::tempfile, tempfile::tempfile_in))
+        };
+        let file = descriptors.again(open).await?;
         let spool = Spool { file: Arc::new(file), length: 0 };
         Ok(Self { spool, batch: Vec::new(), batched: 0, writing: None })
     }

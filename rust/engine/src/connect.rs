@@ -3,19 +3,25 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use rustix::io::Errno;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use sigward_gateway::settings::{EgressSettings, EngineSettings, Proxy};
 use sigward_gateway::{Failure, Hop, Scheme, Target, Upstream, is_forbidden, is_forbidden_host};
+use socket2::{Domain, Protocol, Socket as RawSocket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::descriptors::Descriptors;
+use crate::loops::{Departed, Loops};
+use crate::metrics::Metrics;
 use crate::net::{Socket, Stream};
 
 /// An address has so long before the next is tried beside it (RFC 8305, section 5).
@@ -24,6 +30,24 @@ const HEAD_START: Duration = Duration::from_millis(250);
 const MOST_NAMES: usize = 4096;
 /// What a proxy answers to CONNECT, at most.
 const PROXY_HEAD: usize = 16 << 10;
+
+/// What all connections to upstreams share.
+#[derive(Debug)]
+pub(crate) struct Network {
+    resolver: Resolver,
+    pub(crate) descriptors: Descriptors,
+    pub(crate) loops: Arc<Loops>,
+}
+
+impl Network {
+    pub(crate) fn new(metrics: &Metrics) -> Self {
+        Self {
+            resolver: Resolver::default(),
+            descriptors: Descriptors::new(metrics.idle_closed.clone()),
+            loops: Arc::new(Loops::new(metrics.loops.clone())),
+        }
+    }
+}
 
 /// What was found of names, for everybody.
 #[derive(Debug, Default)]
@@ -53,15 +77,19 @@ impl Resolver {
         }
         let found: Arc<[IpAddr]> = interleaved(found).into();
         if !keep.is_zero() {
-            let mut known = self.locked();
-            if known.len() >= MOST_NAMES {
-                known.retain(|_, (at, _)| at.elapsed() < keep);
-            }
-            if known.len() < MOST_NAMES {
-                known.insert(host.into(), (Instant::now(), Arc::clone(&found)));
-            }
+            self.remember(host, &found, keep);
         }
         Ok(found)
+    }
+
+    fn remember(&self, host: &str, found: &Arc<[IpAddr]>, keep: Duration) {
+        let mut known = self.locked();
+        if known.len() >= MOST_NAMES {
+            known.retain(|_, (at, _)| at.elapsed() < keep);
+        }
+        if known.len() < MOST_NAMES {
+            known.insert(host.into(), (Instant::now(), Arc::clone(found)));
+        }
     }
 
     /// What was known of a name does not hold.
@@ -106,6 +134,9 @@ pub(crate) enum ConnectError {
         /// What it answered, or why it cannot be reached.
         why: String,
     },
+    /// It leads back to this process.
+    #[error("it leads back to sigward")]
+    Loop,
     /// The whole way did not come to its end in time. With a proxy on it, that one's host and port.
     #[error("no connection within {0:?}{by}", by = .1.as_ref().map(|proxy| format!(" through the proxy {proxy} (egress.proxy)")).unwrap_or_default())]
     Late(Duration, Option<String>),
@@ -116,6 +147,7 @@ impl ConnectError {
     fn failure(&self) -> Failure {
         match self {
             Self::Forbidden(address) => Failure::Forbidden(address.clone()),
+            Self::Loop => Failure::Loop,
             Self::Io(error) => match error.get_ref().and_then(|inner| inner.downcast_ref()) {
                 Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented) => Failure::Tls(error.to_string()),
                 _ => Failure::Connect(error.to_string()),
@@ -123,6 +155,15 @@ impl ConnectError {
             Self::Proxy { .. } | Self::Late(..) => Failure::Connect(self.to_string()),
         }
     }
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Carries {
+    /// By `Via` they say where they have been.
+    Requests,
+    /// A tunnel's, which say nothing.
+    Bytes,
 }
 
 /// Makes connections, as the settings say.
@@ -133,13 +174,13 @@ pub(crate) struct Connector {
     timeout: Duration,
     dns: Duration,
     egress: EgressSettings,
-    resolver: Arc<Resolver>,
+    network: Arc<Network>,
     /// What a proxy on the way is told of this one.
     hop: Option<Arc<Hop>>,
 }
 
 impl Connector {
-    pub(crate) fn new(tls: &Arc<ClientConfig>, settings: &EngineSettings, resolver: &Arc<Resolver>, hop: &Arc<Hop>) -> Self {
+    pub(crate) fn new(tls: &Arc<ClientConfig>, settings: &EngineSettings, network: &Arc<Network>, hop: &Arc<Hop>) -> Self {
         let speaking = |protocols: &[&[u8]]| {
             let mut config = ClientConfig::clone(tls);
             config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
@@ -150,21 +191,31 @@ impl Connector {
             timeout: settings.timeouts.connect,
             dns: settings.timeouts.dns,
             egress: settings.egress.clone(),
-            resolver: Arc::clone(resolver),
+            network: Arc::clone(network),
             hop: settings.via.then(|| Arc::clone(hop)),
         }
+    }
+
+    /// What all connections share.
+    pub(crate) fn network(&self) -> &Arc<Network> {
+        &self.network
     }
 
     /// TCP and, for https, TLS. `http2`: ALPN offers it.
     pub(crate) async fn connect(&self, upstream: &Upstream, http2: bool) -> Result<Stream, Failure> {
         let connecting = async {
-            let socket = self.socket(upstream).await?;
+            let socket = self.socket(upstream, Carries::Requests).await?;
             if upstream.target.scheme == Scheme::Http {
                 return Ok(Stream::new(socket));
             }
             let name = ServerName::try_from(upstream.target.host.to_string()).map_err(io::Error::other)?;
             let [http1, both] = &self.tls;
-            Ok(Stream::connect(socket, Arc::clone(if http2 { both } else { http1 }), name).await?)
+            let returned = socket.returned();
+            Stream::connect(socket, Arc::clone(if http2 { both } else { http1 }), name).await.map_err(|error| {
+                // It was refused at its far end, which is here.
+                let returned = returned.is_some_and(|returned| returned.load(Ordering::Acquire));
+                if returned { ConnectError::Loop } else { error.into() }
+            })
         };
         let late = |_| Err(self.late(upstream));
         let connected: Result<Stream, ConnectError> = tokio::time::timeout(self.timeout, connecting).await.unwrap_or_else(late);
@@ -175,7 +226,7 @@ impl Connector {
     pub(crate) async fn tunnel(&self, target: &Target, local_allowed: bool) -> Result<Stream, ConnectError> {
         let upstream = Upstream { target: target.clone(), connect: None, named: local_allowed };
         let late = |_| Err(self.late(&upstream));
-        tokio::time::timeout(self.timeout, self.socket(&upstream)).await.unwrap_or_else(late).map(Stream::new)
+        tokio::time::timeout(self.timeout, self.socket(&upstream, Carries::Bytes)).await.unwrap_or_else(late).map(Stream::new)
     }
 
     fn late(&self, upstream: &Upstream) -> ConnectError {
@@ -183,7 +234,7 @@ impl Connector {
         ConnectError::Late(self.timeout, proxy.map(shown))
     }
 
-    async fn socket(&self, upstream: &Upstream) -> Result<Socket, ConnectError> {
+    async fn socket(&self, upstream: &Upstream, carries: Carries) -> Result<Socket, ConnectError> {
         let (host, port) = place(upstream)?;
         // A proxy resolves names itself, and may run on this host: names and addresses of this host are refused before it is asked.
         if !upstream.named && is_forbidden_host(host) {
@@ -191,18 +242,23 @@ impl Connector {
         }
         if let Some(proxy) = self.egress.proxy_for(host) {
             let hop = self.hop.as_deref();
-            let reached = async { through(self.tcp(&proxy.host, proxy.port, true).await?, proxy, host, port, hop).await };
+            let reached = async { through(self.outgoing(&proxy.host, proxy.port, true, Carries::Requests).await?, proxy, host, port, hop).await };
             return reached.await.map_err(|error| match error {
                 ConnectError::Io(error) => ConnectError::Proxy { proxy: shown(proxy), why: error.to_string() },
                 error => error,
             });
         }
-        Ok(self.tcp(host, port, upstream.named).await?.into())
+        self.outgoing(host, port, upstream.named, carries).await
+    }
+
+    async fn resolved(&self, host: &str) -> io::Result<Arc<[IpAddr]>> {
+        let Network { resolver, descriptors, .. } = &*self.network;
+        descriptors.again_unless_room(|| resolver.resolve(host, self.dns)).await
     }
 
     /// A TCP connection to the first address that takes it. `local_allowed`: a loopback or link-local one, too.
-    pub(crate) async fn tcp(&self, host: &str, port: u16, local_allowed: bool) -> Result<TcpStream, ConnectError> {
-        let found = self.resolver.resolve(host, self.dns).await?;
+    async fn outgoing(&self, host: &str, port: u16, local_allowed: bool, carries: Carries) -> Result<Socket, ConnectError> {
+        let found = self.resolved(host).await?;
         let allowed: Vec<SocketAddr> = found
             .iter()
             .filter(|address| local_allowed || !is_forbidden(**address))
@@ -211,25 +267,46 @@ impl Connector {
         if let (Some(address), true) = (found.first(), allowed.is_empty()) {
             return Err(ConnectError::Forbidden(address.to_string()));
         }
-        let connected = first_of(&allowed).await;
-        if connected.is_err() {
-            self.resolver.forget(host);
+        if carries == Carries::Bytes && allowed.iter().any(|address| self.network.loops.leads_back(*address)) {
+            return Err(ConnectError::Loop);
         }
-        let stream = connected?;
+        let connected = self.network.descriptors.again(|| first_of(&allowed, &self.network.loops)).await;
+        if connected.is_err() {
+            self.network.resolver.forget(host);
+        }
+        let (departed, stream) = connected?;
         let _ = stream.set_nodelay(true);
         let keep_alive = socket2::TcpKeepalive::new().with_time(Duration::from_secs(60));
         let _ = socket2::SockRef::from(&stream).set_tcp_keepalive(&keep_alive);
-        Ok(stream)
+        Ok(Socket::Outgoing(departed, stream))
+    }
+}
+
+/// A connection that is known as this process's own before its far end can have seen a byte of it.
+async fn dial(address: SocketAddr, loops: &Arc<Loops>) -> io::Result<(Departed, TcpStream)> {
+    let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&address.into()) {
+        Err(error) if Errno::from_io_error(&error) != Some(Errno::INPROGRESS) => return Err(error),
+        _ => {}
+    }
+    let own = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;
+    let departed = loops.departs(own, address);
+    let stream = TcpStream::from_std(socket.into())?;
+    stream.writable().await?;
+    match stream.take_error()? {
+        Some(error) => Err(error),
+        None => Ok((departed, stream)),
     }
 }
 
 /// Happy eyeballs (RFC 8305): each address has a head start over the next, and the first connection counts.
-async fn first_of(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
+async fn first_of(addresses: &[SocketAddr], loops: &Arc<Loops>) -> io::Result<(Departed, TcpStream)> {
     let mut waiting = addresses.iter();
     let mut under_way = FuturesUnordered::new();
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     let Some(first) = waiting.next() else { return Err(last) };
-    under_way.push(TcpStream::connect(*first));
+    under_way.push(dial(*first, loops));
     loop {
         let head_start = tokio::time::sleep(HEAD_START);
         tokio::select! {
@@ -242,7 +319,7 @@ async fn first_of(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
             () = head_start, if waiting.len() > 0 => {}
         }
         match waiting.next() {
-            Some(next) => under_way.push(TcpStream::connect(*next)),
+            Some(next) => under_way.push(dial(*next, loops)),
             None if under_way.is_empty() => return Err(last),
             None => {}
         }
@@ -270,7 +347,7 @@ fn shown(proxy: &Proxy) -> String {
 const SHOWN_ANSWER: usize = 120;
 
 /// CONNECT through a proxy on the way.
-async fn through(mut stream: TcpStream, proxy: &Proxy, host: &str, port: u16, hop: Option<&Hop>) -> Result<Socket, ConnectError> {
+async fn through(mut stream: Socket, proxy: &Proxy, host: &str, port: u16, hop: Option<&Hop>) -> Result<Socket, ConnectError> {
     let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
     let mut head = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n");
     if let Some(line) = hop.and_then(|hop| hop.line().to_str().ok()) {
@@ -305,7 +382,7 @@ async fn through(mut stream: TcpStream, proxy: &Proxy, host: &str, port: u16, ho
             }
             // Nothing but the tunnel's may follow, and in TLS the client speaks first.
             return if answer.len() == end + 4 {
-                Ok(stream.into())
+                Ok(stream)
             } else {
                 Err(io::Error::other("it sent more than its answer to CONNECT").into())
             };
@@ -331,9 +408,13 @@ mod tests {
         let good = listener.local_addr().unwrap();
         // A port that nobody has: refused at once.
         let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        assert_eq!(first_of(&[closed, good]).await.unwrap().peer_addr().unwrap(), good);
-        assert!(first_of(&[closed]).await.is_err());
-        assert!(first_of(&[]).await.is_err());
+        let loops = crate::loops::tests::loops();
+        let (departed, stream) = first_of(&[closed, good], &loops).await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), good);
+        let (_, peer) = listener.accept().await.unwrap();
+        assert!(loops.is_own(peer, good) && departed.returned().load(Ordering::Acquire));
+        assert!(first_of(&[closed], &loops).await.is_err());
+        assert!(first_of(&[], &loops).await.is_err());
     }
 
     #[tokio::test]
@@ -345,5 +426,9 @@ mod tests {
         resolver.forget("localhost");
         assert!(!Arc::ptr_eq(&found, &resolver.resolve("localhost", keep).await.unwrap()));
         assert!(resolver.resolve("does-not-exist.invalid", keep).await.is_err());
+        // Any number of names can be made up.
+        let address: Arc<[IpAddr]> = Arc::from([IpAddr::from([192, 0, 2, 1])]);
+        (0..3 * MOST_NAMES).for_each(|number| resolver.remember(&format!("made-up-{number}.test"), &address, keep));
+        assert!(resolver.locked().len() <= MOST_NAMES);
     }
 }

@@ -261,7 +261,7 @@ impl Driver<'_> {
     async fn spool(&mut self) -> Result<Step, BodyError> {
         let settings = &self.exchange.config().settings;
         let idle = settings.timeouts.idle;
-        let mut spool = Spooling::begin(settings.body.spool_dir.as_deref()).await?;
+        let mut spool = Spooling::begin(settings.body.spool_dir.as_deref(), &self.shared.network.descriptors).await?;
         if let Kept::Memory(held) = &self.kept
             && !held.is_empty()
         {

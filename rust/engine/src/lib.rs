@@ -7,15 +7,18 @@
 mod access;
 mod admin;
 mod alarm;
+mod allowance;
 mod audit;
 pub mod body;
 mod connect;
+mod descriptors;
 pub mod drive;
 mod fleet;
 mod h1;
 pub mod job;
 mod lines;
 mod logs;
+mod loops;
 mod metrics;
 mod native;
 mod net;
@@ -43,6 +46,7 @@ use sigward_gateway::{Clients, Config, Handling, Live, Opening, Refusal, Request
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
+pub use allowance::Allowance;
 pub use h1::head::legal_target;
 pub use job::Job;
 pub use metrics::{Description, descriptions};
@@ -61,6 +65,7 @@ pub struct Engine {
     shared: Arc<Shared>,
     workers: Vec<Worker>,
     jobs: AtomicU64,
+    answers: Arc<allowance::All>,
     native: Arc<native::Native>,
     stop: watch::Sender<bool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -177,6 +182,7 @@ impl Engine {
             shared,
             workers,
             jobs: AtomicU64::new(0),
+            answers: Arc::default(),
             native: Arc::default(),
             stop,
             threads: Mutex::new(handles),
@@ -221,15 +227,20 @@ impl Engine {
     }
 
     /// Starts an exchange. `body`: the whole of it, or `None` when it follows by [`Job::send`] and [`Job::end`].
-    /// `None`: the engine is closed.
-    pub fn submit(&self, head: RequestHead, body: Option<Bytes>) -> Option<Job> {
+    /// `allowance`: of the client's connection; the front calls [`Job::ack`] for all that it tells. `None`: the engine is closed.
+    pub fn submit(&self, head: RequestHead, body: Option<Bytes>, allowance: Arc<Allowance>) -> Option<Job> {
         // A closed engine's threads would never come to it.
         if *self.stop.borrow() {
             return None;
         }
         let id = self.jobs.fetch_add(1, Ordering::Relaxed);
         let worker = self.workers.get(usize::try_from(id).unwrap_or(0) % self.workers.len().max(1))?;
-        Some(job::start(&self.shared, &worker.runtime, &worker.pool.load(), id, head, body))
+        Some(job::start(&self.shared, &worker.runtime, &worker.pool.load(), id, head, body, allowance))
+    }
+
+    /// What may be under way on one client's connection.
+    pub fn allowance(&self) -> Arc<Allowance> {
+        Allowance::new(&self.answers)
     }
 
     /// All that there is to tell. Never blocks.
@@ -308,11 +319,29 @@ impl Engine {
         self.native.vouches_for(host)
     }
 
+    /// Notes a listener of this process, so that no tunnel leads to it. What is no address is none of TCP's.
+    pub fn listens(&self, host: &str, port: u16) {
+        if let Ok(address) = host.parse() {
+            self.shared.network.loops.listens(SocketAddr::new(address, port));
+        }
+    }
+
+    /// The refusal of a tunnel to an address that a listener of this process has.
+    pub fn check_tunnel(&self, to: SocketAddr) -> Result<(), Refusal> {
+        if self.shared.network.loops.leads_back(to) { Err(sigward_gateway::leads_back(&to.to_string())) } else { Ok(()) }
+    }
+
+    /// For a front that is about to take a descriptor: there shall be some. `for_client`: for a client, not for what one has asked for.
+    pub fn make_room(&self, for_client: bool) {
+        self.shared.network.descriptors.make_room(for_client);
+    }
+
     /// Starts a listener of the native front on every worker. `address`: `HOST:PORT`, or `unix:/path`. Returns where it is bound: host and
     /// port; of a unix socket `unix:/path`, and 0.
     pub fn listen(&self, address: &str, kind: &Kind) -> std::io::Result<(String, u16)> {
         let sockets = native::bind(address, self.workers.len())?;
         let bound = sockets.first().map_or_else(|| Err(std::io::Error::other("the engine has no thread")), native::Bound::address)?;
+        self.listens(&bound.0, bound.1);
         for (socket, worker) in sockets.into_iter().zip(&self.workers) {
             let front = native::Front {
                 shared: Arc::clone(&self.shared),
@@ -417,5 +446,5 @@ fn normal(host: &str) -> Arc<str> {
 }
 
 fn pool(tls: &Arc<rustls::ClientConfig>, settings: &EngineSettings, shared: &Shared) -> Arc<Pool> {
-    Pool::new(connect::Connector::new(tls, settings, &shared.resolver, &shared.hop), settings.timeouts.pool_idle)
+    Pool::new(connect::Connector::new(tls, settings, &shared.network, &shared.hop), settings.timeouts.pool_idle)
 }

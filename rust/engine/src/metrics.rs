@@ -12,6 +12,7 @@ use sigward_gateway::circuit::State;
 use sigward_gateway::quota::CAPACITY;
 use sigward_gateway::{Config, Disposition, Identities, Live, Record};
 
+use crate::descriptors;
 use crate::lines::Counts;
 use crate::validity::Validity;
 
@@ -47,6 +48,13 @@ pub(crate) struct Metrics {
     pub(crate) in_flight: IntGauge,
     pub(crate) held_bytes: IntGauge,
     pub(crate) overloaded: prometheus::IntCounter,
+    descriptors: GaugeVec,
+    /// Connections to upstreams that wait for a request.
+    pub(crate) idle_connections: IntGauge,
+    /// Of them, those that were closed before their time, by reason.
+    pub(crate) idle_closed: IntCounterVec,
+    /// Connections of sigward's own that came back.
+    pub(crate) loops: IntCounter,
     /// Of clients, tunnels among them.
     pub(crate) connections: IntGauge,
     /// Why a listener takes no connections for a while.
@@ -192,6 +200,15 @@ impl Metrics {
             held_bytes: IntGauge::new("sigward_held_body_bytes", "Bytes of request bodies in memory.").expect("the gauge is well-formed"),
             overloaded: prometheus::IntCounter::new("sigward_overloaded_total", "Requests refused because too much was under way.")
                 .expect("the counter is well-formed"),
+            descriptors: gauge("sigward_descriptors", "File descriptors: `open`, and the `limit` of the process.", &["kind"]),
+            idle_connections: IntGauge::new("sigward_idle_upstream_connections", "Connections to upstreams that wait for a request.")
+                .expect("the gauge is well-formed"),
+            idle_closed: counter(
+                "sigward_idle_upstream_closed_total",
+                "Idle connections to upstreams closed early: `bound`, there were too many; `descriptors` ran out.",
+                &["reason"],
+            ),
+            loops: single("sigward_loops_total", "Tunnels and redirected connections refused because they lead back to sigward."),
             connections: IntGauge::new("sigward_client_connections", "Connections of clients to the native front, tunnels among them.")
                 .expect("the gauge is well-formed"),
             accept_paused: counter(
@@ -281,6 +298,10 @@ impl Metrics {
             Box::new(self.in_flight.clone()),
             Box::new(self.held_bytes.clone()),
             Box::new(self.overloaded.clone()),
+            Box::new(self.descriptors.clone()),
+            Box::new(self.idle_connections.clone()),
+            Box::new(self.idle_closed.clone()),
+            Box::new(self.loops.clone()),
             Box::new(self.connections.clone()),
             Box::new(self.accept_paused.clone()),
             Box::new(self.slow_clients.clone()),
@@ -414,6 +435,10 @@ impl Metrics {
     /// What is looked up when it is asked for. `ready`: `/readyz` answers 200.
     pub(crate) fn state(&self, ready: bool, identities: &Identities, unix_seconds: u64) {
         self.ready.set(ready.into());
+        self.descriptors.with_label_values(&["limit"]).set(descriptors::limit() as f64);
+        if let Some(open) = descriptors::open() {
+            self.descriptors.with_label_values(&["open"]).set(open as f64);
+        }
         self.usable.reset();
         for (name, identity) in identities {
             self.usable.with_label_values(&[&**name]).set(if identity.usable(unix_seconds).is_some() { 1.0 } else { 0.0 });

@@ -17,7 +17,7 @@ use tokio::sync::{Notify, watch};
 use tracing::Dispatch;
 
 use crate::audit;
-use crate::connect::Resolver;
+use crate::connect::Network;
 use crate::lines::{LineLog, Terms};
 use crate::logs::Logs;
 use crate::metrics::Metrics;
@@ -51,7 +51,7 @@ pub(crate) struct Shared {
     calls: AtomicU64,
     /// What this process is called in `Via`.
     pub(crate) hop: Arc<Hop>,
-    pub(crate) resolver: Arc<Resolver>,
+    pub(crate) network: Arc<Network>,
     /// What reverse listeners show to TLS clients, if it is given.
     pub(crate) given: ArcSwapOption<ServerConfig>,
     pub(crate) certificates: Certificates,
@@ -78,7 +78,6 @@ impl Shared {
             access: LineLog::new("access_log", metrics.access.clone(), dispatch.clone()),
             audit: LineLog::new("audit_log", metrics.audit.clone(), dispatch.clone()),
             otlp,
-            metrics,
             outbox,
             logs,
             dispatch,
@@ -87,12 +86,13 @@ impl Shared {
             seed: AtomicU64::new(seed),
             calls: AtomicU64::new(RandomState::new().hash_one("calls")),
             hop: Arc::new(Hop::new(RandomState::new().hash_one("via"))),
-            resolver: Arc::default(),
+            network: Arc::new(Network::new(&metrics)),
             given: ArcSwapOption::empty(),
             certificates: Certificates::default(),
             held: AtomicU64::new(0),
             asked: Mutex::default(),
             parts: Mutex::default(),
+            metrics,
         })
     }
 
@@ -121,6 +121,7 @@ impl Shared {
     /// Every metric, as it is now.
     pub(crate) fn gathered(&self) -> Vec<MetricFamily> {
         self.metrics.held_bytes.set(self.held.load(Ordering::Relaxed).cast_signed());
+        self.metrics.idle_connections.set(i64::try_from(self.network.descriptors.idle()).unwrap_or(i64::MAX));
         self.metrics.state(self.not_ready().is_empty(), &self.identities.load(), unix_seconds());
         self.metrics.certificates(self.certificates.validities(), unix_seconds());
         self.metrics.gather(&self.config.load().live, self.started.elapsed())

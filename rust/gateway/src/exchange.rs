@@ -52,7 +52,7 @@ use crate::settings::{
 };
 use crate::sign::{self, BodyHash, Made, Terms};
 use crate::token::{self, Token};
-use crate::via::Hop;
+use crate::via::{Hop, leads_back};
 
 /// Settings, checked: an immutable snapshot.
 #[derive(Debug)]
@@ -188,6 +188,8 @@ pub enum Failure {
     Forbidden(String),
     /// TLS could not be verified; a repeat does not help.
     Tls(String),
+    /// The connection came back to this process.
+    Loop,
     /// The connection broke after bytes were sent.
     Broken(String),
     /// No answer in time.
@@ -1767,6 +1769,7 @@ impl Exchange {
                 ),
             ),
             Failure::Forbidden(address) => ("forbidden-address", false, forbidden(address)),
+            Failure::Loop => ("loop", false, leads_back(&host)),
             Failure::Broken(why) => (
                 "connection-broken",
                 true,

@@ -83,7 +83,7 @@ pub const ALL: &[Known] = &[
     sigward(&[500], "crypto", "The cryptographic library failed.", "Try again."),
     sigward(&[500], "hook-failed", "Of the mitmproxy front: an addon, or a hook of sigward's, failed. The request was not sent.", "See sigward's log."),
     sigward(&[500], "internal", "Sigward failed: no room for spooled bodies, or a bug.", "See sigward's log; `body.spool_dir` needs room for large bodies."),
-    sigward(&[508], "loop", "The request, or the CONNECT, comes round: it has gone out of this very process before, as its `Via` says.", "Find what sends sigward's requests back to it: an `upstream`, `connect` or `egress.proxy` that is its own address, DNS, or iptables."),
+    sigward(&[508], "loop", "The request, or the CONNECT, comes round: it has gone out of this very process before, as its `Via` says. Or the connection leads back: to a listener of this process, or iptables redirects it there.", "Find what sends sigward's requests back to it: an `upstream`, `connect` or `egress.proxy` that is its own address, DNS, or iptables, which must exempt sigward's user. Call its listeners directly, without a proxy."),
     sigward(&[503], "no-credentials", "The identity has no usable AWS credentials.", "Give sigward credentials; `sigward whoami --explain` says what was tried."),
     sigward(&[403], "not-vouched-for", "The CA that clients trust is limited, and does not vouch for the host.", "Name the host in a `[[route]]` or in `ca_names`, and make the CA anew with `sigward ca renew`; clients must trust it anew."),
     sigward(&[500], "out-of-order", "A bug in sigward.", "Please report it."),

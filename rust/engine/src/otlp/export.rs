@@ -130,6 +130,7 @@ impl From<Failure> for Refused {
     fn from(failure: Failure) -> Self {
         let why = match failure {
             Failure::HeadTimeout => "no answer in time".to_owned(),
+            Failure::Loop => "the connection leads back to sigward".to_owned(),
             Failure::Connect(why)
             | Failure::Forbidden(why)
             | Failure::Tls(why)
