@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use futures_util::StreamExt;
@@ -14,9 +14,10 @@ use rustls::pki_types::ServerName;
 use sigward_gateway::settings::{EgressSettings, EngineSettings, Proxy};
 use sigward_gateway::{Failure, Hop, Scheme, Target, Upstream, is_forbidden, is_forbidden_host};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use crate::net::{Socket, Stream};
+use crate::system;
 
 /// An address has so long before the next is tried beside it (RFC 8305, section 5).
 const HEAD_START: Duration = Duration::from_millis(250);
@@ -46,9 +47,9 @@ impl Resolver {
             return Ok(Arc::clone(found));
         }
         let mut found: Vec<IpAddr> = Vec::new();
-        for address in tokio::net::lookup_host((host, 0)).await? {
-            if !found.contains(&address.ip()) {
-                found.push(address.ip());
+        for address in system::lookup(host).await? {
+            if !found.contains(&address) {
+                found.push(address);
             }
         }
         let found: Arc<[IpAddr]> = interleaved(found).into();
@@ -197,11 +198,11 @@ impl Connector {
                 error => error,
             });
         }
-        Ok(self.tcp(host, port, upstream.named).await?.into())
+        self.tcp(host, port, upstream.named).await
     }
 
     /// A TCP connection to the first address that takes it. `local_allowed`: a loopback or link-local one, too.
-    pub(crate) async fn tcp(&self, host: &str, port: u16, local_allowed: bool) -> Result<TcpStream, ConnectError> {
+    pub(crate) async fn tcp(&self, host: &str, port: u16, local_allowed: bool) -> Result<Socket, ConnectError> {
         let found = self.resolver.resolve(host, self.dns).await?;
         let allowed: Vec<SocketAddr> = found
             .iter()
@@ -215,21 +216,17 @@ impl Connector {
         if connected.is_err() {
             self.resolver.forget(host);
         }
-        let stream = connected?;
-        let _ = stream.set_nodelay(true);
-        let keep_alive = socket2::TcpKeepalive::new().with_time(Duration::from_secs(60));
-        let _ = socket2::SockRef::from(&stream).set_tcp_keepalive(&keep_alive);
-        Ok(stream)
+        Ok(connected?)
     }
 }
 
 /// Happy eyeballs (RFC 8305): each address has a head start over the next, and the first connection counts.
-async fn first_of(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
+async fn first_of(addresses: &[SocketAddr]) -> io::Result<Socket> {
     let mut waiting = addresses.iter();
     let mut under_way = FuturesUnordered::new();
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     let Some(first) = waiting.next() else { return Err(last) };
-    under_way.push(TcpStream::connect(*first));
+    under_way.push(system::dial(*first));
     loop {
         let head_start = tokio::time::sleep(HEAD_START);
         tokio::select! {
@@ -242,7 +239,7 @@ async fn first_of(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
             () = head_start, if waiting.len() > 0 => {}
         }
         match waiting.next() {
-            Some(next) => under_way.push(TcpStream::connect(*next)),
+            Some(next) => under_way.push(system::dial(*next)),
             None if under_way.is_empty() => return Err(last),
             None => {}
         }
@@ -270,7 +267,7 @@ fn shown(proxy: &Proxy) -> String {
 const SHOWN_ANSWER: usize = 120;
 
 /// CONNECT through a proxy on the way.
-async fn through(mut stream: TcpStream, proxy: &Proxy, host: &str, port: u16, hop: Option<&Hop>) -> Result<Socket, ConnectError> {
+async fn through(mut stream: Socket, proxy: &Proxy, host: &str, port: u16, hop: Option<&Hop>) -> Result<Socket, ConnectError> {
     let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
     let mut head = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n");
     if let Some(line) = hop.and_then(|hop| hop.line().to_str().ok()) {
@@ -305,7 +302,7 @@ async fn through(mut stream: TcpStream, proxy: &Proxy, host: &str, port: u16, ho
             }
             // Nothing but the tunnel's may follow, and in TLS the client speaks first.
             return if answer.len() == end + 4 {
-                Ok(stream.into())
+                Ok(stream)
             } else {
                 Err(io::Error::other("it sent more than its answer to CONNECT").into())
             };
@@ -331,7 +328,9 @@ mod tests {
         let good = listener.local_addr().unwrap();
         // A port that nobody has: refused at once.
         let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        assert_eq!(first_of(&[closed, good]).await.unwrap().peer_addr().unwrap(), good);
+        let connected = first_of(&[closed, good]).await.unwrap();
+        let (_, peer) = listener.accept().await.unwrap();
+        assert_eq!(connected.local_addr(), Some(peer));
         assert!(first_of(&[closed]).await.is_err());
         assert!(first_of(&[]).await.is_err());
     }

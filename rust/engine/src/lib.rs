@@ -23,6 +23,9 @@ mod otlp;
 pub mod outbox;
 mod pool;
 mod shared;
+#[cfg(test)]
+mod simulation;
+mod system;
 mod tls;
 mod wrap;
 

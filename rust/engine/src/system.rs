@@ -1,0 +1,65 @@
+//! What the engine takes from the system that it runs on: the wall clock, randomness, names, connections, and threads for work that blocks.
+//!
+//! Tests that simulate the system put another in its place: see `simulation`.
+
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+use crate::net::Socket;
+#[cfg(test)]
+use crate::simulation::world;
+
+/// The wall clock.
+pub(crate) fn unix_seconds() -> u64 {
+    #[cfg(test)]
+    if let Some(world) = world() {
+        return world.unix_seconds();
+    }
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// A number that nobody can guess.
+pub(crate) fn random() -> u64 {
+    #[cfg(test)]
+    if let Some(world) = world() {
+        return world.random();
+    }
+    RandomState::new().hash_one(std::process::id())
+}
+
+/// The addresses of a name.
+pub(crate) async fn lookup(host: &str) -> io::Result<Vec<IpAddr>> {
+    #[cfg(test)]
+    if let Some(world) = world() {
+        return world.lookup(host).await;
+    }
+    Ok(tokio::net::lookup_host((host, 0)).await?.map(|address| address.ip()).collect())
+}
+
+/// A connection to an address.
+pub(crate) async fn dial(address: SocketAddr) -> io::Result<Socket> {
+    #[cfg(test)]
+    if let Some(world) = world() {
+        return world.dial(address).await;
+    }
+    let stream = TcpStream::connect(address).await?;
+    let _ = stream.set_nodelay(true);
+    let keep_alive = socket2::TcpKeepalive::new().with_time(Duration::from_secs(60));
+    let _ = socket2::SockRef::from(&stream).set_tcp_keepalive(&keep_alive);
+    Ok(stream.into())
+}
+
+/// Work that blocks its thread.
+pub(crate) fn offload<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    #[cfg(test)]
+    if world().is_some() {
+        let done = work();
+        return tokio::spawn(std::future::ready(done));
+    }
+    tokio::task::spawn_blocking(work)
+}
