@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
@@ -18,8 +18,10 @@ use http_body_util::combinators::UnsyncBoxBody;
 use sigward_gateway::{Failure, Wrap};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::descriptors::Descriptors;
+use crate::system;
 use crate::wrap::Wrapper;
 
 /// Any body that a front brings.
@@ -132,7 +134,7 @@ impl Spooling {
         self.written().await?;
         let (file, mut at, batch) = (Arc::clone(&self.spool.file), self.spool.length, std::mem::take(&mut self.batch));
         self.spool.length += std::mem::take(&mut self.batched) as u64;
-        self.writing = Some(tokio::task::spawn_blocking(move || {
+        self.writing = Some(system::offload(move || {
             for piece in batch {
                 write_all_at(&file, &piece, at)?;
                 at += piece.len() as u64;
@@ -197,7 +199,7 @@ fn read_exact_at(mut file: &File, bytes: &mut [u8], at: u64) -> io::Result<()> {
 }
 
 async fn blocking<T: Send + 'static>(job: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(job).await.map_err(io::Error::other)?
+    system::offload(job).await.map_err(io::Error::other)?
 }
 
 /// When a byte last moved, and whether the request is out whole: what the time-outs ask.

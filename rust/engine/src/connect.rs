@@ -5,24 +5,23 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use rustix::io::Errno;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use sigward_gateway::settings::{EgressSettings, EngineSettings, Proxy};
 use sigward_gateway::{Failure, Hop, Scheme, Target, Upstream, is_forbidden, is_forbidden_host};
-use socket2::{Domain, Protocol, Socket as RawSocket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use crate::descriptors::Descriptors;
-use crate::loops::{Departed, Loops};
+use crate::loops::Loops;
 use crate::metrics::Metrics;
 use crate::net::{Socket, Stream};
+use crate::system;
 
 /// An address has so long before the next is tried beside it (RFC 8305, section 5).
 const HEAD_START: Duration = Duration::from_millis(250);
@@ -70,9 +69,9 @@ impl Resolver {
             return Ok(Arc::clone(found));
         }
         let mut found: Vec<IpAddr> = Vec::new();
-        for address in tokio::net::lookup_host((host, 0)).await? {
-            if !found.contains(&address.ip()) {
-                found.push(address.ip());
+        for address in system::lookup(host).await? {
+            if !found.contains(&address) {
+                found.push(address);
             }
         }
         let found: Arc<[IpAddr]> = interleaved(found).into();
@@ -242,7 +241,8 @@ impl Connector {
         }
         if let Some(proxy) = self.egress.proxy_for(host) {
             let hop = self.hop.as_deref();
-            let reached = async { through(self.outgoing(&proxy.host, proxy.port, true, Carries::Requests).await?, proxy, host, port, hop).await };
+            let reached =
+                async { through(self.outgoing(&proxy.host, proxy.port, true, Carries::Requests).await?, proxy, host, port, hop).await };
             return reached.await.map_err(|error| match error {
                 ConnectError::Io(error) => ConnectError::Proxy { proxy: shown(proxy), why: error.to_string() },
                 error => error,
@@ -274,39 +274,17 @@ impl Connector {
         if connected.is_err() {
             self.network.resolver.forget(host);
         }
-        let (departed, stream) = connected?;
-        let _ = stream.set_nodelay(true);
-        let keep_alive = socket2::TcpKeepalive::new().with_time(Duration::from_secs(60));
-        let _ = socket2::SockRef::from(&stream).set_tcp_keepalive(&keep_alive);
-        Ok(Socket::Outgoing(departed, stream))
-    }
-}
-
-/// A connection that is known as this process's own before its far end can have seen a byte of it.
-async fn dial(address: SocketAddr, loops: &Arc<Loops>) -> io::Result<(Departed, TcpStream)> {
-    let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_nonblocking(true)?;
-    match socket.connect(&address.into()) {
-        Err(error) if Errno::from_io_error(&error) != Some(Errno::INPROGRESS) => return Err(error),
-        _ => {}
-    }
-    let own = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;
-    let departed = loops.departs(own, address);
-    let stream = TcpStream::from_std(socket.into())?;
-    stream.writable().await?;
-    match stream.take_error()? {
-        Some(error) => Err(error),
-        None => Ok((departed, stream)),
+        Ok(connected?)
     }
 }
 
 /// Happy eyeballs (RFC 8305): each address has a head start over the next, and the first connection counts.
-async fn first_of(addresses: &[SocketAddr], loops: &Arc<Loops>) -> io::Result<(Departed, TcpStream)> {
+async fn first_of(addresses: &[SocketAddr], loops: &Arc<Loops>) -> io::Result<Socket> {
     let mut waiting = addresses.iter();
     let mut under_way = FuturesUnordered::new();
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     let Some(first) = waiting.next() else { return Err(last) };
-    under_way.push(dial(*first, loops));
+    under_way.push(system::dial(*first, loops));
     loop {
         let head_start = tokio::time::sleep(HEAD_START);
         tokio::select! {
@@ -319,7 +297,7 @@ async fn first_of(addresses: &[SocketAddr], loops: &Arc<Loops>) -> io::Result<(D
             () = head_start, if waiting.len() > 0 => {}
         }
         match waiting.next() {
-            Some(next) => under_way.push(dial(*next, loops)),
+            Some(next) => under_way.push(system::dial(*next, loops)),
             None if under_way.is_empty() => return Err(last),
             None => {}
         }
@@ -409,10 +387,9 @@ mod tests {
         // A port that nobody has: refused at once.
         let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let loops = crate::loops::tests::loops();
-        let (departed, stream) = first_of(&[closed, good], &loops).await.unwrap();
-        assert_eq!(stream.peer_addr().unwrap(), good);
+        let connected = first_of(&[closed, good], &loops).await.unwrap();
         let (_, peer) = listener.accept().await.unwrap();
-        assert!(loops.is_own(peer, good) && departed.returned().load(Ordering::Acquire));
+        assert!(loops.is_own(peer, good) && connected.returned().is_some_and(|returned| returned.load(Ordering::Acquire)));
         assert!(first_of(&[closed], &loops).await.is_err());
         assert!(first_of(&[], &loops).await.is_err());
     }

@@ -8,11 +8,12 @@ use std::fs;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use prometheus::IntCounterVec;
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
+use tokio::time::Instant;
 
 /// Of the limit, the part that idle connections to upstreams may take: one in so many.
 const IDLE_PART: usize = 4;
@@ -134,10 +135,7 @@ impl Descriptors {
     }
 
     /// The same of what looks names up: the system's resolver does not say what it ran out of.
-    pub(crate) async fn again_unless_room<T, F: Future<Output = io::Result<T>>>(
-        &self,
-        mut attempt: impl FnMut() -> F,
-    ) -> io::Result<T> {
+    pub(crate) async fn again_unless_room<T, F: Future<Output = io::Result<T>>>(&self, mut attempt: impl FnMut() -> F) -> io::Result<T> {
         match attempt().await {
             Err(error) if (are_used_up(&error) || is_short()) && self.give_up(0).await => attempt().await,
             other => other,

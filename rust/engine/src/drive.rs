@@ -1,7 +1,7 @@
 //! The driver: carries out the steps of one exchange. The only place where requests meet the network.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::uri::{Authority, PathAndQuery, Scheme as UriScheme};
@@ -16,6 +16,7 @@ use sigward_gateway::{
     BodyPlan, BodySize, Event, Exchange, Failure, Identities, Keep, Load, Moment, Outgoing, Record, Refusal, RequestHead, Shape, Step,
     Upstream, Wrap,
 };
+use tokio::time::Instant;
 
 use crate::body::{BodyError, Inbound, Next, Outbound, Progress, Read, SharedInbound, Spool, Spooling, next_piece, read_up_to};
 pub use crate::h1::client::AnswerBody;
@@ -23,7 +24,8 @@ use crate::h1::client::{Request as Http1Request, Waits, exchange};
 use crate::job::UnderWay;
 use crate::net::Stream;
 use crate::pool::{Pool, Way};
-use crate::shared::{Held, Shared, unix_seconds};
+use crate::shared::{Held, Shared};
+use crate::system::unix_seconds;
 use crate::wrap::unwrapped;
 
 /// An answer that broke off.
@@ -181,7 +183,7 @@ impl Driver<'_> {
                 Err(error) => self.tell(Event::Failed(error.failure())),
             },
             Step::Wait { until } => {
-                tokio::time::sleep_until((self.shared.started + until).into()).await;
+                tokio::time::sleep_until(self.shared.started + until).await;
                 self.answer = None;
                 self.tell(Event::Elapsed)
             }
@@ -192,7 +194,7 @@ impl Driver<'_> {
                     self.shared.unleased.notify_one();
                 }
                 let granted = if let Some(until) = self.shared.started.checked_add(until) {
-                    tokio::time::timeout_at(until.into(), ticket).await.is_ok()
+                    tokio::time::timeout_at(until, ticket).await.is_ok()
                 } else {
                     ticket.await;
                     true
@@ -354,6 +356,10 @@ impl Driver<'_> {
                 let identities = self.shared.identities.load();
                 self.exchange.on(Event::Response { status, headers: answer.headers() }, &self.clock.moment(&identities))
             }
+            #[cfg(test)]
+            Err(Failure::Broken(why)) if crate::simulation::sabotaged(crate::simulation::Sabotage::RepeatsAll) => {
+                self.tell(Event::Failed(Failure::Connect(why)))
+            }
             Err(failure) => self.tell(Event::Failed(failure)),
         }
     }
@@ -361,7 +367,7 @@ impl Driver<'_> {
     /// One attempt, on a connection that waits for one or on a new one.
     async fn exchanged(&mut self, request: Http1Request, upstream: &Arc<Upstream>, http2: bool) -> Result<Response<AnswerBody>, Failure> {
         let timeouts = &self.exchange.config().settings.timeouts;
-        let until = self.exchange.deadline().and_then(|deadline| self.shared.started.checked_add(deadline));
+        let until = self.until();
         let waits = Waits { idle: timeouts.idle, head: timeouts.head, until };
         let mut request = request;
         // A target that HTTP/2's library does not take goes as it always went.
@@ -410,6 +416,11 @@ impl Driver<'_> {
         prefix.freeze()
     }
 
+    /// When all must be over.
+    fn until(&self) -> Option<Instant> {
+        self.exchange.deadline().and_then(|deadline| self.shared.started.checked_add(deadline))
+    }
+
     fn deliver(&mut self) -> Answer {
         let Some(answer) = self.answer.take() else {
             let refusal = Refusal::sigward(500, "internal", "there is no answer to deliver.", "This is a bug in sigward: see its log.");
@@ -435,7 +446,7 @@ const LIKELY: u64 = 64 << 10;
 
 async fn in_time<T>(until: Option<Instant>, way: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     match until {
-        Some(until) => tokio::time::timeout_at(until.into(), way).await.unwrap_or(Err(Failure::HeadTimeout)),
+        Some(until) => tokio::time::timeout_at(until, way).await.unwrap_or(Err(Failure::HeadTimeout)),
         None => way.await,
     }
 }
@@ -528,7 +539,8 @@ async fn out_of_time(progress: &Progress, waits: Waits) {
             return;
         }
         tokio::select! {
-            () = tokio::time::sleep_until(deadline.into()) => {}
+            biased;
+            () = tokio::time::sleep_until(deadline) => {}
             () = progress.completed() => {}
         }
     }

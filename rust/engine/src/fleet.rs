@@ -89,10 +89,21 @@ fn harmless(error: &redis::RedisError) -> String {
     }
 }
 
+async fn connected(client: &Client, timings: redis::AsyncConnectionConfig) -> redis::RedisResult<redis::aio::MultiplexedConnection> {
+    #[cfg(test)]
+    if let Some(world) = crate::simulation::world() {
+        let stream = world.store(client).await?;
+        let (connection, driver) = redis::aio::MultiplexedConnection::new_with_config(&Default::default(), stream, timings).await?;
+        tokio::spawn(driver);
+        return Ok(connection);
+    }
+    client.get_multiplexed_async_connection_with_config(&timings).await
+}
+
 /// One connection, until it fails or the settings name another store.
 async fn session(shared: &Shared, client: &Client, me: &str, url: Option<&str>, reachable: &AtomicBool) -> redis::RedisResult<()> {
     let timings = redis::AsyncConnectionConfig::new().set_connection_timeout(Some(PATIENCE * 4)).set_response_timeout(Some(PATIENCE));
-    let mut connection = client.get_multiplexed_async_connection_with_config(&timings).await?;
+    let mut connection = connected(client, timings).await?;
     let script = redis::Script::new(include_str!("lease.lua"));
     // What is used is smoothed: a lease follows the load, not its every jerk.
     let mut last = tokio::time::Instant::now();
@@ -131,6 +142,8 @@ async fn session(shared: &Shared, client: &Client, me: &str, url: Option<&str>, 
             };
             for (demand, grant) in demands.iter().zip(grants) {
                 // A store that answers nonsense is not believed.
+                #[cfg(test)]
+                let grant = if crate::simulation::sabotaged(crate::simulation::Sabotage::TakesWhole) { demand.limit } else { grant };
                 let grant = if grant.is_finite() { grant.clamp(0.0, demand.limit) } else { 0.0 };
                 pacer.lease(demand.key, grant, shared.started.elapsed(), asked_at + HOLD);
             }
@@ -142,6 +155,7 @@ async fn session(shared: &Shared, client: &Client, me: &str, url: Option<&str>, 
         }
         // A new limit is asked for at once; else in its time.
         tokio::select! {
+            biased;
             () = tokio::time::sleep(PERIOD) => {}
             () = shared.unleased.notified() => {}
         }

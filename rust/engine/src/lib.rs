@@ -26,6 +26,9 @@ mod otlp;
 pub mod outbox;
 mod pool;
 mod shared;
+#[cfg(test)]
+mod simulation;
+mod system;
 mod tls;
 mod validity;
 mod wrap;
@@ -210,7 +213,7 @@ impl Engine {
             exporter.use_pool(pool(&tls, &config.settings, &self.shared));
         }
         self.shared.give(given);
-        self.shared.certificates.tell(shared::unix_seconds());
+        self.shared.certificates.tell(system::unix_seconds());
         self.shared.config.store(Arc::new(config));
         Ok(())
     }
@@ -292,7 +295,7 @@ impl Engine {
         let _log = tracing::dispatcher::set_default(&self.shared.dispatch);
         let authority = self.native.load_authority(path)?;
         self.shared.certificates.set_ca(authority.validity, needed);
-        self.shared.certificates.tell(shared::unix_seconds());
+        self.shared.certificates.tell(system::unix_seconds());
         Ok(authority.is_constrained())
     }
 
@@ -311,7 +314,7 @@ impl Engine {
 
     /// How the CA and the certificate of `tls.certificate` stand to the clock.
     pub fn certificates(&self) -> Vec<Standing> {
-        self.shared.certificates.standings(shared::unix_seconds())
+        self.shared.certificates.standings(system::unix_seconds())
     }
 
     /// True if clients take a certificate of that CA's for this host, as far as its name constraints say.

@@ -6,12 +6,13 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use sigward_gateway::{Failure, Target, Upstream};
-use tokio::sync::watch;
+use tokio::sync::broadcast;
+use tokio::time::Instant;
 
 use crate::body::Outbound;
 use crate::connect::{ConnectError, Connector};
@@ -36,7 +37,7 @@ pub(crate) struct Pool {
 
 /// One connection of HTTP/2 serves any number of requests: while it is made, whoever comes waits for it.
 enum Known {
-    Coming(watch::Receiver<Outcome>),
+    Coming(broadcast::Receiver<Outcome>),
     Open {
         sender: SendRequest<Outbound>,
         used: Instant,
@@ -47,15 +48,15 @@ enum Known {
     Http1(Instant),
 }
 
-/// What came of connecting, once something did.
-type Outcome = Option<Result<(), Failure>>;
+/// What came of connecting.
+type Outcome = Result<(), Failure>;
 
 /// What a request for HTTP/2 is to do.
 enum Turn {
     Use(SendRequest<Outbound>),
     /// Connect, and tell of it.
-    Connect(watch::Sender<Outcome>),
-    Wait(watch::Receiver<Outcome>),
+    Connect(broadcast::Sender<Outcome>),
+    Wait(broadcast::Receiver<Outcome>),
     /// As if there were no HTTP/2.
     Http1,
 }
@@ -113,10 +114,8 @@ impl Pool {
                 Turn::Http1 => break,
                 // Whoever connects may be gone before it is done: then the next one does.
                 Turn::Wait(mut coming) => {
-                    if let Ok(outcome) = coming.wait_for(Option::is_some).await
-                        && let Some(Err(failure)) = &*outcome
-                    {
-                        return Err(failure.clone());
+                    if let Ok(Err(failure)) = coming.recv().await {
+                        return Err(failure);
                     }
                 }
                 Turn::Connect(telling) => {
@@ -126,7 +125,8 @@ impl Pool {
                         Ok(Way::Http1(..)) => self.note_http1(upstream),
                         Err(_) => drop(locked(&self.shared).remove(upstream)),
                     }
-                    telling.send_replace(Some(way.as_ref().map(|_| ()).map_err(Failure::clone)));
+                    // An error: nobody waits.
+                    let _ = telling.send(way.as_ref().map(|_| ()).map_err(Failure::clone));
                     return way;
                 }
             }
@@ -187,11 +187,11 @@ impl Pool {
                 *used = Instant::now();
                 return Turn::Use(sender.clone());
             }
-            // An error: nobody is connecting any more.
-            Some(Known::Coming(coming)) if coming.has_changed().is_ok() => return Turn::Wait(coming.clone()),
+            // Closed: nobody is connecting any more.
+            Some(Known::Coming(coming)) if !coming.is_closed() => return Turn::Wait(coming.resubscribe()),
             _ => {}
         }
-        let (telling, coming) = watch::channel(None);
+        let (telling, coming) = broadcast::channel(1);
         shared.insert(Arc::clone(upstream), Known::Coming(coming));
         Turn::Connect(telling)
     }
@@ -209,6 +209,12 @@ impl Pool {
         None
     }
 
+    /// Upstreams with idle connections, and those of which something is known of HTTP/2.
+    #[cfg(test)]
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        (locked(&self.idle).len(), locked(&self.shared).len())
+    }
+
     /// Closes what has been idle for too long, or was closed.
     fn sweep(&self) {
         let now = Instant::now();
@@ -219,7 +225,7 @@ impl Pool {
         // What is under way on a connection comes to its end all the same.
         locked(&self.shared).retain(|_, known| match known {
             Known::Open { sender, used, .. } => !sender.is_closed() && now.duration_since(*used) < self.idle_for,
-            Known::Coming(coming) => coming.has_changed().is_ok(),
+            Known::Coming(coming) => !coming.is_closed(),
             // Hosts can be any number.
             Known::Http1(used) => now.duration_since(*used) < self.idle_for,
         });
@@ -229,7 +235,9 @@ impl Pool {
 impl Keeps for Pool {
     fn ages(&self, ages: &mut Vec<Instant>) {
         ages.extend(locked(&self.idle).values().flatten().map(|idle| idle.since));
-        ages.extend(locked(&self.shared).values().filter_map(|known| if let Known::Open { used, .. } = known { Some(*used) } else { None }));
+        ages.extend(
+            locked(&self.shared).values().filter_map(|known| if let Known::Open { used, .. } = known { Some(*used) } else { None }),
+        );
     }
 
     fn close_until(&self, since: Instant) -> Closed {
@@ -281,6 +289,10 @@ impl Place {
 
 /// True if the upstream has said nothing since, its end least of all.
 fn is_open(connection: &mut Connection) -> bool {
+    #[cfg(test)]
+    if crate::simulation::sabotaged(crate::simulation::Sabotage::TrustsIdle) {
+        return true;
+    }
     matches!(connection.stream.poll_fill(&mut Context::from_waker(Waker::noop())), Poll::Pending)
 }
 

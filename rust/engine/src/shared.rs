@@ -1,10 +1,9 @@
 //! What all threads of the engine share: snapshots that are swapped whole, readiness, metrics.
 
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use prometheus::TextEncoder;
@@ -13,7 +12,8 @@ use rustls::ServerConfig;
 use sigward_gateway::settings::EngineSettings;
 use sigward_gateway::{Config, Hop, Identities, Identity};
 use sigward_sigv4::{Credentials, SignError};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
+use tokio::time::Instant;
 use tracing::Dispatch;
 
 use crate::audit;
@@ -23,6 +23,7 @@ use crate::logs::Logs;
 use crate::metrics::Metrics;
 use crate::otlp::Telemetry;
 use crate::outbox::{Outbox, OutboxEvent};
+use crate::system::{random, unix_seconds};
 use crate::validity::{Certificates, Validity};
 
 /// See the module.
@@ -30,7 +31,8 @@ use crate::validity::{Certificates, Validity};
 pub(crate) struct Shared {
     pub(crate) config: ArcSwap<Config>,
     pub(crate) identities: ArcSwap<Identities>,
-    published: watch::Sender<u64>,
+    /// An identity has another version.
+    published: Notify,
     /// The zero of the clock that never goes back.
     pub(crate) started: Instant,
     pub(crate) metrics: Metrics,
@@ -64,8 +66,8 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(config: Config) -> std::io::Result<Self> {
-        // Of the system's randomness: idempotency tokens are made of it.
-        let seed = RandomState::new().hash_one(std::process::id());
+        // Idempotency tokens are made of it.
+        let seed = random();
         let (metrics, outbox) = (Metrics::new(), Arc::new(Outbox::new()?));
         let logs = Logs::new(Arc::clone(&outbox), config.settings.log_level, metrics.log_dropped.clone());
         let dispatch = logs.dispatch();
@@ -73,7 +75,7 @@ impl Shared {
         Ok(Self {
             config: ArcSwap::from_pointee(config),
             identities: ArcSwap::from_pointee(Identities::default()),
-            published: watch::Sender::new(0),
+            published: Notify::new(),
             started: Instant::now(),
             access: LineLog::new("access_log", metrics.access.clone(), dispatch.clone()),
             audit: LineLog::new("audit_log", metrics.audit.clone(), dispatch.clone()),
@@ -84,8 +86,8 @@ impl Shared {
             queued: Notify::new(),
             unleased: Notify::new(),
             seed: AtomicU64::new(seed),
-            calls: AtomicU64::new(RandomState::new().hash_one("calls")),
-            hop: Arc::new(Hop::new(RandomState::new().hash_one("via"))),
+            calls: AtomicU64::new(random()),
+            hop: Arc::new(Hop::new(random())),
             network: Arc::new(Network::new(&metrics)),
             given: ArcSwapOption::empty(),
             certificates: Certificates::default(),
@@ -127,6 +129,12 @@ impl Shared {
         self.metrics.gather(&self.config.load().live, self.started.elapsed())
     }
 
+    /// Bytes of bodies in memory.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn next_seed(&self) -> u64 {
         self.seed.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)
     }
@@ -162,12 +170,11 @@ impl Shared {
         change(identity);
         identity.version += 1;
         self.identities.store(Arc::new(identities));
-        self.published.send_modify(|version| *version += 1);
+        self.published.notify_waiters();
     }
 
     /// Asks the keeper for an identity and waits until it is published anew, well or badly, or `patience` ends.
     pub(crate) async fn wait_for_credentials(&self, name: &str, after: Option<u64>, patience: Duration) {
-        let mut published = self.published.subscribe();
         let version = || self.identities.load().get(name).map_or(0, |identity| identity.version);
         let before = after.unwrap_or_else(version);
         // Of all requests that one expiry fails, the first asks; the others find what it brought.
@@ -182,7 +189,16 @@ impl Shared {
         if asked != Some(before) {
             self.outbox.push(OutboxEvent::Refresh { identity: name.to_owned() });
         }
-        let changed = published.wait_for(|_| version() != before);
+        let changed = async {
+            loop {
+                // In this order: what is published in between is heard.
+                let published = self.published.notified();
+                if version() != before {
+                    return;
+                }
+                published.await;
+            }
+        };
         let _ = tokio::time::timeout(patience, changed).await;
     }
 
@@ -233,6 +249,10 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
+        #[cfg(test)]
+        if crate::simulation::sabotaged(crate::simulation::Sabotage::LosesMemory) {
+            return;
+        }
         self.shared.held.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
@@ -245,17 +265,13 @@ pub(crate) async fn pace(shared: Arc<Shared>) {
         match next {
             // The timer's grain is a millisecond; who is due within it goes a little early rather than late.
             Some(due) => tokio::select! {
-                () = tokio::time::sleep_until((shared.started + due).into()) => {}
+                biased;
+                () = tokio::time::sleep_until(shared.started + due) => {}
                 () = queued => {}
             },
             None => queued.await,
         }
     }
-}
-
-/// The wall clock.
-pub(crate) fn unix_seconds() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// Makes a snapshot of credentials, checked.

@@ -10,7 +10,8 @@ use rustls::pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
-use crate::shared::{Shared, unix_seconds};
+use crate::shared::Shared;
+use crate::system::unix_seconds;
 
 const DAY: u64 = 86_400;
 /// The CA's end is reported from here on: clients have to trust a new one before.

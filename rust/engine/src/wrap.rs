@@ -18,7 +18,7 @@ use sigward_sigv4::chunked::{CHUNK_END, Decoder, Encoder, Piece};
 use sigward_sigv4::event::{EventSigner, MAX_EVENT};
 
 use crate::body::{BodyError, Inbound};
-use crate::shared::unix_seconds;
+use crate::system::unix_seconds;
 
 /// A body taken out of its chunks. `length`: what the client says that it is then.
 pub(crate) fn unwrapped(body: Inbound, length: Option<u64>, decoder: Decoder) -> Inbound {

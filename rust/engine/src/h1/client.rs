@@ -5,7 +5,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderName, UPGRADE};
@@ -14,6 +14,7 @@ use http_body::{Body as _, Frame};
 use prometheus::IntCounter;
 use sigward_gateway::Failure;
 use sigward_gateway::admit::{remove_hop_by_hop, remove_own};
+use tokio::time::Instant;
 
 use super::body::{Decoder, Piece};
 use super::head::{self, Most, ResponseHead};
@@ -394,6 +395,10 @@ impl AnswerBody {
     fn give_back(&mut self) {
         if let Source::H1(reading) = std::mem::replace(&mut self.source, Source::Done) {
             let Reading { connection, upload, keep_alive, place, .. } = *reading;
+            #[cfg(test)]
+            if crate::simulation::sabotaged(crate::simulation::Sabotage::KeepsDirty) {
+                return place.give_back(connection);
+            }
             if keep_alive && upload.complete && connection.stream.plain.is_empty() && connection.stream.end().is_none() {
                 place.give_back(connection);
             }

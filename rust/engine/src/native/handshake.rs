@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use rustls::{AlertDescription, Error};
 
-use crate::shared::unix_seconds;
+use crate::system::unix_seconds;
 
 /// A handshake's first byte.
 pub(super) const TLS: u8 = 0x16;

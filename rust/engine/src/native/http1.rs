@@ -3,7 +3,7 @@
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, TRANSFER_ENCODING, UPGRADE};
@@ -12,6 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use sigward_gateway::settings::{ClientHttp2, EngineSettings};
 use sigward_gateway::{BodySize, Refusal, Shape};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::{Ending, Front, LAME_DUCK, Via, at_least};
 use crate::alarm::Alarm;

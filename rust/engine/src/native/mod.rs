@@ -27,7 +27,8 @@ use crate::drive::{Answer, Informed, Listener, drive};
 use crate::job::UnderWay;
 use crate::net::{Socket, Stream};
 use crate::pool::Pool;
-use crate::shared::{Shared, unix_seconds};
+use crate::shared::Shared;
+use crate::system::unix_seconds;
 use crate::validity::{RENEW_CA, ca_standing};
 use leaf::Authority;
 

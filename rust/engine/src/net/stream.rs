@@ -48,11 +48,24 @@ pub(crate) struct Stream {
     appetite: usize,
     /// Where messages are put together; empty between them.
     scratch: Vec<u8>,
+    /// What a simulated handshake agreed on.
+    #[cfg(test)]
+    agreed: Option<&'static [u8]>,
 }
 
 impl Stream {
     pub(crate) fn new(socket: Socket) -> Self {
-        Self { socket, session: None, plain: BytesMut::new(), out: Window::default(), end: None, appetite: LEAST, scratch: Vec::new() }
+        Self {
+            socket,
+            session: None,
+            plain: BytesMut::new(),
+            out: Window::default(),
+            end: None,
+            appetite: LEAST,
+            scratch: Vec::new(),
+            #[cfg(test)]
+            agreed: None,
+        }
     }
 
     /// The connection in pieces, to begin anew on it: what was read and not taken comes with it.
@@ -66,6 +79,12 @@ impl Stream {
 
     /// A TLS client's handshake.
     pub(crate) async fn connect(socket: Socket, config: Arc<ClientConfig>, name: ServerName<'static>) -> io::Result<Self> {
+        #[cfg(test)]
+        if let Some(world) = crate::simulation::world() {
+            let mut socket = socket;
+            let agreed = world.handshake(&mut socket, config.alpn_protocols.iter().any(|protocol| protocol == b"h2")).await?;
+            return Ok(Self { agreed, ..Self::new(socket) });
+        }
         Self::new(socket).shaken(Session::client(config, name).map_err(as_io)?).await
     }
 
@@ -124,6 +143,10 @@ impl Stream {
 
     /// What ALPN agreed on.
     pub(crate) fn protocol(&self) -> Option<&[u8]> {
+        #[cfg(test)]
+        if self.agreed.is_some() {
+            return self.agreed;
+        }
         self.session.as_ref().and_then(|session| session.protocol())
     }
 

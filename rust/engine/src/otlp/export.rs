@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, USER_AGENT};
@@ -17,6 +17,7 @@ use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans};
 use prost::Message;
 use sigward_gateway::{Failure, Target, Upstream};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::{Telemetry, metrics, scope};
 use crate::body::Outbound;
@@ -272,7 +273,7 @@ impl Sending {
         let patience = self.telemetry.settings.timeout;
         let until = Instant::now() + patience;
         let until = self.until.map_or(until, |end| end.min(until));
-        let posting = tokio::time::timeout_at(until.into(), self.posted(place, body, patience, until));
+        let posting = tokio::time::timeout_at(until, self.posted(place, body, patience, until));
         posting.await.unwrap_or(Err(Failure::HeadTimeout.into()))
     }
 

@@ -415,6 +415,8 @@ impl Pacer {
             demands.push(Demand { key: *key, name: Arc::clone(&lease.name), limit: lease.limit.rate, asked: lease.asked, waiting, held });
             lease.asked = 0;
         }
+        // The map has an order of its own in every process.
+        demands.sort_by(|one, other| one.name.cmp(&other.name));
         demands
     }
 

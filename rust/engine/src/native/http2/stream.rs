@@ -3,7 +3,7 @@
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -14,6 +14,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use sigward_gateway::{BodySize, Refusal, RequestHead, Shape};
+use tokio::time::Instant;
 
 use super::duplex::Duplex;
 use super::windows::{MOST_REST, Widened};
