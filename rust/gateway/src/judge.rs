@@ -57,7 +57,9 @@ impl Author {
     pub(crate) fn of(knowledge: &Knowledge, host: Option<Recognised<'_>>, service: Option<&str>) -> Self {
         let listed = |name: &str| AUTHORS.iter().find(|(known, _)| *known == name).map(|(_, author)| *author);
         match (host, service) {
-            (Some(host), _) if host.own_api => listed(host.signing_name).unwrap_or(if host.owner_reads { Self::Program } else { Self::Aws }),
+            (Some(host), _) if host.own_api => {
+                listed(host.signing_name).unwrap_or(if host.owner_reads { Self::Program } else { Self::Aws })
+            }
             (Some(_), _) => Self::Aws,
             // A name of the operator's own for such an endpoint, or what stands in AWS's place.
             (None, Some(service)) => listed(service).unwrap_or(if knowledge.has_service(service) { Self::Aws } else { Self::Program }),
@@ -502,7 +504,8 @@ mod tests {
     #[test]
     fn who_writes_answers() {
         let knowledge = Knowledge::shipped().unwrap();
-        let author = |host: &str, service: Option<&str>| Author::of(&knowledge, crate::recognise::recognise(&knowledge, host, None), service);
+        let author =
+            |host: &str, service: Option<&str>| Author::of(&knowledge, crate::recognise::recognise(&knowledge, host, None), service);
         for (host, expected) in [
             ("sqs.us-east-1.amazonaws.com", Author::Aws),
             ("lambda.us-east-1.amazonaws.com", Author::Aws),
