@@ -82,7 +82,7 @@ fn config(settings: EngineSettings, live: Arc<Live>) -> Result<Config, String> {
         }
     };
     let clients = clients(&settings.clients)?;
-    fleet::client(&settings)?;
+    fleet::place(&settings)?;
     Config::new(settings, knowledge, clients, live)
 }
 
