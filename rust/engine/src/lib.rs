@@ -11,6 +11,7 @@ mod audit;
 pub mod body;
 mod connect;
 pub mod drive;
+mod files;
 mod fleet;
 mod h1;
 pub mod job;
@@ -71,13 +72,16 @@ struct Worker {
     pool: Arc<arc_swap::ArcSwap<Pool>>,
 }
 
+/// A table of knowledge is a few MiB.
+const MOST_TABLE: u64 = 256 << 20;
+
 /// Checks the settings, with the table that they name.
 fn config(settings: EngineSettings, live: Arc<Live>) -> Result<Config, String> {
     let knowledge = match &settings.knowledge {
         None => Knowledge::shipped()?,
         Some(path) => {
             let hint = "`sigward knowledge refresh` makes one";
-            let table = std::fs::read(path).map_err(|error| format!("knowledge: {}: {error}; {hint}", path.display()))?;
+            let table = files::read(path, MOST_TABLE).map_err(|error| format!("knowledge: {}: {error}; {hint}", path.display()))?;
             Arc::new(Knowledge::load(&table).map_err(|error| format!("{}: {error}", path.display()))?)
         }
     };
