@@ -186,13 +186,10 @@ impl Metrics {
             store_up: IntGauge::new("sigward_pace_store_up", "1: the store of shared limits answers.").expect("the gauge is well-formed"),
             store_errors: prometheus::IntCounter::new("sigward_pace_store_errors_total", "Failures of the store of shared limits.")
                 .expect("the counter is well-formed"),
-            store_invalid: single(
-                "sigward_pace_store_invalid_total",
-                "What the store of shared limits held or answered and cannot be right.",
-            ),
+            store_invalid: single("sigward_pace_store_invalid_total", "Invalid entries and answers of the store of shared limits."),
             store_unusable: IntGauge::new(
                 "sigward_pace_store_unusable_limits",
-                "Shared limits of which the store grants nothing that can be right: pacing.share counts.",
+                "Shared limits that the store leases nothing of although calls wait, or no valid rate: pacing.share applies.",
             )
             .expect("the gauge is well-formed"),
             in_flight: IntGauge::new("sigward_in_flight_requests", "Requests under way.").expect("the gauge is well-formed"),
