@@ -185,7 +185,7 @@ def test_tls_and_a_user_of_ones_own(upstream: int, tmp_path: Path) -> None:
         server.wait()
 
 
-@pytest.mark.parametrize("url", ["http://x", "redis://", "redis://user@:x/y", "rediss://h:port", "memcached://x"])
+@pytest.mark.parametrize("url", ["http://x", "redis://", "redis://user@:x/y", "rediss://h:port", "memcached://x", "rediss://h/#insecure"])
 def test_a_url_that_is_none_is_refused_at_the_start(url: str) -> None:
     from sigward import _core
 

@@ -13,6 +13,7 @@ pub mod body;
 mod connect;
 mod descriptors;
 pub mod drive;
+mod files;
 mod fleet;
 mod h1;
 pub mod job;
@@ -89,18 +90,21 @@ struct Worker {
     pool: Arc<arc_swap::ArcSwap<Pool>>,
 }
 
+/// A table of knowledge is a few MiB.
+const MOST_TABLE: u64 = 256 << 20;
+
 /// Checks the settings, with the table that they name.
 fn config(settings: EngineSettings, live: Arc<Live>) -> Result<Config, String> {
     let knowledge = match &settings.knowledge {
         None => Knowledge::shipped()?,
         Some(path) => {
             let hint = "`sigward knowledge refresh` makes one";
-            let table = std::fs::read(path).map_err(|error| format!("knowledge: {}: {error}; {hint}", path.display()))?;
+            let table = files::read(path, MOST_TABLE).map_err(|error| format!("knowledge: {}: {error}; {hint}", path.display()))?;
             Arc::new(Knowledge::load(&table).map_err(|error| format!("{}: {error}", path.display()))?)
         }
     };
     let clients = clients(&settings.clients)?;
-    fleet::client(&settings)?;
+    fleet::place(&settings)?;
     Config::new(settings, knowledge, clients, live)
 }
 

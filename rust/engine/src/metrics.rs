@@ -45,6 +45,8 @@ pub(crate) struct Metrics {
     waiting: IntGauge,
     pub(crate) store_up: IntGauge,
     pub(crate) store_errors: prometheus::IntCounter,
+    pub(crate) store_invalid: prometheus::IntCounter,
+    pub(crate) store_unusable: IntGauge,
     pub(crate) in_flight: IntGauge,
     pub(crate) held_bytes: IntGauge,
     pub(crate) overloaded: prometheus::IntCounter,
@@ -196,6 +198,12 @@ impl Metrics {
             store_up: IntGauge::new("sigward_pace_store_up", "1: the store of shared limits answers.").expect("the gauge is well-formed"),
             store_errors: prometheus::IntCounter::new("sigward_pace_store_errors_total", "Failures of the store of shared limits.")
                 .expect("the counter is well-formed"),
+            store_invalid: single("sigward_pace_store_invalid_total", "Invalid entries and answers of the store of shared limits."),
+            store_unusable: IntGauge::new(
+                "sigward_pace_store_unusable_limits",
+                "Shared limits that the store leases nothing of although calls wait, or no valid rate: pacing.share applies.",
+            )
+            .expect("the gauge is well-formed"),
             in_flight: IntGauge::new("sigward_in_flight_requests", "Requests under way.").expect("the gauge is well-formed"),
             held_bytes: IntGauge::new("sigward_held_body_bytes", "Bytes of request bodies in memory.").expect("the gauge is well-formed"),
             overloaded: prometheus::IntCounter::new("sigward_overloaded_total", "Requests refused because too much was under way.")
@@ -295,6 +303,8 @@ impl Metrics {
             Box::new(self.waiting.clone()),
             Box::new(self.store_up.clone()),
             Box::new(self.store_errors.clone()),
+            Box::new(self.store_invalid.clone()),
+            Box::new(self.store_unusable.clone()),
             Box::new(self.in_flight.clone()),
             Box::new(self.held_bytes.clone()),
             Box::new(self.overloaded.clone()),

@@ -70,6 +70,17 @@ pub(crate) async fn dial(address: SocketAddr, loops: &Arc<Loops>) -> io::Result<
     Ok(Socket::Outgoing(departed, stream))
 }
 
+/// A connection to a service of the operator's.
+pub(crate) async fn reach(host: &str, port: u16) -> io::Result<Socket> {
+    #[cfg(test)]
+    if let Some(world) = world() {
+        return world.store(host, port).await;
+    }
+    let stream = TcpStream::connect((host, port)).await?;
+    let _ = stream.set_nodelay(true);
+    Ok(stream.into())
+}
+
 /// Work that blocks its thread.
 pub(crate) fn offload<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
     #[cfg(test)]
