@@ -66,6 +66,7 @@ bench: build ## Measure; prints the tables, and writes them into README.md and d
 	$(BIN)/python -m tests.bench.bench_native --json build/bench/native.json --plots docs/plots
 	$(BIN)/python -m tests.bench.bench_proxy --json build/bench/proxy.json
 	$(BIN)/python -m tests.bench.bench_memory --json build/bench/memory.json
+	$(BIN)/python -m tests.bench.bench_audit --json build/bench/audit.json
 	$(BIN)/python -m tests.bench.report build/bench/*.json
 
 .PHONY: bench-deploy
