@@ -100,8 +100,9 @@ fuzz: ## Fuzz the signer and the rules, FUZZ_SECONDS a target.
 	rust/fuzz/run $(FUZZ_SECONDS)
 
 .PHONY: readers
-readers: build ## Have an independent reader read again what sigward would send, of 100,000 requests of all services.
+readers: build ## Have others read and sign 100,000 requests of all services, and compare.
 	$(BIN)/python -m tests.agreement 100000
+	TEST_SAMPLES=5 $(BIN)/pytest -q tests/unit/test_agreement.py tests/unit/test_signing.py
 
 .PHONY: docs
 # Not --quiet: what it silences, --strict does not count.

@@ -628,6 +628,7 @@ class Otlp(Group):
             "headers": headers,
             "timeout": self.timeout or otel_number("OTEL_EXPORTER_OTLP_TIMEOUT", 10_000.0) / 1000,
             "interval": self.interval or otel_number("OTEL_METRIC_EXPORT_INTERVAL", 60_000.0) / 1000,
+            "delay": otel_number("OTEL_BSP_SCHEDULE_DELAY", 1_000.0) / 1000,
             "sample_ratio": ratio,
             "attributes": attributes | {"service.name": name},
         }

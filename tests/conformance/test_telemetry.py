@@ -223,7 +223,9 @@ async def test_a_collector_that_is_away_harms_no_request(start: Start, upstream:
         unused.bind(("127.0.0.1", 0))
         # Bound and not listening: nobody else gets it.
         place = f"http://127.0.0.1:{unused.getsockname()[1]}"
-        proxy = await start(upstream, otlp={"traces": f"{place}/v1/traces", "metrics": f"{place}/v1/metrics", "interval": 0.1})
+        proxy = await start(
+            upstream, otlp={"traces": f"{place}/v1/traces", "metrics": f"{place}/v1/metrics", "interval": 0.1, "delay": 0.1}
+        )
         async with asyncio.timeout(PATIENCE):
             while counted(proxy.engine.metrics(), "sigward_otlp_errors_total", signal="traces") < 1:
                 assert (await proxy.ask(request())).status == 200
@@ -275,7 +277,7 @@ async def test_what_a_collector_cannot_take_now_comes_again(start: Start, upstre
 async def test_a_collector_behind_tls(start: Start, upstream: Upstream) -> None:
     """Verified as every upstream is."""
     async with Collector(upstream.context) as collector:
-        proxy = await start(upstream, otlp={"traces": f"https://localhost:{collector.port}/v1/traces"})
+        proxy = await start(upstream, otlp={"traces": f"https://localhost:{collector.port}/v1/traces", "delay": 0.02})
         await proxy.ask(request())
         await collector.requests(1)
         assert collector.received[0].get("host") == f"localhost:{collector.port}"

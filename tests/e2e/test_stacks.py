@@ -368,7 +368,7 @@ def test_no_stack_takes_a_certificate_outside_of_the_constraints(
 def test_openssl_and_rustls_refuse_it_too(impostors: dict[str, Impostor]) -> None:
     """sigward's own way upstream is rustls."""
     for host, impostor in impostors.items():
-        with Gateway(impostor, route=[{"host": host, "service": "s3", "region": Emulator.region}]) as gateway:
+        with Gateway(impostor, front="native", route=[{"host": host, "service": "s3", "region": Emulator.region}]) as gateway:
             gateway.wait_ready()
             proxy = gateway.url("forward")
             command = ["curl", "-sS", "-w", "%{http_code}", "--proxy", proxy, f"http://{host}/any"]

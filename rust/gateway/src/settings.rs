@@ -706,6 +706,9 @@ pub struct OtlpSettings {
     /// Between metrics and the next.
     #[serde(deserialize_with = "seconds")]
     pub interval: Duration,
+    /// How long spans wait for others to be sent with them, and the first pause after a failure.
+    #[serde(deserialize_with = "seconds")]
+    pub delay: Duration,
     /// Of the requests whose client says nothing, 0 to 1.
     pub sample_ratio: f64,
     /// Who tells: `service.name` and others.
@@ -720,6 +723,7 @@ impl Default for OtlpSettings {
             headers: BTreeMap::new(),
             timeout: Duration::from_secs(10),
             interval: Duration::from_secs(60),
+            delay: Duration::from_secs(1),
             sample_ratio: 1.0,
             attributes: BTreeMap::from([("service.name".into(), "sigward".into())]),
         }

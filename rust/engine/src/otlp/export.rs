@@ -26,10 +26,10 @@ use crate::logs;
 use crate::pool::{self, Pool, Way};
 use crate::shared::Shared;
 
-/// Spans wait so long for others to be sent with them.
-const DELAY: Duration = Duration::from_secs(1);
-/// Between attempts: doubled from the first to the last.
-const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// `delay` is no shorter: the thread never spins.
+const SHORTEST: Duration = Duration::from_millis(10);
+/// `delay` is no longer, and neither is the pause between attempts, which is doubled from it on.
+const LONGEST: Duration = Duration::from_secs(30);
 /// An answer is read so far.
 const MOST_ANSWER: usize = 64 << 10;
 
@@ -169,11 +169,12 @@ impl Sending {
         self.pools.mark_changed();
         let telemetry = Arc::clone(&self.telemetry);
         let mut metrics_at = Instant::now() + telemetry.settings.interval;
+        let delay = self.delay();
         loop {
             tokio::select! {
                 _ = ending.wait_for(Option::is_some) => break,
                 () = telemetry.plenty.notified() => {}
-                () = tokio::time::sleep(DELAY) => {}
+                () = tokio::time::sleep(delay) => {}
             }
             if self.pools.has_changed().unwrap_or(false) {
                 tokio::spawn(pool::sweep(Arc::downgrade(&self.pools.borrow_and_update())));
@@ -201,6 +202,11 @@ impl Sending {
         self.give_up();
     }
 
+    /// How long spans wait for others, and the first pause after a failure.
+    fn delay(&self) -> Duration {
+        self.telemetry.settings.delay.clamp(SHORTEST, LONGEST)
+    }
+
     /// All that waits, batch by batch, unless the collector is to be left alone for a while.
     async fn send_spans(&mut self) {
         while Instant::now() >= self.not_before {
@@ -223,7 +229,7 @@ impl Sending {
                 }
                 Err(Refused { why, again }) => {
                     if again {
-                        self.pause = (self.pause * 2).clamp(AGAIN.0, AGAIN.1);
+                        self.pause = (self.pause * 2).clamp(self.delay(), LONGEST);
                         self.not_before = Instant::now() + self.pause;
                     } else {
                         self.pending = None;
