@@ -63,15 +63,22 @@ async def test_an_expired_ca(start: Start, upstream: Upstream, monkeypatch: pyte
     assert "sigward ca renew" in str(response.get("x-sigward-reason"))
     # Without a CONNECT the client itself says what is wrong.
     context = ssl.create_default_context(cafile=str(proxy.ca_file))
+
+    def connect() -> None:
+        with socket.create_connection(proxy.reverse, timeout=10) as raw:
+            context.wrap_socket(raw, server_hostname=HOST)
+
     with pytest.raises(ssl.SSLCertVerificationError, match="expired"):
-        async with connected(proxy.reverse, ssl=context, server_hostname=HOST):
-            pass
+        await asyncio.to_thread(connect)
     assert (await proxy.ask(request())).status == 200
     assert proxy.engine.is_ready(), "its reverse listeners serve"
     assert counted(proxy.engine.metrics(), "sigward_ca_expiry_seconds") < -11 * 3600
     assert [(name, state) for name, state, *_ in proxy.engine.certificates()] == [("ca", "expired")]
     if isinstance(proxy.front, NativeFront):
-        proxy.front._take()
+        async with asyncio.timeout(10):
+            while "the client says that the certificate has expired" not in caplog.text:
+                proxy.front._take()
+                await asyncio.sleep(0.01)
     # mitmproxy's own advice is to delete `~/.mitmproxy`.
     assert [record.levelname for record in caplog.records if "sigward ca renew" in record.message] == ["ERROR"]
     assert "~/.mitmproxy" not in caplog.text

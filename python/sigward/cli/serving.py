@@ -140,16 +140,18 @@ class Service:
                 MasterKey(read.clients.key_file).ensure()
             self.engine.configure(read.engine)
         except (SigwardError, _core.SettingsError) as error:
+            # A renewed CA is taken all the same.
+            self._reload_authority()
             logger.warning("the settings are left as they were: %s", error.args[0])
         else:
             for name in sorted(FIXED):
                 if getattr(read, name) != getattr(self.plan, name):
                     logger.warning("%s has changed: that takes a restart", name)
             self._adopt(read)
+            self._reload_authority()
             self._log_warnings()
             logger.info("settings and credentials are read anew")
-        # Whatever becomes of the settings: who renews the CA or renames a log's file counts on it.
-        self._reload_authority()
+        # Whatever becomes of the settings: who renames a log's file counts on it.
         try:
             self.engine.reopen_logs()
         except _core.SettingsError as error:
@@ -170,6 +172,8 @@ class Service:
             load_authority(self.engine, plan.ca_dir, needed=not plan.reverse)
         except CaError as error:
             logger.warning("the CA is left as it was: %s", error.args[0])
+        except OSError as error:
+            logger.warning("the CA is left as it was: %s", error)
         self._tell_unvouched()
 
     def _adopt(self, plan: Plan) -> None:

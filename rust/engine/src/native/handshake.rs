@@ -49,10 +49,13 @@ pub(super) fn reason(error: &io::Error) -> (&'static str, String) {
             | AlertDescription::BadCertificate
             | AlertDescription::CertificateUnknown
             | AlertDescription::UnsupportedCertificate
-            | AlertDescription::CertificateExpired
             | AlertDescription::CertificateRevoked
             | AlertDescription::AccessDenied,
         ) => ("untrusted", format!("the client does not trust the CA ({error}). docs/trust.md says how it learns to")),
+        Error::AlertReceived(AlertDescription::CertificateExpired) => (
+            "untrusted",
+            "the client says that the certificate has expired, or is not valid yet: is its clock right, and has the CA expired?".into(),
+        ),
         Error::AlertReceived(_) => ("alert", format!("the client says: {error}")),
         Error::NoApplicationProtocol => {
             ("alpn", "the client offers no protocol that is served: HTTP/1.1, or HTTP/2 unless client_http2 is \"never\"".into())
