@@ -242,7 +242,8 @@ impl Connector {
         }
         if let Some(proxy) = self.egress.proxy_for(host) {
             let hop = self.hop.as_deref();
-            let reached = async { through(self.outgoing(&proxy.host, proxy.port, true, Carries::Requests).await?, proxy, host, port, hop).await };
+            let reached =
+                async { through(self.outgoing(&proxy.host, proxy.port, true, Carries::Requests).await?, proxy, host, port, hop).await };
             return reached.await.map_err(|error| match error {
                 ConnectError::Io(error) => ConnectError::Proxy { proxy: shown(proxy), why: error.to_string() },
                 error => error,

@@ -112,7 +112,9 @@ impl Descriptors {
         let keepers = self.keepers.lock().unwrap_or_else(PoisonError::into_inner);
         let keepers: Vec<Arc<dyn Keeps>> = keepers.iter().filter_map(Weak::upgrade).collect();
         let mut ages = Vec::with_capacity(self.idle());
-        keepers.iter().for_each(|keeper| keeper.ages(&mut ages));
+        for keeper in &keepers {
+            keeper.ages(&mut ages);
+        }
         let Some(last) = ages.len().checked_sub(left + 1) else { return Closed::default() };
         let (_, since, _) = ages.select_nth_unstable(last);
         let since = *since;
@@ -134,10 +136,7 @@ impl Descriptors {
     }
 
     /// The same of what looks names up: the system's resolver does not say what it ran out of.
-    pub(crate) async fn again_unless_room<T, F: Future<Output = io::Result<T>>>(
-        &self,
-        mut attempt: impl FnMut() -> F,
-    ) -> io::Result<T> {
+    pub(crate) async fn again_unless_room<T, F: Future<Output = io::Result<T>>>(&self, mut attempt: impl FnMut() -> F) -> io::Result<T> {
         match attempt().await {
             Err(error) if (are_used_up(&error) || is_short()) && self.give_up(0).await => attempt().await,
             other => other,

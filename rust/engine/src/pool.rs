@@ -229,7 +229,9 @@ impl Pool {
 impl Keeps for Pool {
     fn ages(&self, ages: &mut Vec<Instant>) {
         ages.extend(locked(&self.idle).values().flatten().map(|idle| idle.since));
-        ages.extend(locked(&self.shared).values().filter_map(|known| if let Known::Open { used, .. } = known { Some(*used) } else { None }));
+        ages.extend(
+            locked(&self.shared).values().filter_map(|known| if let Known::Open { used, .. } = known { Some(*used) } else { None }),
+        );
     }
 
     fn close_until(&self, since: Instant) -> Closed {
