@@ -17,6 +17,7 @@ __all__ = [
     "EVENT_RESPONSE",
     "EVENT_TRAILERS",
     "EVENT_WRITABLE",
+    "Allowance",
     "Call",
     "Difference",
     "Engine",

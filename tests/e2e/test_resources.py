@@ -13,15 +13,16 @@ import pytest
 
 from sigward.demo.gateway import Gateway
 from tests.conformance.test_http2 import Http2Client
-from tests.e2e.test_faults import PATIENCE, SQS, Local, metric
+from tests.e2e.test_faults import SQS, Local, metric
 from tests.support import Received, Upstream, counted, read_response
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
+PATIENCE = 90.0
 BUCKETS = "s3.us-east-1.amazonaws.com"
 LIMIT = 200
 """Descriptors; the mitmproxy front has about 70 by itself."""
-HOSTS = 2 * LIMIT
+HOSTS = 3 * LIMIT // 2
 
 
 @pytest.fixture(params=["mitmproxy", "native"])
@@ -77,11 +78,15 @@ async def test_more_hosts_than_descriptors(front: str, upstream: Local, tmp_path
 
 # ---------------------------------------------------------------- clients that do not read
 
-STREAMS = 300
 LARGE, SMALL = 4 << 20, 60_000
-ENOUGH = 60 << 20
-"""Bytes that so many streams may take: about 100 KiB each, for two connections with TLS on each side and the flow that mitmproxy shows;
-without a bound it was 700."""
+KEPT = 40 << 20
+"""Bytes that stay when clients go: caches, and what lies between."""
+
+
+def enough(streams: int) -> int:
+    """Bytes that so many streams may take: about 100 KiB each, for a connection with TLS and what mitmproxy shows of the flow. Without a
+    bound it was 700."""
+    return (24 << 20) + streams * (150 << 10)
 
 
 def resident(gateway: Gateway) -> int:
@@ -95,7 +100,7 @@ async def settled(size: Callable[[], int]) -> int:
         before = -1
         while (now := size()) > before + (1 << 20):
             before = now
-            await asyncio.sleep(0.7)
+            await asyncio.sleep(0.4)
     return now
 
 
@@ -103,10 +108,15 @@ async def settled(size: Callable[[], int]) -> int:
     "hundreds of unread answers on one connection", holds="they are bounded for the connection, and given up when its client goes"
 )
 @pytest.mark.parametrize(
-    ("protocol", "size"),
-    [("h2", LARGE), pytest.param("h2", SMALL, marks=pytest.mark.long), pytest.param("http/1.1", SMALL, marks=pytest.mark.long)],
+    ("protocol", "size", "count"),
+    [
+        ("h2", LARGE, 150),
+        pytest.param("h2", LARGE, 1000, marks=pytest.mark.long),
+        pytest.param("h2", SMALL, 1000, marks=pytest.mark.long),
+        pytest.param("http/1.1", SMALL, 5000, marks=pytest.mark.long),
+    ],
 )
-async def test_answers_that_nobody_reads(front: str, upstream: Local, protocol: str, size: int) -> None:
+async def test_answers_that_nobody_reads(front: str, upstream: Local, protocol: str, size: int, count: int) -> None:
     """`SMALL`: each is told in one piece. HTTP/1.1: the requests are sent one behind the other, without a look at the answers."""
 
     async def answer(_: Received, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -128,19 +138,19 @@ async def test_answers_that_nobody_reads(front: str, upstream: Local, protocol: 
             assert (await read_response(reader, "HEAD")).status == 200
             await writer.start_tls(context, server_hostname=host)
             client = Http2Client(reader, writer, 0)
-            for number in range(STREAMS):
+            for number in range(count):
                 client.send("GET", f"/{number}", host)
                 await writer.drain()
                 if number == 0:
                     await client.read()
         else:
-            writer.write(f"GET /key HTTP/1.1\r\nHost: {host}\r\n\r\n".encode() * 5000)
+            writer.write(f"GET /key HTTP/1.1\r\nHost: {host}\r\n\r\n".encode() * count)
             await writer.drain()
         async with asyncio.timeout(PATIENCE):
-            while len(upstream.upstream.received) < (STREAMS if protocol == "h2" else 20):
+            while len(upstream.upstream.received) < (count if protocol == "h2" else 20):
                 await asyncio.sleep(0.05)
         grown = await settled(lambda: resident(gateway)) - before
-        assert grown < ENOUGH, f"{grown >> 20} MiB"
+        assert grown < enough(count if protocol == "h2" else 0), f"{grown >> 20} MiB"
 
         # Others are served meanwhile.
         def ask() -> int:
@@ -156,9 +166,12 @@ async def test_answers_that_nobody_reads(front: str, upstream: Local, protocol: 
         async with asyncio.timeout(PATIENCE):
             while await asyncio.to_thread(metric, gateway, "sigward_in_flight_requests"):
                 await asyncio.sleep(0.05)
+            # The engine's threads give it back four times a minute.
+            while resident(gateway) > before + KEPT:
+                await asyncio.sleep(0.2)
 
 
-UPLOADS = 30
+UPLOADS = 15
 
 
 @pytest.mark.fault("uploads on one connection that the upstream does not read", holds="they are bounded for the connection together")
@@ -183,6 +196,6 @@ async def unread_uploads(front: str, upstream: Local) -> None:
         sent = 0
         for number in range(UPLOADS):
             stream = client.begin("PUT", f"/{number}", host, ("content-length", str(LARGE)))
-            sent += await client.upload(stream, LARGE, patience=0.2)
+            sent += await client.upload(stream, LARGE, patience=0.05)
         assert 0 < sent < 32 << 20, f"{sent >> 20} MiB were taken in"
         writer.transport.abort()

@@ -6,6 +6,8 @@ the engine its credit back: what clients leave untaken is bounded for each answe
 """
 
 import asyncio
+import ctypes
+import gc
 import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -40,8 +42,25 @@ logger = logging.getLogger(__name__)
 TUNNEL_PATIENCE = 10.0
 """Seconds that the upstream of an upgraded connection has to close it, once the client has."""
 
+MANY = 100
+"""Requests of one client that end with it, after which memory is given back."""
+
+CALM = 2.0
+"""Seconds after that until it is: what ends has ended then."""
+
+SELDOM = 60.0
+"""Seconds between two times: to look for garbage holds everybody up."""
+
 LAST = -1
 """In place of a size, in a pump's queue: nothing follows."""
+
+
+def give_memory_back() -> None:
+    """Gives what was freed back to the system. mitmproxy's streams are freed by the garbage collector alone, which looks when more is made;
+    and glibc keeps what it got in small pieces."""
+    gc.collect()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
 
 
 @dataclass(slots=True)
@@ -78,6 +97,9 @@ class Bridge:
     allowances: "WeakKeyDictionary[Client, _core.Allowance]" = field(default_factory=WeakKeyDictionary)
     waits: dict[str, asyncio.TimerHandle] = field(default_factory=dict)
     """For clients that have connected, or opened a tunnel, and said nothing that could be served."""
+
+    gives_back_from: float = 0.0
+    """The event loop's time from which memory may be given back once more."""
 
     def start(self) -> None:
         """Begins to listen to the engine. Call it in the event loop."""
@@ -189,11 +211,21 @@ class Bridge:
         """A client's connection has ended: its jobs end with it, whatever state they are in."""
         if handler is None:
             return
-        for pending in [pending for pending in self.pending.values() if pending.handler is handler]:
+        left = [pending for pending in self.pending.values() if pending.handler is handler]
+        for pending in left:
             self.forget(pending.job)
             pending.job.cancel()
+        if len(left) >= MANY:
+            self._give_back_soon()
         self.gates.pop(id(handler), None)
         close_socket(handler)
+
+    def _give_back_soon(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if now + CALM >= self.gives_back_from:
+            self.gives_back_from = now + SELDOM
+            loop.call_later(CALM, give_memory_back)
 
     def _go_on(self, pending: Pending) -> None:
         """Takes more of an upload."""

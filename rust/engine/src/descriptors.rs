@@ -113,7 +113,9 @@ impl Descriptors {
         let keepers = self.keepers.lock().unwrap_or_else(PoisonError::into_inner);
         let keepers: Vec<Arc<dyn Keeps>> = keepers.iter().filter_map(Weak::upgrade).collect();
         let mut ages = Vec::with_capacity(self.idle());
-        keepers.iter().for_each(|keeper| keeper.ages(&mut ages));
+        for keeper in &keepers {
+            keeper.ages(&mut ages);
+        }
         let Some(last) = ages.len().checked_sub(left + 1) else { return Closed::default() };
         let (_, since, _) = ages.select_nth_unstable(last);
         let since = *since;

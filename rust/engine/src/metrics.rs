@@ -221,7 +221,8 @@ impl Metrics {
                 .expect("the gauge is well-formed"),
             accept_paused: counter(
                 "sigward_accept_paused_total",
-                "Times that a native listener took no connections for a while: `descriptors` ran out, or limits.connections was reached.",
+                "Times that a native listener took no connections for a while: `descriptors` ran out but for those kept for upstreams, or limits.connections \
+                 was reached.",
                 &["reason"],
             ),
             slow_clients: counter("sigward_slow_clients_total", "Connections closed because the client was slow.", &["at"]),

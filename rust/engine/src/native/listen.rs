@@ -247,14 +247,16 @@ fn serve(front: &Front, connections: &mut JoinSet<()>, socket: Socket, client: A
 
 /// The next connection, when there is room for one. `early`: one that came when another listener had just taken the last place.
 async fn next(listener: &Listener, front: &Front, early: &mut Option<(Socket, Arc<str>)>) -> io::Result<(Socket, Arc<str>)> {
+    // How many there may be, and why no more.
     let most = || {
-        let most = front.shared.config.load().settings.limits.connections.min(descriptors::most_clients());
-        i64::try_from(most).unwrap_or(i64::MAX)
+        let (limit, descriptors) = (front.shared.config.load().settings.limits.connections, descriptors::most_clients());
+        (i64::try_from(limit.min(descriptors)).unwrap_or(i64::MAX), if descriptors < limit { "descriptors" } else { "limit" })
     };
     let mut told = false;
     loop {
         let ended = front.native.ended.notified();
-        if front.native.connections.load(Ordering::Relaxed) < most() {
+        let (most, why) = most();
+        if front.native.connections.load(Ordering::Relaxed) < most {
             if let Some(accepted) = early.take() {
                 return Ok(accepted);
             }
@@ -262,7 +264,7 @@ async fn next(listener: &Listener, front: &Front, early: &mut Option<(Socket, Ar
             continue;
         }
         if !std::mem::replace(&mut told, true) {
-            front.shared.metrics.accept_paused.with_label_values(&["limit"]).inc();
+            front.shared.metrics.accept_paused.with_label_values(&[why]).inc();
         }
         // Settings may change, too.
         let _ = tokio::time::timeout(LONGEST_PAUSE, ended).await;
