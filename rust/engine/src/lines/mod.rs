@@ -154,7 +154,7 @@ impl LineLog {
         let mut state = self.state();
         state.0 = to.terms.clone();
         let before = self.current.swap(to.queue.take());
-        state.1.retain(|queue| !queue.state().done);
+        state.1.retain(|queue| queue.state().writer != Doing::Ended);
         state.1.extend(before.inspect(|queue| queue.close()));
     }
 
@@ -234,15 +234,13 @@ impl LineLog {
                 }
                 return false;
             };
-            return match tokio::time::timeout(WRITE_PATIENCE, written).await {
-                Ok(written) => written.is_ok(),
-                Err(_) => {
-                    if !queue.failing.swap(true, Ordering::Relaxed) {
-                        tracing::error!("{}: nothing was written for {WRITE_PATIENCE:?}; no call is signed until it can be", self.name);
-                    }
-                    false
-                }
-            };
+            if let Ok(written) = tokio::time::timeout(WRITE_PATIENCE, written).await {
+                return written.is_ok();
+            }
+            if !queue.failing.swap(true, Ordering::Relaxed) {
+                tracing::error!("{}: nothing was written for {WRITE_PATIENCE:?}; no call is signed until it can be", self.name);
+            }
+            return false;
         }
     }
 
@@ -295,13 +293,21 @@ struct Waiting {
     awaited: Awaited,
     /// The writer is to wait for no more lines.
     urgent: bool,
-    /// The writer waits for a line.
-    idle: bool,
-    /// It waits for more of them.
-    gathers: bool,
+    writer: Doing,
     ending: Ending,
-    /// The writer has ended.
-    done: bool,
+}
+
+/// What the writer does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Doing {
+    /// It writes, or is about to.
+    #[default]
+    Works,
+    /// It waits for a line.
+    Waits,
+    /// It waits for more lines.
+    Gathers,
+    Ended,
 }
 
 /// How far a queue has come to its end.
@@ -334,7 +340,12 @@ impl Waiting {
         self.lines.extend_from_slice(line);
         self.count += 1;
         self.urgent |= urgent;
-        std::mem::take(&mut self.idle) || self.count == PLENTY || (urgent && std::mem::take(&mut self.gathers))
+        let wakes = self.writer == Doing::Waits || (urgent && self.writer == Doing::Gathers);
+        if wakes {
+            // Once is enough.
+            self.writer = Doing::Works;
+        }
+        wakes || self.count == PLENTY
     }
 }
 
@@ -427,21 +438,21 @@ impl Queue {
     fn take(&self, batch: &mut Vec<u8>, awaited: &mut Awaited) -> bool {
         let mut state = self.state();
         while state.count == 0 && !state.is_closed() {
-            state.idle = true;
+            state.writer = Doing::Waits;
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         if !state.is_closed() && !state.urgent && state.count < PLENTY {
-            state.gathers = true;
+            state.writer = Doing::Gathers;
             (state, _) = self.changed.wait_timeout(state, GATHER).unwrap_or_else(PoisonError::into_inner);
         }
         if state.urgent {
+            state.writer = Doing::Works;
             // Where the workers wait for this processor, they go on first: what they have is written with it.
             drop(state);
             std::thread::yield_now();
             state = self.state();
         }
-        state.idle = false;
-        state.gathers = false;
+        state.writer = Doing::Works;
         state.urgent = false;
         std::mem::swap(&mut state.lines, batch);
         std::mem::swap(&mut state.awaited, awaited);
@@ -461,7 +472,7 @@ impl Queue {
     /// True: the writer has ended.
     fn wait_done(&self, until: Instant) -> bool {
         let mut state = self.state();
-        while !state.done {
+        while state.writer != Doing::Ended {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
@@ -513,7 +524,7 @@ impl Writer {
             // What a rush took is given back.
             batch.shrink_to(1 << 20);
         }
-        self.queue.state().done = true;
+        self.queue.state().writer = Doing::Ended;
         self.queue.changed.notify_all();
     }
 
