@@ -228,12 +228,12 @@ impl Keeper {
                     let grant = Grant::of(grant, demand);
                     invalid += grant.as_ref().map_or(1, |grant| grant.invalid);
                     let now = shared.started.elapsed();
-                    match grant.filter(|grant| uses.get_mut(&demand.key).is_some_and(|usage| !usage.starves(grant))) {
-                        Some(grant) => config.live.pacer.lease(demand.key, grant.leased, now, asked_at + HOLD),
-                        None => {
-                            unusable += 1;
-                            config.live.pacer.lapse(demand.key, now);
-                        }
+                    let usable = grant.filter(|grant| uses.get_mut(&demand.key).is_some_and(|usage| !usage.starves(grant)));
+                    if let Some(grant) = usable {
+                        config.live.pacer.lease(demand.key, grant.leased, now, asked_at + HOLD);
+                    } else {
+                        unusable += 1;
+                        config.live.pacer.lapse(demand.key, now);
                     }
                 }
                 shared.queued.notify_one();
