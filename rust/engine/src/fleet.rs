@@ -236,16 +236,14 @@ impl Keeper {
                     let grant = Grant::of(grant, demand);
                     invalid += grant.as_ref().map_or(1, |grant| grant.invalid);
                     let now = shared.started.elapsed();
-                    match grant.filter(|grant| uses.get_mut(&demand.key).is_some_and(|usage| !usage.starves(grant))) {
-                        Some(grant) => {
-                            #[cfg(test)]
-                            let grant = grant.sabotaged(demand);
-                            config.live.pacer.lease(demand.key, grant.leased, now, asked_at + HOLD);
-                        }
-                        None => {
-                            unusable += 1;
-                            config.live.pacer.lapse(demand.key, now);
-                        }
+                    let usable = grant.filter(|grant| uses.get_mut(&demand.key).is_some_and(|usage| !usage.starves(grant)));
+                    #[cfg(test)]
+                    let usable = usable.map(|grant| grant.sabotaged(demand));
+                    if let Some(grant) = usable {
+                        config.live.pacer.lease(demand.key, grant.leased, now, asked_at + HOLD);
+                    } else {
+                        unusable += 1;
+                        config.live.pacer.lapse(demand.key, now);
                     }
                 }
                 shared.queued.notify_one();

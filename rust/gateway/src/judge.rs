@@ -469,7 +469,7 @@ mod tests {
         let gateways = |more: &[(&'static str, &'static str)]| {
             let own = [("x-amzn-requestid", "1"), ("x-amz-apigw-id", "2")];
             let named = own.iter().chain(more);
-            HeaderMap::from_iter(named.map(|(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_static(value))))
+            named.map(|(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_static(value))).collect::<HeaderMap>()
         };
         let code = |code| ("x-amzn-errortype", code);
         let throttled = gateways(&[code("TooManyRequestsException")]);
