@@ -203,6 +203,8 @@ impl Driver<'_> {
             }
             Step::Refresh { identity, after } => {
                 let patience = self.exchange.config().settings.timeouts.credentials;
+                let left = self.exchange.deadline().map(|deadline| deadline.saturating_sub(self.shared.started.elapsed()));
+                let patience = left.map_or(patience, |left| patience.min(left));
                 Box::pin(self.shared.wait_for_credentials(&identity, after, patience)).await;
                 self.tell(Event::Refreshed)
             }
@@ -218,7 +220,7 @@ impl Driver<'_> {
                 self.send(*outgoing).await
             }
             Step::ReadCode { limit } => {
-                self.prefix = Box::pin(self.read_code(limit)).await;
+                Box::pin(self.read_code(limit)).await;
                 let prefix = self.prefix.clone();
                 self.tell(Event::ResponseBody { prefix: &prefix })
             }
@@ -399,21 +401,33 @@ impl Driver<'_> {
         }
     }
 
-    async fn read_code(&mut self, limit: usize) -> Bytes {
-        let Some(answer) = self.answer.as_mut() else { return Bytes::new() };
+    /// What comes of it in time is enough.
+    async fn read_code(&mut self, limit: usize) {
+        let until = self.until();
+        let Some(answer) = self.answer.as_mut() else { return };
         if answer.body().length().is_some_and(|length| length <= limit as u64)
             && let Some(whole) = answer.body_mut().take_whole()
         {
-            return whole;
+            self.prefix = whole;
+            return;
         }
         let mut prefix = BytesMut::new();
         while prefix.len() < limit.min(CODE_PREFIX) {
-            match answer.body_mut().frame().await {
+            let frame = answer.body_mut().frame();
+            let frame = match until {
+                Some(until) => tokio::time::timeout_at(until, frame).await.ok().flatten(),
+                None => frame.await,
+            };
+            match frame {
                 Some(Ok(frame)) => prefix.extend(frame.into_data().ok()),
-                _ => break,
+                Some(Err(error)) => {
+                    answer.body_mut().break_off(error);
+                    break;
+                }
+                None => break,
             }
         }
-        prefix.freeze()
+        self.prefix = prefix.freeze();
     }
 
     /// When all must be over.

@@ -287,6 +287,8 @@ enum Source {
     Done,
     /// One piece.
     Whole(Bytes),
+    /// It broke off while its beginning was read.
+    Broken(AnswerError),
     H1(Box<Reading>),
     H2 {
         incoming: hyper::body::Incoming,
@@ -345,6 +347,11 @@ impl AnswerBody {
         }
     }
 
+    /// It broke off behind what was read: whoever gets that gets this, too.
+    pub(crate) fn break_off(&mut self, error: AnswerError) {
+        self.source = Source::Broken(error);
+    }
+
     /// What was read comes first again.
     pub(crate) fn put_back(&mut self, prefix: Bytes) {
         self.prefix = prefix;
@@ -386,6 +393,7 @@ impl AnswerBody {
         let prefix = self.prefix.len() as u64;
         match &self.source {
             Source::Done => Some(prefix),
+            Source::Broken(_) => None,
             Source::Whole(bytes) => Some(prefix + bytes.len() as u64),
             Source::H1(reading) => reading.decoder.left().map(|left| prefix + left),
             Source::H2 { incoming, .. } => incoming.size_hint().exact().map(|left| prefix + left),
@@ -493,6 +501,10 @@ impl AnswerBody {
         }
         match &mut this.source {
             Source::Done => Poll::Ready(None),
+            Source::Broken(_) => match std::mem::replace(&mut this.source, Source::Done) {
+                Source::Broken(error) => Poll::Ready(Some(Err(error))),
+                _ => Poll::Ready(None),
+            },
             Source::Whole(bytes) => {
                 let bytes = std::mem::take(bytes);
                 this.source = Source::Done;

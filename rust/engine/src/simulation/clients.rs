@@ -219,9 +219,10 @@ async fn received(world: &World, id: u64, kind: Kind, own: bool, response: http:
     let (head, mut body) = response.into_parts();
     let number = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     let slow = world.fault(Fault::ClientSlow, random);
-    let mut read = BytesMut::new();
+    let (mut read, mut pauses) = (BytesMut::new(), 0);
     let broken = loop {
-        if slow && random.chance(20) {
+        if slow && pauses < 20 && random.chance(20) {
+            pauses += 1;
             tokio::time::sleep(random.millis(0, 1000)).await;
         }
         match body.frame().await {
