@@ -37,7 +37,7 @@ pub(crate) fn client(settings: &EngineSettings) -> Result<Option<Client>, String
     let made = if url.starts_with("rediss:") {
         let mut root_cert = Vec::new();
         for path in &settings.tls.ca_files {
-            root_cert.extend(std::fs::read(path).map_err(|error| format!("tls.ca_files: {}: {error}", path.display()))?);
+            root_cert.extend(crate::files::read(path).map_err(|error| format!("tls.ca_files: {}: {error}", path.display()))?);
             root_cert.push(b'\n');
         }
         let root_cert = Some(root_cert).filter(|pem| !pem.is_empty());

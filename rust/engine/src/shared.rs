@@ -109,8 +109,13 @@ impl Shared {
     /// Every metric, as it is now.
     pub(crate) fn gathered(&self) -> Vec<MetricFamily> {
         self.metrics.held_bytes.set(self.held.load(Ordering::Relaxed).cast_signed());
-        self.metrics.state(self.not_ready().is_empty(), &self.identities.load(), unix_seconds());
+        self.metrics.state(self.not_ready().is_empty(), &self.identities.load(), self.now());
         self.metrics.gather(&self.config.load().live, self.started.elapsed())
+    }
+
+    /// Unix seconds, as well as they are known: keys expire by AWS's clock.
+    fn now(&self) -> u64 {
+        unix_seconds().saturating_add_signed(self.config.load().live.ahead().unwrap_or(0))
     }
 
     pub(crate) fn next_seed(&self) -> u64 {
@@ -155,7 +160,7 @@ impl Shared {
         if after.is_some_and(|after| version() != after) {
             return;
         }
-        if after.is_none() && self.identities.load().get(name).is_some_and(|identity| identity.usable(unix_seconds()).is_some()) {
+        if after.is_none() && self.identities.load().get(name).is_some_and(|identity| identity.usable(self.now()).is_some()) {
             return;
         }
         // One of all that find this version wanting asks; the keeper answers with another version, well or badly.
@@ -181,7 +186,7 @@ impl Shared {
         }
         let identities = self.identities.load();
         let name = &self.config.load().settings.default_identity;
-        if identities.get(name.as_str()).and_then(|identity| identity.usable(unix_seconds())).is_none() {
+        if identities.get(name.as_str()).and_then(|identity| identity.usable(self.now())).is_none() {
             missing.push(format!("credentials: identity {name:?} has none"));
         }
         missing

@@ -1,8 +1,8 @@
 //! Whom sigward trusts upstream: the system's roots, and the files that the settings name. Verification is never off.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::{fmt, fs};
 
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
@@ -53,7 +53,7 @@ pub(crate) fn client_config(settings: &TlsSettings) -> Result<Arc<ClientConfig>,
         let said = |why: &dyn std::fmt::Display| {
             format!("tls.ca_files: {}: {why}; a readable PEM file with certificates is expected", path.display())
         };
-        let pem = fs::read(path).map_err(|error| said(&error))?;
+        let pem = crate::files::read(path).map_err(|error| said(&error))?;
         let certificates: Vec<CertificateDer<'static>> =
             CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|error| said(&error))?;
         if certificates.is_empty() {

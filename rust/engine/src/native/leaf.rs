@@ -40,7 +40,7 @@ impl Authority {
     /// Reads one PEM file: the CA's key and its certificate, then those up to the root that clients trust.
     pub(crate) fn load(path: &Path) -> Result<Self, String> {
         let wrong = |why: &dyn fmt::Display| format!("{}: {why}", path.display());
-        let pem = Zeroizing::new(std::fs::read(path).map_err(|error| wrong(&error))?);
+        let pem = Zeroizing::new(crate::files::read(path).map_err(|error| wrong(&error))?);
         let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|error| wrong(&error))?;
         let key = KeyPair::try_from(&key).map_err(|error| wrong(&error))?;
         let mut chain = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>().map_err(|error| wrong(&error))?;
