@@ -543,7 +543,7 @@ class Engine:
     def configure(self, settings: str, /) -> None:
         """Swaps routes, limits and time-outs in; requests under way keep what they began with. Raises `SettingsError`."""
     def warnings(self) -> list[str]:
-        """What looks wrong with the routes and pace rules of the settings that count now: rules that may match nothing."""
+        """What looks wrong with the settings that count now: rules that may match nothing, no place for large bodies."""
     def reopen_logs(self) -> None:
         """Opens the files of the access log and the audit log anew, after they were renamed. Raises `SettingsError`: the old file is
         used on."""
@@ -645,6 +645,10 @@ class Engine:
     def set_credentials_failed(self, identity: str, reasons: Sequence[tuple[str, str]], /) -> None:
         """The chain found none: (provider, why) in the chain's order. Waiting requests get a 503 that lists them. A snapshot that is
         still valid goes on serving."""
+    def clock_ahead(self) -> int:
+        """Seconds that AWS's clock is ahead of this host's: the median of what endpoints last said, else what `hear_clock` was given."""
+    def hear_clock(self, ahead: int, /) -> None:
+        """Notes how a source of credentials dates its answers. `ahead`: seconds; more than a day is not believed."""
     def admin(self, address: str, /) -> tuple[str, int]:
         """Starts the admin listener (`/healthz`, `/readyz`, `/metrics`) on `HOST:PORT`; returns where it is bound. Raises OSError."""
     def set_ready(self, part: str, ready: bool, why: str = "", /) -> None:
@@ -664,6 +668,10 @@ class Engine:
 
 def issue_key(master: bytes, name: str, rotation: int, /) -> tuple[str, str]:
     """A client's access key id and secret access key. `master`: 64 hexadecimal digits, as in its file. Raises ValueError."""
+
+def cut_ini(data: bytes, /) -> list[tuple[str, int, int, bool]] | None:
+    """The sections of an INI file, as configparser sees them: name, and from which byte to which it stands. True: only configparser can
+    tell whether it holds. None: it is not plain, and only configparser can tell its sections."""
 
 def normal_host(host: str, /) -> str | None:
     """A host as rules compare it: in small letters, without brackets and trailing dot; an address in any spelling (WHATWG URL, host

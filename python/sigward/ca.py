@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from sigward import _core
 from sigward.errors import CaError
 from sigward.file import check_home
+from sigward.ownership import complaint
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -136,12 +137,8 @@ class CertificateAuthority:
         if mode & 0o022:
             # Whoever can write there can put a key of their own in its place.
             raise CaError(f"others can write to the CA's directory {self.directory} (mode {mode:04o}).", hint=f"chmod 700 {self.directory}")
-        mode = stat.S_IMODE(self.key_file.stat().st_mode)
-        if mode & 0o077:
-            raise CaError(
-                f"the CA key {self.key_file} can be read by others (mode {mode:04o}).",
-                hint=f"chmod 600 {self.key_file}",
-            )
+        if wrong := complaint(self.key_file, secret=True):
+            raise CaError(f"the CA key: {wrong[0]}.", hint=wrong[1])
 
     def _root(self) -> str:
         pem = self.key_file.read_text()

@@ -11,7 +11,6 @@ import logging
 import os
 import secrets
 import socket
-import stat
 import struct
 import sys
 from collections.abc import Mapping
@@ -20,9 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sigward import _core
+from sigward.bounds import read_file
 from sigward.ca import write_new
 from sigward.errors import SigwardError, UnavailableError, UsageError
 from sigward.file import check_home
+from sigward.ownership import complaint
 
 if TYPE_CHECKING:
     from sigward.settings import Clients
@@ -66,19 +67,21 @@ class MasterKey:
                 # Of two processes that start at once, the first one's key stays.
                 with contextlib.suppress(FileExistsError):
                     write_new(self.path, secrets.token_hex(32).encode() + b"\n", 0o600, replace=False)
-            mode = stat.S_IMODE(self.path.stat().st_mode)
+            wrong = complaint(self.path, secret=True)
+            if wrong is None and not self.path.is_file():
+                wrong = f"{self.path} is not a regular file", "Choose a file of your own."
         except OSError as error:
             raise KeyFileError(
                 f"clients.key_file: {self.path}: {error}.", hint="Choose a file of your own, in a directory that can be written."
             ) from error
-        if mode & 0o077:
-            raise KeyFileError(f"clients.key_file: {self.path} can be read by others (mode {mode:04o}).", hint=f"chmod 600 {self.path}")
+        if wrong:
+            raise KeyFileError(f"clients.key_file: {wrong[0]}.", hint=wrong[1])
 
     def issue(self, name: str, rotation: int) -> IssuedKey:
         """A client's pair. Raises `KeyFileError`."""
         self.ensure()
         try:
-            return IssuedKey(*_core.issue_key(self.path.read_bytes(), name, rotation))
+            return IssuedKey(*_core.issue_key(read_file(self.path), name, rotation))
         except (OSError, ValueError) as error:
             raise KeyFileError(
                 f"clients.key_file: {self.path}: {error}.",

@@ -12,7 +12,12 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+from sigward.bounds import TooMuchError, read_file, size
 from sigward.errors import UsageError
+from sigward.ownership import complaint
+
+MOST = 16 << 20
+"""Bytes of a settings file."""
 
 SYSTEM = Path("/etc/sigward/sigward.toml")
 """Read where no other file is."""
@@ -25,14 +30,24 @@ class TomlFile:
         """`content`: what was read already. Raises `UsageError`."""
         self.path = path
         try:
-            self.content = path.read_bytes() if content is None else content
+            self.content = self._read() if content is None else content
             self.text = self.content.decode()
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise UsageError(f"{path}: it cannot be read: {error}.", hint="Name a readable TOML file with --config.") from error
         try:
             self.data = tomllib.loads(self.text)
         except tomllib.TOMLDecodeError as error:
             raise UsageError(f"{path}: {error}.", hint="See https://toml.io for the format, and docs/settings.md for the keys.") from error
+
+    def _read(self) -> bytes:
+        # A pipe, such as a shell's <(…), is the caller's own word.
+        if self.path.is_file() and (wrong := complaint(self.path, secret=False)):
+            raise UsageError(f"{wrong[0]}. A settings file can run programs and send signed requests elsewhere.", hint=wrong[1])
+        with self.path.open("rb") as file:
+            content = file.read(MOST + 1)
+        if len(content) > MOST:
+            raise TooMuchError(f"it is larger than {size(MOST)}")
+        return content
 
     def line(self, location: tuple[int | str, ...]) -> int | None:
         """The line of a key, e.g. ("route", 1, "hots"); of its table if the key itself is not there."""
@@ -141,9 +156,9 @@ def _local(own: list[Path], *, refuse: bool) -> TomlFile | None:
             if path.samefile(place):
                 # By its own name: its paths are not relative to the folder that has a link to it.
                 return TomlFile(place)
-        content = path.read_bytes()
+        content = read_file(path, MOST)
         state = allowed.state(path, content, config_home())
-    except OSError:
+    except (OSError, TooMuchError):
         content, state = b"", "unknown"
     if state == "allowed":
         return TomlFile(path, content)

@@ -39,6 +39,7 @@ from sigward.credentials.region import scope_region
 from sigward.environ import NO_PROXY, own_no_proxy, without_own_proxy
 from sigward.errors import UsageError
 from sigward.file import TomlFile, config_home
+from sigward.ownership import complaint
 from sigward.plan import DEFAULT_IDENTITY, Plan, Web
 from sigward.trust import Trust
 
@@ -953,7 +954,8 @@ class Settings(BaseSettings):
         return Chain(known.profile or (self.profile if name == DEFAULT_IDENTITY else None), region, assume=assume)
 
     def plan(self) -> Plan:
-        """What to serve, in plain values; reads the environment and, for the region, the profile."""
+        """What to serve, in plain values; reads the environment and, for the region, the profile. Raises `UsageError`."""
+        self.check_owners()
         region = resolve_region(self.region, self.profile)
         named = {
             name: ClientTerms(rotation=client.rotation, identity=client.identity, uids=tuple(client.uids))
@@ -982,6 +984,14 @@ class Settings(BaseSettings):
             clients=Terms(self.clients.key_file, self.clients.socket, named),
             web=self.pages() if self.inspects else None,
         )
+
+    def check_owners(self) -> None:
+        """Of the files that say whom to trust and what calls are. Raises `UsageError`."""
+        named = [("knowledge", self.knowledge), ("tls.certificate", self.tls.certificate), ("tls.key", self.tls.key)]
+        for setting, path in (*named, *(("tls.ca_files", path) for path in self.tls.ca_files)):
+            # What is missing, whoever reads it says.
+            if path is not None and path.is_file() and (told := complaint(path, secret=False)):
+                raise UsageError(f"{setting}: {told[0]}.", hint=told[1])
 
     def pages(self) -> Web:
         """`sigward web`'s."""

@@ -386,7 +386,7 @@ class Source(Chain):
         self.may = threading.Event()
         self.may.set()
 
-    def load(self) -> Found | Failure:
+    def load(self, _now: object = None) -> Found | Failure:
         self.loads += 1
         assert self.may.wait(60)
         return self.outcome

@@ -220,7 +220,7 @@ def crowd(front: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crow
 
 @pytest.mark.fault(
     "no descriptors left",
-    holds="idle upstream connections make room, open connections are served, nothing spins, and new ones are served as soon as there is room",
+    holds="idle upstream connections make room, open connections are served, nothing spins, new ones are served when there is room",
 )
 def test_all_descriptors_taken(crowd: Crowd, front: str) -> None:
     """Whoever is there is served, nothing spins, and those that come after are served."""

@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.error import HTTPError, URLError
-from urllib.request import ProxyHandler, Request, build_opener
+from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
 from sigward.errors import UnavailableError, UsageError
 
@@ -15,6 +15,13 @@ if TYPE_CHECKING:
 
 TTL = 300
 KEYS = "security-credentials/"
+
+
+class Stays(HTTPRedirectHandler):
+    """The service has no business elsewhere: a redirect would take the token there."""
+
+    def redirect_request(self, *_: object) -> None:
+        """A redirect is an answer as it is."""
 
 
 @dataclass
@@ -45,7 +52,7 @@ class Metadata:
     def _ask(self, method: str, path: str, headers: dict[str, str]) -> str:
         request = Request(self.endpoint + path, method=method, headers=headers)  # noqa: S310 - the endpoint is checked
         try:
-            with build_opener(ProxyHandler({})).open(request, timeout=self.timeout) as answer:
+            with build_opener(ProxyHandler({}), Stays()).open(request, timeout=self.timeout) as answer:
                 return str(answer.read(1 << 20).decode())
         except HTTPError as error:
             if method == "GET":

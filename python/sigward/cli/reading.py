@@ -20,6 +20,9 @@ from sigward.plan import Plan
 if TYPE_CHECKING:
     from sigward.settings import Settings
 
+PATIENCE = 60.0
+"""Seconds that reading them again may take."""
+
 Told = Plan | dict[str, str | int] | int
 """What was read, what is wrong, or the status that the process is to end with: after --help."""
 
@@ -56,7 +59,12 @@ def read_again(name: str, arguments: Sequence[str]) -> Plan:
     """The same at any time, but for the CA and what clients trust. Raises `SigwardError`."""
     # -P: else modules of the current folder would come before ours.
     command = [sys.executable, "-P", "-m", "sigward.cli.reading", name, *arguments]
-    ran = subprocess.run(command, stdout=subprocess.PIPE, check=False)  # noqa: S603
+    try:
+        ran = subprocess.run(command, stdout=subprocess.PIPE, timeout=PATIENCE, check=False)  # noqa: S603
+    except subprocess.TimeoutExpired as error:
+        raise SigwardError(
+            f"the settings could not be read within {PATIENCE:g} s.", hint="Is the settings file a pipe, or on a disk that does not answer?"
+        ) from error
     return _taken(ran.stdout)
 
 

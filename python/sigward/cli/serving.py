@@ -24,6 +24,7 @@ from sigward.credentials.chain import DEADLINE
 from sigward.environ import ClientEnvironment, leave_own_proxy
 from sigward.errors import CaError, SigwardError, UnavailableError, UsageError
 from sigward.front import FrontOptions, NativeFront, ReverseListener, load_authority, log_event
+from sigward.ownership import complaint
 from sigward.plan import DEFAULT_IDENTITY, Plan
 
 logger = logging.getLogger("sigward")
@@ -108,7 +109,9 @@ class Service:
         def fail(reasons: tuple[tuple[str, str], ...]) -> None:
             self.engine.set_credentials_failed(identity, list(reasons))
 
-        return Keeper(chain, publish, fail, pool=self.pool)
+        return Keeper(
+            chain, publish, fail, pool=self.pool, hear=self.engine.hear_clock, clock=lambda: time.time() + self.engine.clock_ahead()
+        )
 
     @property
     def keeper(self) -> Keeper:
@@ -305,6 +308,8 @@ def tell(line: str, log_format: str = "text") -> None:
 def load_addon(path: Path) -> object:
     """A mitmproxy script: a module with hooks, or with `addons`. Raises `UsageError`."""
     spec = importlib.util.spec_from_file_location(f"sigward_addon_{path.stem}", path)
+    if path.is_file() and (wrong := complaint(path, secret=False)):
+        raise UsageError(f"addons: {wrong[0]}.", hint=wrong[1])
     try:
         if spec is None or spec.loader is None:
             raise ImportError("it is not a Python file")

@@ -6,24 +6,26 @@ profile. A provider that is set up and fails ends the walk, as in botocore: the 
 
 import contextlib
 import difflib
+import functools
 import json
 import os
+import random
 import re
 import shlex
-import signal
 import socket
-import subprocess
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from sigward.bounds import TooMuchError, read_file
 from sigward.credentials import files
+from sigward.credentials.process import CredentialProcess
 from sigward.credentials.region import scope_region
-from sigward.descriptors import for_child
+from sigward.credentials.walk import TokenFile, bound_client, bound_session, bounded_cache, walk
 
 if TYPE_CHECKING:
     from botocore.loaders import Loader
@@ -64,20 +66,25 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Found:
-    """A walk that ended well. `passed`: the providers before, and why each was passed over."""
+    """A walk that ended well. `passed`: the providers before, and why each was passed over. `offset`: Unix seconds when `walk.ticks` was 0,
+    by the clock of who answered; None: no answer had a date."""
 
     snapshot: Snapshot
     passed: tuple[tuple[str, str], ...]
+    offset: float | None = None
 
 
 @dataclass(frozen=True)
 class Failure:
     """A walk that found nothing. `reasons`: (provider, why) in the chain's order. `hint`: what to do about the last of them, if it failed
-    and was not passed over. `kind`: what clients may know of that one."""
+    and was not passed over. `kind`: what clients may know of that one. `offset`: as a `Found` has it.
+    `down`: the source that does not work, whoever asks it; None: that cannot be said."""
 
     reasons: tuple[tuple[str, str], ...]
     hint: str | None = None
     kind: str = "it failed"
+    offset: float | None = None
+    down: str | None = None
 
     def for_clients(self) -> tuple[tuple[str, str], ...]:
         """The reasons in sigward's own words alone: what a process or a server wrote may hold secrets and is for the operator."""
@@ -113,12 +120,14 @@ class Chain:
     deadline: float = DEADLINE
     assume: Assume = Assume()
 
-    def load(self) -> Found | Failure:
-        """Walks the chain anew, in a thread that is given up at the deadline. Raises nothing that a source can cause."""
+    def load(self, now: Callable[[], float] = time.time) -> Found | Failure:
+        """Walks the chain anew, in a thread that is given up at the deadline. Raises nothing that a source can cause. `now`: Unix seconds,
+        as well as they are known."""
+        walk.begin(self.deadline, now)
         if self.assume == Assume() and (lying := self._logged_in() or self.lying()) is not None:
             return lying
         outcome: list[Found | Failure] = []
-        worker = threading.Thread(target=lambda: outcome.append(self._walk()), name="sigward-credentials-load", daemon=True)
+        worker = threading.Thread(target=lambda: outcome.append(self._dated(now)), name="sigward-credentials-load", daemon=True)
         worker.start()
         worker.join(self.deadline)
         if outcome:
@@ -134,6 +143,19 @@ class Chain:
             NO_ANSWER,
         )
 
+    @property
+    def asks(self) -> frozenset[str]:
+        """Sources that it surely needs, as `Failure.down` names them."""
+        return frozenset({STS} if self.assume.role_arn or self.assume.web_identity_token_file else ())
+
+    def _dated(self, now: Callable[[], float]) -> Found | Failure:
+        walk.begin(self.deadline, now)
+        outcome = self._walk()
+        if isinstance(outcome, Failure) and walk.surprised():
+            # What was signed or expired by a clock that is wrong is not by the one that the answer brought.
+            outcome = self._walk()
+        return replace(outcome, offset=walk.offset)
+
     def _walk(self) -> Found | Failure:
         if self.assume.process is not None or self.assume.web_identity_token_file is not None:
             return self._alone()
@@ -147,15 +169,16 @@ class Chain:
 
     def _failure(self, passed: Iterable[tuple[str, str]], provider: str, error: Exception, place: str = "") -> Failure:
         """A provider that is set up and has failed. `place`: what it was about."""
+        error = too_much(error) or error
         mend = mend_for(error, provider, files.chosen(self.profile))
-        return Failure((*passed, (provider, place + told(error, mend))), mend, kind_of(error, provider))
+        return Failure((*passed, (provider, place + told(error, mend))), mend, kind_of(error, provider), down=down(error, provider))
 
     def _logged_in(self) -> Found | None:
         """The session that `sigward login` opened for a profile with plain keys, until it expires."""
         from sigward.credentials import mfa
 
         kept = mfa.session(self.profile or os.environ.get("AWS_PROFILE"))
-        alive = kept is not None and (kept.expires_at or 0) > time.time()
+        alive = kept is not None and (kept.expires_at or 0) > walk.time()
         # Keys in the environment come first, as they do in the chain.
         return Found(kept, ()) if kept is not None and alive and not (self.profile is None and "AWS_ACCESS_KEY_ID" in os.environ) else None
 
@@ -170,7 +193,6 @@ class Chain:
     def _alone(self) -> Found | Failure:
         """Keys that ask for no others: of a process, or for a token in a file."""
         from botocore.credentials import AssumeRoleWithWebIdentityCredentialFetcher, ProcessProvider
-        from botocore.utils import FileWebIdentityTokenLoader
 
         wanted = self.assume
         name = "identity-process" if wanted.process is not None else "identity-web-identity"
@@ -181,7 +203,7 @@ class Chain:
             else:
                 fetcher = AssumeRoleWithWebIdentityCredentialFetcher(
                     self.session().create_client,
-                    FileWebIdentityTokenLoader(wanted.web_identity_token_file),
+                    TokenFile(wanted.web_identity_token_file or ""),
                     wanted.role_arn or "",
                     extra_args=self._session_terms(web_identity=True),
                 )
@@ -263,7 +285,7 @@ class Chain:
                 reasons.append((name, SKIPPED.get(name, NOTHING_FOUND)))
         except Exception as error:
             return self._failure(reasons, "profile", error)
-        return Failure(tuple(reasons))
+        return Failure(tuple(reasons), down="the instance metadata service" if reasons and reasons[-1][0] == "iam-role" else None)
 
     def _providers(self) -> Iterator[Any]:
         session = self.session()
@@ -288,36 +310,48 @@ class Chain:
 
         Private attributes of botocore's, pinned by tests/unit/credentials/test_chain.py: its constructors offer no way from a session.
         """
-        share_files(provider)
-        if provider.METHOD == "iam-role":
-            ask_directly(provider)
-        elif provider.METHOD == "container-role":
-            name_refusals(provider._fetcher, "retrieve_full_uri")
-        elif provider.METHOD == "custom-process":
-            provider._popen = self._process
-        elif provider.METHOD == "assume-role":
+        self._bound(provider)
+        if provider.METHOD == "assume-role":
             provider._prompter = no_mfa
             # Only such profiles read the AWS CLI's cache: all others ask STS anew.
             if asks_for_mfa:
                 from sigward.credentials.mfa import cache
 
-                provider.cache = cache()
+                provider.cache = bounded_cache(cache())
             builder = provider._profile_provider_builder
             create = builder.providers
 
             def providers(*named: Any, **more: Any) -> Any:
                 made = create(*named, **more)
                 for source in made:
-                    share_files(source)
-                    if source.METHOD == "custom-process":
-                        source._popen = self._process
+                    self._bound(source)
                 return made
 
             builder.providers = providers
 
-    def _process(self, command: list[str], **pipes: Any) -> "Process":
+    def _bound(self, provider: Any) -> None:
+        """Whatever it reads or asks gives so much and takes so long."""
+        share_files(provider)
+        match provider.METHOD:
+            case "iam-role":
+                ask_directly(provider)
+            case "container-role":
+                name_refusals(provider._fetcher, "retrieve_full_uri")
+                bound_session(provider._fetcher._session)
+                bound_header(provider)
+            case "custom-process":
+                provider._popen = self._process
+            case "assume-role-with-web-identity":
+                provider._token_loader_cls = TokenFile
+            case "sso":
+                provider._token_cache = bounded_cache(provider._token_cache)
+                bound_sign_on(provider._token_provider)
+            case "login":
+                provider._token_cache = bounded_cache(provider._token_cache)
+
+    def _process(self, command: list[str], **pipes: Any) -> CredentialProcess:
         # It ends before the walk's deadline, so that the walk can tell what hung.
-        return Process(command, self.deadline * 0.8, **pipes)
+        return CredentialProcess(command, self.deadline * 0.8, **pipes)
 
     def session(self) -> "Session":
         """botocore's session for this chain: short waits, few attempts; files and service models are those of all chains."""
@@ -325,15 +359,28 @@ class Chain:
         from botocore.session import Session
 
         session = Session(profile=self.profile)
-        with contextlib.suppress(Exception):  # what is wrong with a file, the session is to say when it is asked
+        try:
             session._config = files.full()  # type: ignore[attr-defined]
             session.register_component("data_loader", loader(session.get_config_variable("data_path")))
+        except Exception as error:
+            if too_much(error):
+                # It would read the file to its end.
+                raise
+            # What else is wrong with a file, the session is to say when it is asked.
         # botocore asks for FIPS endpoints by such a region; `aws-global` it knows for some services alone.
         session.set_config_variable("region", self.region if "fips" in self.region else scope_region(self.region))
         # `auto` would ask the metadata service for the region, through a proxy. The waits that it sets are set here.
         session.set_config_variable("defaults_mode", "legacy")
         set_metadata_attempts(session)
         session.set_default_client_config(Config(connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 2, "mode": "standard"}))
+        create = session.create_client
+
+        def bounded(*named: Any, **more: Any) -> Any:
+            client = create(*named, **more)
+            bound_client(client)
+            return client
+
+        session.create_client = bounded  # type: ignore[method-assign]
         return session
 
 
@@ -350,7 +397,7 @@ def set_metadata_attempts(session: "Session") -> None:
 
 
 def ask_directly(provider: Any) -> None:
-    """Keeps EC2's metadata away from every proxy, and has it say what it refuses.
+    """Keeps EC2's metadata away from every proxy, bounds it, and has it say what it refuses.
 
     botocore takes the environment's proxies unless NO_PROXY names the address, and of an IPv6 one only in brackets. Whoever runs the proxy
     could choose the keys. Private attributes, pinned by tests/unit/credentials/test_chain.py.
@@ -359,7 +406,43 @@ def ask_directly(provider: Any) -> None:
 
     fetcher = provider._role_fetcher
     fetcher._session = URLLib3Session(timeout=fetcher._timeout)
+    bound_session(fetcher._session)
+    fetcher._evaluate_expiration = functools.partial(extend, fetcher._config)
     name_refusals(fetcher, "_get_credentials")
+
+
+def extend(config: Mapping[str, Any], credentials: dict[str, Any]) -> None:
+    """What botocore does to an instance's keys that are about to expire (`InstanceMetadataFetcher._evaluate_expiration`), by the
+    metadata service's clock in place of this host's: where it has no new ones it hands out the old, and AWS takes them meanwhile."""
+    with contextlib.suppress(ValueError):
+        expires = datetime.strptime(credentials["expiry_time"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+        longer = timedelta(seconds=config.get("ec2_credential_refresh_window", 600) + random.randint(120, 600))  # noqa: S311
+        if walk.now() >= expires - longer:
+            credentials["expiry_time"] = (walk.now() + longer).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def bound_header(provider: Any) -> None:
+    """Of a container's provider: the file with its token."""
+    build = provider._build_headers
+
+    def built() -> Any:
+        file = provider._environ.get(provider.ENV_VAR_AUTH_TOKEN_FILE)
+        if file is None:
+            return build()
+        token = read_file(file).decode()
+        provider._validate_auth_token(token)
+        return {"Authorization": token}
+
+    provider._build_headers = built
+
+
+def bound_sign_on(provider: Any) -> None:
+    """Of what gives the tokens of an sso_session: its files, and the clock that they expire by."""
+    from botocore.utils import SSOTokenLoader
+
+    provider._cache = bounded_cache(provider._cache)
+    provider._token_loader = SSOTokenLoader(cache=provider._cache)
+    provider._now = walk.now
 
 
 def name_refusals(fetcher: Any, method: str) -> None:
@@ -402,10 +485,23 @@ def in_use() -> list["Loader"]:
 
 def share_files(provider: Any) -> None:
     """Lets a provider read from the files that are parsed already. Private attributes, pinned by tests/unit/credentials/test_chain.py."""
-    if provider.METHOD == "shared-credentials-file":
+    if provider.METHOD in ("shared-credentials-file", "boto-config"):
         provider._ini_parser = files.sections
+    elif provider.METHOD == "ec2-credentials-file":
+        provider._parser = key_values
     elif provider.METHOD == "config-file":
         provider._config_parser = files.profiled
+
+
+def key_values(file: str) -> dict[str, str]:
+    """AWS_CREDENTIAL_FILE's content: `botocore.utils.parse_key_val_file`, bounded."""
+    from botocore.exceptions import ConfigNotFound
+    from botocore.utils import parse_key_val_file_contents
+
+    try:
+        return dict(parse_key_val_file_contents(read_file(file).decode()))
+    except OSError as error:
+        raise ConfigNotFound(path=file) from error
 
 
 ENV_NAMES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
@@ -435,55 +531,6 @@ def section(parse: Callable[[str], files.Parsed], file: str) -> files.Parsed:
         return {}
 
 
-class Process(subprocess.Popen[bytes]):
-    """A credential_process that ends in time: botocore would wait for it for ever."""
-
-    def __init__(self, command: list[str], seconds: float, **pipes: Any) -> None:
-        # A session of its own: what it starts can be killed with it.
-        super().__init__(for_child(command), stdin=subprocess.DEVNULL, start_new_session=True, **pipes)
-        self.seconds = seconds
-
-    def communicate(
-        self,
-        input: bytes | None = None,  # noqa: A002 - Popen's name for it
-        timeout: float | None = None,
-    ) -> tuple[bytes, bytes]:
-        """(stdout, stderr). Raises `TimeoutError` when it takes too long."""
-        try:
-            out, err = super().communicate(input, self.seconds if timeout is None else timeout)
-            # botocore's message holds what is on stderr, which need not be UTF-8, nor be there.
-            if self.returncode == 0:
-                check_printed(out)
-            said = err.decode(errors="replace").strip() or f"it ended with status {self.returncode} and wrote nothing on stderr"
-            return out, said.encode()
-        except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGKILL)
-            self.wait()
-            for pipe in (self.stdout, self.stderr):
-                if pipe is not None:
-                    pipe.close()
-            # `from None`: TimeoutExpired carries what the process had written.
-            raise TimeoutError(f"credential_process gave no answer within {self.seconds:g} s and was killed") from None
-
-
-def check_printed(out: bytes) -> None:
-    """Raises `ValueError` for what botocore would stumble over: it takes any JSON for an object, and any text for a time."""
-    from botocore.utils import parse_timestamp
-
-    printed = json.loads(out)
-    if not isinstance(printed, dict):
-        raise ValueError(f"a JSON object is expected, and it printed a {type(printed).__name__}")
-    for name in ("AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration"):
-        if not isinstance(printed.get(name), str | None):
-            raise ValueError(f"{name} is no text")
-    if (expiration := printed.get("Expiration")) is not None:
-        try:
-            parse_timestamp(expiration)
-        except (ValueError, OverflowError, RuntimeError):
-            raise ValueError("Expiration is no time such as 2026-01-31T12:00:00Z") from None
-
-
 def of_fetched(data: dict[str, Any], provider: str) -> Snapshot | None:
     """What a fetcher of botocore's gives."""
     return snapshot(data["access_key"], data["secret_key"], data.get("token"), data.get("expiry_time"), provider)
@@ -499,11 +546,15 @@ def ecs_task() -> str | None:
     uri = os.environ.get("ECS_CONTAINER_METADATA_URI_V4", "")
     if not uri.startswith("http://"):
         return None
-    import urllib.request
+    from botocore.awsrequest import AWSRequest
+    from botocore.exceptions import BotoCoreError
+    from botocore.httpsession import URLLib3Session
 
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with contextlib.suppress(OSError, ValueError, AttributeError), opener.open(f"{uri}/task", timeout=1) as answer:
-        return str(json.load(answer)["TaskARN"]).rpartition("/")[2]
+    session = URLLib3Session(timeout=1)
+    bound_session(session)
+    with contextlib.suppress(BotoCoreError, ValueError, KeyError, TypeError):
+        answer = session.send(AWSRequest("GET", f"{uri}/task").prepare())
+        return str(json.loads(answer.content)["TaskARN"]).rpartition("/")[2]
     return None
 
 
@@ -520,6 +571,7 @@ def freeze(credentials: Any, provider: str) -> Snapshot | None:
     if credentials is None:
         return None
     frozen = getattr(credentials, "_frozen_credentials", None)
+    set_clock(credentials)
     deferred = hasattr(credentials, "_refresh_using") and (frozen is None or provider == "login")
     if deferred:
         # assume-role, web identity and SSO fetch at first use; login gives what its cache holds, however old.
@@ -527,6 +579,34 @@ def freeze(credentials: Any, provider: str) -> Snapshot | None:
     if frozen is None:
         frozen = credentials.get_frozen_credentials()
     return snapshot(frozen.access_key, frozen.secret_key, frozen.token, getattr(credentials, "_expiry_time", None), provider)
+
+
+def set_clock(credentials: Any) -> None:
+    """The walk's, for what decides whether tokens, cached sessions and the keys that take a role have expired.
+
+    Private attributes of botocore's, pinned by tests/unit/credentials/test_bounds.py: its providers offer no way in.
+    """
+    while hasattr(credentials, "_refresh_using"):
+        credentials._time_fetcher = walk.now
+        refresh = credentials._refresh_using
+        # With an MFA device's serial, the method is within another thing.
+        fetcher: Any = getattr(refresh, "__self__", None) or getattr(getattr(refresh, "_refresh", None), "__self__", None)
+        if hasattr(fetcher, "_time_fetcher"):
+            fetcher._time_fetcher = walk.now
+        if hasattr(fetcher, "_expiry_window_seconds"):
+            window = fetcher._expiry_window_seconds
+            fetcher._is_expired = functools.partial(is_expired, window)
+        credentials = getattr(fetcher, "_source_credentials", None)
+
+
+def is_expired(window: float, response: Mapping[str, Any]) -> bool:
+    """`CachedCredentialFetcher._is_expired`, by the walk's clock."""
+    expires = response["Credentials"]["Expiration"]
+    if isinstance(expires, str):
+        from botocore.utils import parse_timestamp
+
+        expires = parse_timestamp(expires)
+    return bool((expires - walk.now()).total_seconds() < window)
 
 
 def snapshot(access_key: str, secret_key: str, token: str | None, expiry: str | datetime | None, provider: str) -> Snapshot | None:
@@ -620,7 +700,45 @@ def told(error: BaseException, mend: str | None) -> str:
     return f"{text} ({mend})" if mend else text
 
 
+def too_much(error: BaseException) -> TooMuchError | None:
+    """What botocore has wrapped, where an answer was too long."""
+    inner = getattr(error, "kwargs", {}).get("error")
+    return inner if isinstance(inner, TooMuchError) else None
+
+
 NO_ANSWER = "no answer in time"
+REFUSED = "AWS refused the call"
+STS = "STS"
+ASKED = {
+    "assume-role": STS,
+    "assume-role-with-web-identity": STS,
+    "identity-role": STS,
+    "identity-web-identity": STS,
+    "sso": "IAM Identity Center",
+    "login": "AWS Sign-In",
+    "container-role": "the container credentials endpoint",
+    "iam-role": "the instance metadata service",
+}
+"""Who is asked in the end, by provider."""
+
+
+def down(error: BaseException, provider: str) -> str | None:
+    """The source that does not work, if it is that: it cannot be reached, does not answer, fails, or has had enough."""
+    from botocore import exceptions
+
+    if isinstance(error, exceptions.ClientError):
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        throttled = "Throttl" in error.response.get("Error", {}).get("Code", "") or status == 429
+        if status < 500 and not throttled:
+            return None
+        return ASKED["sso"] if error.operation_name == "GetRoleCredentials" else ASKED.get(provider)
+    if isinstance(error, exceptions.CredentialRetrievalError):
+        # Of the one that the role is taken with.
+        provider = str(error.kwargs["provider"])
+        return ASKED.get(provider) if provider == "container-role" else None
+    if isinstance(error, (exceptions.HTTPClientError, exceptions.ConnectionError, TooMuchError)):
+        return ASKED.get(provider)
+    return None
 
 
 def kind_of(error: BaseException, provider: str) -> str:
@@ -633,12 +751,14 @@ def kind_of(error: BaseException, provider: str) -> str:
         return NO_ANSWER
     if provider in ("custom-process", "identity-process"):
         return "what the command printed is not valid" if isinstance(error, ValueError) else "the command failed"
+    if isinstance(error, TooMuchError):
+        return "it gave too much"
     if isinstance(error, exceptions.ProfileNotFound):
         return "the profile does not exist"
     if isinstance(error, (exceptions.ConfigParseError, exceptions.InvalidConfigError, exceptions.PartialCredentialsError)):
         return "its configuration is not valid"
     if isinstance(error, exceptions.ClientError):
-        return "AWS refused the call"
+        return REFUSED
     if isinstance(error, (exceptions.UnauthorizedSSOTokenError, exceptions.SSOTokenLoadError, exceptions.TokenRetrievalError)):
         return "nobody is logged in, or the login has expired"
     if isinstance(error, (exceptions.HTTPClientError, exceptions.ConnectionError)):
@@ -656,7 +776,9 @@ def mend_for(error: BaseException, provider: str = "", profile: str | None = Non
             provider = str(error.kwargs["provider"])
     of_profile = f" --profile {shlex.quote(profile)}" if profile else ""
     if isinstance(error, exceptions.ProfileNotFound):
-        close = difflib.get_close_matches(profile or "", known_profiles(), 1)
+        known = known_profiles()
+        # A hundred thousand names would take seconds.
+        close = difflib.get_close_matches(profile or "", known, 1) if len(known) <= MOST_COMPARED else []
         return f"did you mean {close[0]}? See `aws configure list-profiles`" if close else "see `aws configure list-profiles`"
     if isinstance(error, exceptions.ConfigParseError):
         return "mend the file named above"
@@ -671,6 +793,9 @@ def mend_for(error: BaseException, provider: str = "", profile: str | None = Non
     if isinstance(error, (exceptions.HTTPClientError, exceptions.ConnectionError)):
         return "check the network and HTTPS_PROXY"
     return MENDS.get(provider, "").replace("{profile}", of_profile) or None
+
+
+MOST_COMPARED = 5000
 
 
 def as_hint(mend: str | None) -> str:

@@ -1,8 +1,8 @@
-"""The shared config and credentials files, parsed by botocore, and kept until they change or nobody loads any more.
+"""The shared config and credentials files, parsed as botocore does, and kept until they change or nobody loads any more.
 
 The chain and the region's look-up ask here; the keepers' pool forgets, when it comes to rest.
 
-Of botocore this takes the parser alone: its providers and its session cost 0.2 s and 28 MiB to import.
+Of botocore this takes its parser's errors alone: its providers and its session cost 0.2 s and 28 MiB to import.
 """
 
 import os
@@ -11,7 +11,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-Parsed = Mapping[str, Any]
+from sigward.credentials import ini
+
+type Parsed = Mapping[str, Any]
 
 TICK = 50_000_000
 """Nanoseconds: a file that was younger when it was parsed may have changed since with the same time of change."""
@@ -38,17 +40,13 @@ def credentials_file() -> str:
 
 def sections(file: str) -> Parsed:
     """`botocore.configloader.raw_config_parse`: sections by name. Not to be changed. Raises `ConfigNotFound`, `ConfigParseError`."""
-    from botocore.configloader import raw_config_parse
-
-    parsed: Parsed = _once(file, whole=False, parse=raw_config_parse)
+    parsed: Parsed = _once(file, whole=False, parse=ini.read)
     return parsed
 
 
 def profiled(file: str) -> Parsed:
     """`botocore.configloader.load_config`: the same with `profiles`, `sso_sessions`, `services`."""
-    from botocore.configloader import build_profile_map
-
-    parsed: Parsed = _once(file, whole=True, parse=lambda name: build_profile_map(dict(sections(name))))
+    parsed: Parsed = _once(file, whole=True, parse=lambda name: ini.profiled(sections(name)))
     return parsed
 
 
@@ -68,8 +66,7 @@ def full() -> Parsed:
         for made, *sources in _merged:
             if sources[0] is config and sources[1] is keys:
                 return made
-    own = config["profiles"]
-    made = {**config, "profiles": {**own, **{name: {**own.get(name, {}), **values} for name, values in keys.items()}}}
+    made = ini.with_profiles(config, keys)
     with _lock:
         _merged[:] = [(made, config, keys)]
     return made

@@ -90,21 +90,22 @@ struct Worker {
     pool: Arc<arc_swap::ArcSwap<Pool>>,
 }
 
-/// A table of knowledge is a few MiB.
-const MOST_TABLE: u64 = 256 << 20;
-
 /// Checks the settings, with the table that they name.
 fn config(settings: EngineSettings, live: Arc<Live>) -> Result<Config, String> {
     let knowledge = match &settings.knowledge {
         None => Knowledge::shipped()?,
         Some(path) => {
             let hint = "`sigward knowledge refresh` makes one";
-            let table = files::read(path, MOST_TABLE).map_err(|error| format!("knowledge: {}: {error}; {hint}", path.display()))?;
+            let table = files::read(path).map_err(|error| format!("knowledge: {}: {error}; {hint}", path.display()))?;
             Arc::new(Knowledge::load(&table).map_err(|error| format!("{}: {error}", path.display()))?)
         }
     };
     let clients = clients(&settings.clients)?;
     fleet::place(&settings)?;
+    if let Some(directory) = &settings.body.spool_dir {
+        let hint = "name a directory that sigward may write to";
+        files::check_spool(Some(directory)).map_err(|error| format!("body.spool_dir: {}: {error}; {hint}", directory.display()))?;
+    }
     Config::new(settings, knowledge, clients, live)
 }
 
@@ -118,7 +119,7 @@ fn clients(settings: &ClientsSettings) -> Result<Clients, String> {
         };
     }
     let path = settings.key_file.as_ref().ok_or("clients.key_file: it is missing")?;
-    let text = std::fs::read(path).map(Zeroizing::new).map_err(|error| format!("clients.key_file: {}: {error}", path.display()))?;
+    let text = files::read(path).map(Zeroizing::new).map_err(|error| format!("clients.key_file: {}: {error}", path.display()))?;
     Ok(Clients::new(settings, &*master_key(&text).map_err(|why| format!("clients.key_file: {}: {why}", path.display()))?))
 }
 
@@ -222,9 +223,20 @@ impl Engine {
         Ok(())
     }
 
-    /// What looks wrong with the rules of the settings that count now.
+    /// What looks wrong with the settings that count now.
     pub fn warnings(&self) -> Vec<String> {
-        self.shared.config.load().warnings.clone()
+        let config = self.shared.config.load();
+        let mut warnings = config.warnings.clone();
+        if config.settings.body.spool_dir.is_none()
+            && let Err(error) = files::check_spool(None)
+        {
+            let directory = std::env::temp_dir();
+            warnings.push(format!(
+                "body.spool_dir is not set, and {} cannot be written to: {error}; large bodies that must be hashed are refused",
+                directory.display()
+            ));
+        }
+        warnings
     }
 
     /// Opens the files of the access log and the audit log anew, after they were renamed. The error names the setting; the old file is used on.
@@ -384,6 +396,16 @@ impl Engine {
     /// Publishes a snapshot of credentials.
     pub fn set_credentials(&self, identity: &str, credentials: sigward_sigv4::Credentials, expires_at: Option<f64>, provider: &str) {
         self.shared.publish(identity, credentials, expires_at, provider);
+    }
+
+    /// Seconds that AWS's clock is ahead of this host's, as far as answers have told.
+    pub fn clock_ahead(&self) -> i64 {
+        self.shared.config.load().live.ahead().unwrap_or(0)
+    }
+
+    /// Notes how a source of credentials dates its answers: seconds ahead.
+    pub fn hear_clock(&self, ahead: i64) {
+        self.shared.config.load().live.hear_source(ahead);
     }
 
     /// Notes that a load failed: (provider, why) in the chain's order.

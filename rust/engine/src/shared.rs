@@ -124,7 +124,7 @@ impl Shared {
     pub(crate) fn gathered(&self) -> Vec<MetricFamily> {
         self.metrics.held_bytes.set(self.held.load(Ordering::Relaxed).cast_signed());
         self.metrics.idle_connections.set(i64::try_from(self.network.descriptors.idle()).unwrap_or(i64::MAX));
-        self.metrics.state(self.not_ready().is_empty(), &self.identities.load(), unix_seconds());
+        self.metrics.state(self.not_ready().is_empty(), &self.identities.load(), self.now());
         self.metrics.certificates(self.certificates.validities(), unix_seconds());
         self.metrics.gather(&self.config.load().live, self.started.elapsed())
     }
@@ -133,6 +133,11 @@ impl Shared {
     #[cfg(test)]
     pub(crate) fn held(&self) -> u64 {
         self.held.load(Ordering::Relaxed)
+    }
+
+    /// Unix seconds, as well as they are known: keys expire by AWS's clock.
+    fn now(&self) -> u64 {
+        unix_seconds().saturating_add_signed(self.config.load().live.ahead().unwrap_or(0))
     }
 
     pub(crate) fn next_seed(&self) -> u64 {
@@ -181,7 +186,7 @@ impl Shared {
         if after.is_some_and(|after| version() != after) {
             return;
         }
-        if after.is_none() && self.identities.load().get(name).is_some_and(|identity| identity.usable(unix_seconds()).is_some()) {
+        if after.is_none() && self.identities.load().get(name).is_some_and(|identity| identity.usable(self.now()).is_some()) {
             return;
         }
         // One of all that find this version wanting asks; the keeper answers with another version, well or badly.
@@ -216,7 +221,7 @@ impl Shared {
         }
         let identities = self.identities.load();
         let name = &self.config.load().settings.default_identity;
-        if identities.get(name.as_str()).and_then(|identity| identity.usable(unix_seconds())).is_none() {
+        if identities.get(name.as_str()).and_then(|identity| identity.usable(self.now())).is_none() {
             missing.push(format!("credentials: identity {name:?} has none"));
         }
         missing.extend(self.certificates.missing(unix_seconds()));

@@ -12,9 +12,6 @@ use sigward_gateway::settings::{ClientHttp2, EngineSettings, TlsSettings};
 use crate::files;
 use crate::validity::Validity;
 
-/// A file of CAs: the system's own is a quarter of a MiB.
-const MOST_CAS: u64 = 64 << 20;
-
 /// What clients may agree on by ALPN, the best first.
 pub(crate) fn client_protocols(http2: ClientHttp2) -> Vec<Vec<u8>> {
     let all: [&[u8]; 3] = [b"h2", b"http/1.1", b"http/1.0"];
@@ -60,7 +57,7 @@ pub(crate) fn client_config(settings: &TlsSettings) -> Result<Arc<ClientConfig>,
         let said = |why: &dyn std::fmt::Display| {
             format!("tls.ca_files: {}: {why}; a readable PEM file with certificates is expected", path.display())
         };
-        let pem = files::read(path, MOST_CAS).map_err(|error| said(&error))?;
+        let pem = files::read(path).map_err(|error| said(&error))?;
         let certificates: Vec<CertificateDer<'static>> =
             CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|error| said(&error))?;
         if certificates.is_empty() {

@@ -1402,11 +1402,13 @@ impl Exchange {
             // The endpoint judges the signature, its time and the credentials' expiry by its own clock.
             let skew = self.endpoint.as_ref().map_or(0, |endpoint| endpoint.skew());
             let unix_seconds = at.unix_seconds.saturating_add_signed(skew);
-            let Some(credentials) = identity.and_then(|identity| identity.usable(unix_seconds)) else {
-                let known_to_fail = identity.is_some_and(|identity| !identity.failures.is_empty());
-                if may_refresh && !known_to_fail {
+            let known_to_fail = identity.is_some_and(|identity| !identity.failures.is_empty());
+            let may_refresh = may_refresh && !known_to_fail;
+            let Some(credentials) = identity.and_then(|identity| self.usable(identity, at.unix_seconds, may_refresh)) else {
+                if may_refresh {
                     // Those that have expired by the endpoint's clock alone look usable to everyone else.
-                    let after = identity.filter(|identity| identity.usable(at.unix_seconds).is_some()).map(|identity| identity.version);
+                    let now = at.unix_seconds.saturating_add_signed(self.config.live.ahead().unwrap_or(0));
+                    let after = identity.filter(|identity| identity.usable(now).is_some()).map(|identity| identity.version);
                     let identity = Arc::clone(&signing.identity);
                     self.waits_from = at.since_start;
                     self.state = State::AwaitingCredentials;
@@ -1526,10 +1528,27 @@ impl Exchange {
         Ok(Signature { path: None, wrap: None, steps })
     }
 
+    /// Keys that have not expired by the endpoint's clock. Before it has said what time it is, by that of all others; and where nobody has
+    /// and there are no other keys, the endpoint is to say: this host's clock may be the one that is wrong.
+    fn usable<'a>(&self, identity: &'a Identity, unix_seconds: u64, may_refresh: bool) -> Option<&'a Arc<Credentials>> {
+        let endpoint = self.endpoint.as_ref();
+        let usable = identity.usable(endpoint.map_or(unix_seconds, |endpoint| endpoint.expiry_clock(unix_seconds)));
+        if usable.is_some() || endpoint.is_none_or(|endpoint| endpoint.is_heard()) {
+            return usable;
+        }
+        match self.config.live.ahead() {
+            Some(ahead) => identity.usable(unix_seconds.saturating_add_signed(ahead)),
+            None => identity.credentials.as_ref().filter(|_| !may_refresh),
+        }
+    }
+
     fn response(&mut self, status: u16, headers: &HeaderMap, at: &Moment<'_>) -> Step {
         let date = headers.get(DATE).and_then(|value| httpdate::parse_http_date(value.to_str().ok()?).ok());
         let theirs = date.and_then(|date| date.duration_since(UNIX_EPOCH).ok()).map(|since| since.as_secs());
         self.ahead = theirs.map(|theirs| theirs.cast_signed().saturating_sub(at.unix_seconds.cast_signed()));
+        if let (Some(endpoint), Some(ahead)) = (&self.endpoint, self.ahead) {
+            endpoint.hear(ahead);
+        }
         self.asked_for =
             judge::asked_for(headers, self.endpoint.as_ref().map_or(at.unix_seconds, |endpoint| endpoint.clock(at.unix_seconds)));
         self.notes_refusal(status);

@@ -25,6 +25,8 @@ pub struct Live {
     endpoints: Mutex<HashMap<Box<str>, Arc<Endpoint>>>,
     regions: Mutex<HashMap<Box<str>, Arc<str>>>,
     unknown: Mutex<HashSet<Box<str>>>,
+    /// Seconds that the sources of credentials are ahead of us, as their answers tell.
+    sources: Clock,
 }
 
 /// One upstream, for everybody.
@@ -40,6 +42,8 @@ pub struct Endpoint {
     pub in_flight: AtomicU32,
     /// Seconds that its clock is ahead of ours, as its answers taught. One endpoint's answer never changes another's signatures.
     skew: AtomicI64,
+    /// The same as its last answer was dated. Keys expire by it; what is signed follows `skew` alone.
+    heard: Clock,
     /// A clock that is not followed was reported.
     clock_reported: AtomicBool,
     /// That it refuses clients' own credentials was reported.
@@ -55,6 +59,23 @@ impl Endpoint {
     /// Its clock, when ours shows this. Signatures follow it, the system's clock does not.
     pub fn clock(&self, unix_seconds: u64) -> u64 {
         unix_seconds.saturating_add_signed(self.skew())
+    }
+
+    /// Notes how an answer is dated: seconds ahead of ours.
+    pub fn hear(&self, ahead: i64) {
+        self.heard.hear(ahead);
+    }
+
+    /// True once it has said what time it is.
+    pub fn is_heard(&self) -> bool {
+        self.heard.ahead().is_some()
+    }
+
+    /// The time by which keys have expired there: the earlier of what it was corrected to and what it says. It refuses them itself
+    /// where that is too early.
+    pub fn expiry_clock(&self, unix_seconds: u64) -> u64 {
+        let heard = self.heard.ahead().map_or(u64::MAX, |ahead| unix_seconds.saturating_add_signed(ahead));
+        self.clock(unix_seconds).min(heard)
     }
 
     /// Notes that its clock is so many seconds ahead. `false`: no clock is that wrong, and nothing is corrected.
@@ -74,6 +95,28 @@ impl Endpoint {
     /// True the first time.
     pub fn reports_refusal(&self) -> bool {
         !self.refusal_reported.swap(true, Ordering::Relaxed)
+    }
+}
+
+/// Seconds that another's clock is ahead of ours; none at first.
+#[derive(Debug)]
+struct Clock(AtomicI64);
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self(AtomicI64::new(i64::MIN))
+    }
+}
+
+impl Clock {
+    fn hear(&self, ahead: i64) {
+        if ahead.unsigned_abs() <= MOST_SKEW {
+            self.0.store(ahead, Ordering::Relaxed);
+        }
+    }
+
+    fn ahead(&self) -> Option<i64> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|ahead| *ahead != i64::MIN)
     }
 }
 
@@ -124,6 +167,19 @@ impl Live {
     /// All of them.
     pub fn endpoints(&self) -> Vec<Arc<Endpoint>> {
         locked(&self.endpoints).values().map(Arc::clone).collect()
+    }
+
+    /// Seconds that the world is ahead of this host, so that one endpoint that is wrong counts for nothing: as most endpoints say, else
+    /// the sources of credentials. `None`: nobody has said.
+    pub fn ahead(&self) -> Option<i64> {
+        let mut heard: Vec<i64> = locked(&self.endpoints).values().filter_map(|endpoint| endpoint.heard.ahead()).collect();
+        heard.sort_unstable();
+        heard.get(heard.len() / 2).copied().or_else(|| self.sources.ahead())
+    }
+
+    /// Notes how a source of credentials dates its answers.
+    pub fn hear_source(&self, ahead: i64) {
+        self.sources.hear(ahead);
     }
 
     /// True the first time for a host that the table does not have. Clients make up any number of names: after a while, none is reported.
@@ -180,6 +236,22 @@ mod tests {
             assert_eq!((endpoint.learn_skew(ahead), endpoint.clock(1_000_000)), (followed, clock), "{ahead}");
         }
         assert!(endpoint.reports_clock() && !endpoint.reports_clock());
+    }
+
+    #[test]
+    fn the_time_is_what_most_endpoints_say() {
+        let live = Live::default();
+        assert_eq!(live.ahead(), None);
+        live.hear_source(-7200);
+        assert_eq!(live.ahead(), Some(-7200));
+        for (name, ahead) in [("wrong", 3600), ("one", -7100), ("two", -7101), ("ages-away", -100_000)] {
+            live.endpoint(name).hear(ahead);
+        }
+        assert_eq!(live.ahead(), Some(-7100));
+        let endpoint = live.endpoint("one");
+        assert_eq!((endpoint.is_heard(), endpoint.clock(10_000), endpoint.expiry_clock(10_000)), (true, 10_000, 2_900));
+        let other = live.endpoint("ages-away");
+        assert_eq!((other.is_heard(), other.expiry_clock(10_000)), (false, 10_000));
     }
 
     #[test]

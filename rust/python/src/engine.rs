@@ -279,6 +279,15 @@ impl Engine {
         self.engine.set_credentials_failed(identity, reasons);
     }
 
+    fn clock_ahead(&self) -> i64 {
+        self.engine.clock_ahead()
+    }
+
+    #[pyo3(signature = (ahead, /))]
+    fn hear_clock(&self, ahead: i64) {
+        self.engine.hear_clock(ahead);
+    }
+
     #[pyo3(signature = (address, /))]
     fn admin(&self, python: Python<'_>, address: &str) -> PyResult<(String, u16)> {
         let bound = python.detach(|| self.engine.admin(address))?;

@@ -4,6 +4,7 @@
 mod difference;
 mod engine;
 mod errors;
+mod ini;
 mod knowledge;
 mod recognised;
 mod rehearse;
@@ -24,5 +25,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     knowledge::register(module)?;
     recognised::register(module)?;
     rehearse::register(module)?;
+    ini::register(module)?;
     engine::register(module)
 }

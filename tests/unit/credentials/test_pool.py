@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
-import botocore.configloader
 import botocore.loaders
 import pytest
 
-from sigward.credentials import Assume, Chain, Failure, Found, Keeper, Pool, Snapshot
+from sigward.credentials import Assume, Chain, Failure, Found, Keeper, Pool, Snapshot, ini
 from sigward.credentials import files as shared
 from tests.unit.credentials.servers import Sts
 
@@ -71,7 +70,7 @@ def profiles(number: int) -> None:
 
 def test_a_thousand_profiles_take_one_parse_and_no_session(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     profiles(MANY)
-    parses = Counted(monkeypatch, botocore.configloader, "raw_config_parse")
+    parses = Counted(monkeypatch, ini, "read")
     sessions = Counted(monkeypatch, Chain, "session")
     got, _ = run(pool, [Chain(f"p{each}", "us-east-1") for each in range(MANY)])
     assert got == {each: f"AKID{each}" for each in range(MANY)}
@@ -111,12 +110,12 @@ def test_sources_that_hang_hold_up_nobody_else() -> None:
     pool, hang = Pool(4), threading.Event()
 
     class Hanging:
-        def load(self) -> Failure:
+        def load(self, _now: object = None) -> Failure:
             hang.wait(60)
             return Failure((("custom-process", "it hung"),))
 
     class Quick:
-        def load(self) -> Found:
+        def load(self, _now: object = None) -> Found:
             return Found(Snapshot("AKID", "s", None, None, "env"), ())
 
     slow = [Keeper(cast(Chain, Hanging()), lambda _: None, lambda _: None, pool=pool) for _ in range(3)]
@@ -140,7 +139,7 @@ def test_a_keeper_that_was_asked_while_it_loaded_is_not_forgotten() -> None:
     loads = threading.Semaphore(0)
 
     class Source:
-        def load(self) -> Found:
+        def load(self, _now: object = None) -> Found:
             loads.release()
             return Found(Snapshot("AKID", "s", None, None, "env"), ())
 

@@ -76,7 +76,7 @@ impl Authority {
     /// and all, if it is still the one in the file.
     pub(crate) fn load(path: &Path, known: Option<Arc<Self>>) -> Result<Arc<Self>, String> {
         let wrong = |why: &dyn fmt::Display| format!("{}: {why}", path.display());
-        let pem = Zeroizing::new(std::fs::read(path).map_err(|error| wrong(&error))?);
+        let pem = Zeroizing::new(crate::files::read(path).map_err(|error| wrong(&error))?);
         let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|error| wrong(&error))?;
         let key = KeyPair::try_from(&key).map_err(|error| wrong(&error))?;
         let certificates = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>().map_err(|error| wrong(&error))?;
