@@ -31,6 +31,10 @@ test: build ## Run all tests.
 	cargo test --workspace --locked
 	$(BIN)/pytest
 
+.PHONY: faults
+faults: build ## Run the tests of faults, also those that take long, and print them as one table.
+	$(BIN)/pytest -m fault
+
 .PHONY: deploy-test
 deploy-test: build $(RENDERERS) ## Build the images and run what deploy/ holds, in containers. Needs root, Docker, debootstrap, Go >= 1.24.
 	@command -v tofu >/dev/null || command -v terraform >/dev/null || ! command -v go >/dev/null || $(MAKE) build/tofu/bin/tofu
@@ -62,6 +66,7 @@ bench: build ## Measure; prints the tables, and writes them into README.md and d
 	$(BIN)/python -m tests.bench.bench_native --json build/bench/native.json --plots docs/plots
 	$(BIN)/python -m tests.bench.bench_proxy --json build/bench/proxy.json
 	$(BIN)/python -m tests.bench.bench_memory --json build/bench/memory.json
+	$(BIN)/python -m tests.bench.bench_audit --json build/bench/audit.json
 	$(BIN)/python -m tests.bench.report build/bench/*.json
 
 .PHONY: bench-deploy
@@ -78,7 +83,12 @@ simulate: ## Simulate the engine and its whole world for SEEDS seeds; one that f
 SOAK_SECONDS := 600
 
 .PHONY: soak
-soak: build ## Load each front for SOAK_SECONDS at saturation; fails if memory or descriptors grow.
+soak: build ## Let 300 days pass in SOAK_SECONDS for each front, with everything around it coming and going. Needs redis-server, libfaketime.
+	@mkdir -p build/bench
+	$(BIN)/python -m tests.bench.years --seconds $(SOAK_SECONDS) --json build/bench/years.json
+
+.PHONY: saturation
+saturation: build ## Load each front for SOAK_SECONDS at saturation; fails if memory or descriptors grow.
 	@mkdir -p build/bench
 	$(BIN)/python -m tests.bench.soak --seconds $(SOAK_SECONDS) --json build/bench/soak.json --plots docs/plots
 
@@ -97,8 +107,9 @@ fuzz: ## Fuzz the signer and the rules, FUZZ_SECONDS a target.
 	rust/fuzz/run $(FUZZ_SECONDS)
 
 .PHONY: readers
-readers: build ## Have an independent reader read again what sigward would send, of 100,000 requests of all services.
+readers: build ## Have others read and sign 100,000 requests of all services, and compare.
 	$(BIN)/python -m tests.agreement 100000
+	TEST_SAMPLES=5 $(BIN)/pytest -q tests/unit/test_agreement.py tests/unit/test_signing.py
 
 .PHONY: docs
 # Not --quiet: what it silences, --strict does not count.
@@ -108,6 +119,7 @@ docs: build ## Build the documentation's site into build/site; a warning is an e
 .PHONY: reference
 reference: build ## Write docs/settings.md, cli.md, errors.md and what else is made of the code.
 	$(BIN)/python -m sigward.docs docs
+	$(BIN)/python -m tests.fault_table docs/faults.md
 
 .PHONY: check
 check: build ## Formatting, lints and types.

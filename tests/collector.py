@@ -57,7 +57,7 @@ class Collector:
 
     def settings(self, **more: Any) -> dict[str, Any]:
         """The engine's `otlp`, with traces alone."""
-        return {"traces": f"http://127.0.0.1:{self.port}/v1/traces", **more}
+        return {"traces": f"http://127.0.0.1:{self.port}/v1/traces", "delay": 0.02, **more}
 
     async def wait_for(self, come: Callable[[], bool], what: str) -> None:
         """Waits until it has come in."""

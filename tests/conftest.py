@@ -12,6 +12,8 @@ import pytest
 from sigward.demo.child import Child
 from sigward.demo.emulator import Emulator
 from sigward.demo.gateway import Gateway
+from tests import needs
+from tests.fault_table import FaultTable
 from tests.support import SECRETS, assert_no_secret
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,6 +24,13 @@ def signing_suite() -> Path | None:
     named = os.environ.get("SIGWARD_SIGNING_SUITE")
     places = [Path(named)] if named else [ROOT.parent / "shared" / "aws-signing-test-suite", ROOT / "shared" / "aws-signing-test-suite"]
     return next((place for place in places if (place / "v4").is_dir()), None)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What the end of a run shows: tools that were missing, and for `make faults` a table."""
+    config.pluginmanager.register(needs)
+    if config.getoption("markexpr") == "fault":
+        config.pluginmanager.register(FaultTable())
 
 
 @pytest.fixture(autouse=True)

@@ -1,18 +1,17 @@
 """Manifests of deploy/kubernetes: rendered by kustomize and Helm, and held against the schemas of several Kubernetes versions."""
 
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
-import pytest
 import yaml
 
 from sigward.environ import ClientEnvironment
 from sigward.trust import Trust
 from tests.conftest import ROOT
+from tests.needs import need
 
 FOLDER = ROOT / "deploy" / "kubernetes"
 OVERLAYS = ("endpoint-url", "https-proxy", "transparent", "irsa", "pod-identity")
@@ -22,12 +21,6 @@ VERSIONS = ("1.29", "1.30", "1.31", "1.32", "1.33", "1.34")
 """From the first one on that starts native sidecars without a feature gate."""
 
 Manifest = dict[str, Any]
-
-
-def program(name: str) -> str | None:
-    """`make build/NAME/bin/NAME`'s, else the one on PATH."""
-    made = ROOT / "build" / name / "bin" / name
-    return str(made) if made.exists() else shutil.which(name)
 
 
 def run(*command: str) -> "subprocess.CompletedProcess[str]":
@@ -41,20 +34,14 @@ def objects(text: str) -> list[Manifest]:
 
 def kustomized(folder: Path) -> list[Manifest]:
     """What `kustomize build` makes of it. Skips the test where there is no kustomize."""
-    command = program("kustomize")
-    if command is None:
-        pytest.skip("there is no kustomize here: make build/kustomize/bin/kustomize")
-    done = run(command, "build", str(folder))
+    done = run(need("kustomize"), "build", str(folder))
     assert done.returncode == 0, done.stderr
     return objects(done.stdout)
 
 
 def helm(*arguments: str) -> "subprocess.CompletedProcess[str]":
     """Runs Helm. Skips the test where there is none."""
-    command = program("helm")
-    if command is None:
-        pytest.skip("there is no helm here: make build/helm/bin/helm")
-    return run(command, *arguments)
+    return run(need("helm"), *arguments)
 
 
 def template(chart: Path, *arguments: str, version: str = VERSIONS[-1]) -> "subprocess.CompletedProcess[str]":

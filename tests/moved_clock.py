@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-import pytest
+from tests.needs import needs, where
 
-LIBRARY = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+LIBRARY = where("libfaketime")
 
-needs_moved_clock = pytest.mark.skipif(LIBRARY is None, reason="libfaketime is missing: apt-get install libfaketime")
+needs_moved_clock = needs("libfaketime")
 
 
 class MovedClock:

@@ -3,13 +3,14 @@
 import ctypes
 import encodings.idna  # noqa: F401 - `create_connection` imports it, as a user who may not read Python's own files
 import os
-import shutil
 import socket
 import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from tests.needs import lack
 
 NOBODY = 65534
 CLONE_NEWNET = 0x40000000
@@ -48,8 +49,8 @@ class Namespace:
         if os.geteuid() != 0:
             raise NamespaceError("a network namespace can be made by root alone")
         for program in ("ip", "iptables", "unshare", "nsenter", "setpriv"):
-            if not shutil.which(program):
-                raise NamespaceError(f"there is no {program} here")
+            if why := lack(program):
+                raise NamespaceError(why)
         self.hosts = directory / "hosts"
         self.hosts.write_text("127.0.0.1 localhost\n")
         script = f"mount --make-rprivate / && mount --bind {self.hosts} /etc/hosts && ip link set lo up && echo ready && exec cat"

@@ -17,6 +17,7 @@ __all__ = [
     "EVENT_RESPONSE",
     "EVENT_TRAILERS",
     "EVENT_WRITABLE",
+    "Allowance",
     "Call",
     "Difference",
     "Engine",
@@ -489,13 +490,18 @@ class Job:
     def id(self) -> int: ...
     def send(self, data: bytes, /) -> bool:
         """Queues a piece of the request body (after an upgrade: of the tunnel). False: more than the high-water mark (1 MiB)
-        is queued; send no more until the `EVENT_WRITABLE` for this job."""
+        is queued, or more than 8 MiB in the queues of all jobs of its connection; send no more until the `EVENT_WRITABLE` for this job."""
     def end(self, trailers: _Headers | None = None, /) -> None:
         """The body is complete."""
     def ack(self, size: int, /) -> None:
-        """`size` bytes of response data were handed to the client; the engine sends at most 512 KiB ahead of this."""
+        """`size` bytes of response data were handed to the client. What is not acknowledged is bounded: 512 KiB for a job, 8 MiB for a
+        connection, 128 MiB for all; the more the others have, the less."""
     def cancel(self) -> None:
         """The client went away: stops waiting, retrying and sending at once. No event for this job follows."""
+
+@final
+class Allowance:
+    """What one client's connection may have under way. Obtained from `Engine.allowance`."""
 
 # Events, as `Engine.poll` gives them: tuples whose first item is one of these, and the second the job's id.
 EVENT_RESPONSE: Final = 0
@@ -556,12 +562,14 @@ class Engine:
         headers: _Headers,
         body: bytes | None,
         client: str,
+        allowance: Allowance | None = None,
         /,
     ) -> Job:
         """Starts an exchange.
 
         `path`: origin-form, as sent, with query. `headers`: the client's, unchanged. `body`: the whole body (b"" for none), or None
         when it follows by `Job.send`/`Job.end`. `client`: the peer's address, for the log.
+        `allowance`: its connection's; None: its own.
         Bad input does not raise: it is answered by an EVENT_RESPONSE with the mend.
         """
     def handling(
@@ -580,13 +588,32 @@ class Engine:
         """True if HTTP/2 is offered to a client that wants this host (`client_http2`)."""
     def came_round(self, headers: _Headers, /) -> str | None:
         """Why a CONNECT with these headers is refused (508 `loop`): its `Via` says that it is this engine's own. None: it is not."""
+    def listens(self, host: str, port: int, /) -> None:
+        """Notes a listener of this process, so that no tunnel leads to it."""
+    def leads_back(self, address: str, port: int, /) -> str | None:
+        """Why a tunnel to this IP address is refused (508 `loop`): a listener of this process has it. None: none has."""
+    def allowance(self) -> Allowance:
+        """What one client's connection may have under way."""
+    def make_room(self, for_client: bool, /) -> None:
+        """Before something that takes a descriptor: closes idle connections to upstreams if there are hardly any left. `for_client`: it
+        is a client that takes it; some stay for those that are there."""
     def client_timeouts(self) -> tuple[float, float, float, float]:
         """Seconds that clients may take: for a head, between requests, over an answer, over a body (`timeouts`)."""
     def slow_client(self, at: Literal["head", "body", "answer"], /) -> None:
         """Counts a client that was let go because it was slow."""
-    def load_authority(self, path: str, /) -> bool:
+    def load_authority(self, path: str, needed: bool = False, /) -> bool:
         """Reads the CA that forward listeners intercept with: one PEM file with its key, its certificate, and those up to the root that
-        clients trust. True: name constraints limit it. Raises ValueError."""
+        clients trust. Called again, it takes a renewed one; leaves are kept if it is the same. `needed`: once it has expired, `/readyz`
+        says no. True: name constraints limit it. Raises ValueError, and leaves the one that there is."""
+    def certificate(self, host: str, /) -> tuple[tuple[bytes, ...], bytes]:
+        """What clients are shown for a host (a name in ASCII, or an address): its certificate and those behind it, the root left out, in
+        DER; and its key, PKCS #8. Kept until two thirds of its life are over. Raises ValueError."""
+    def refuses_tunnel(self, host: str, /) -> tuple[int, str, str] | None:
+        """Status, slug and reason with which a CONNECT that would be intercepted is refused, because clients would refuse the certificate:
+        the CA has expired, or does not vouch for the host. None: it is not refused."""
+    def certificates(self) -> list[tuple[Literal["ca", "tls.certificate"], Literal["valid", "soon", "expired", "early"], int, str, str]]:
+        """How the CA, if it is loaded, and the certificate of `tls.certificate` stand to the clock: name, state, end (Unix seconds), what
+        is so, what to do. "soon": the CA within 60 days of its end. "early": it is not valid yet."""
     def vouches_for(self, host: str, /) -> bool:
         """False if name constraints keep clients from taking a certificate of that CA's for this host: a name or an address."""
     def listen(self, address: str, kind: str, upstream: str | None = None, /) -> tuple[str, int]:

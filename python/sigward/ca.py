@@ -220,16 +220,26 @@ def general_name(name: str) -> "x509.GeneralName":
 
 
 def write_new(path: Path, content: bytes, mode: int, *, replace: bool = True) -> None:
-    """Writes a file whole or not at all, with its mode from the first byte. Raises FileExistsError unless `replace`."""
+    """Writes a file whole or not at all, with its mode from the first byte. Raises FileExistsError unless `replace`.
+
+    It is on the disk when it returns, and before it has its name: after a power loss a key is not empty, and not another one.
+    """
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(file.fileno(), mode)
             file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         if replace:
             temporary.replace(path)
         else:
             os.link(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -59,11 +59,12 @@ def log_event(event: tuple[Any, ...]) -> None:
     logging.getLogger(name).log(level, "%s", text, extra={"said": (message, dict(fields))})
 
 
-def load_authority(engine: _core.Engine, ca_dir: Path) -> None:
-    """Tells the engine what the CA vouches for, and the log if that is everything. Raises `CaError`."""
+def load_authority(engine: _core.Engine, ca_dir: Path, *, needed: bool = False) -> None:
+    """Hands the CA to the engine, and warns in the log if nothing limits it. `needed`: nobody can be served once it has expired. Raises
+    `CaError`."""
     path = CertificateAuthority(ca_dir).key_file
     try:
-        limited = engine.load_authority(str(path))
+        limited = engine.load_authority(str(path), needed)
     except ValueError as error:
         raise CaError(f"{error}.", hint="Move the file away; sigward makes a new CA, which clients must trust again.") from error
     if not limited:
@@ -82,7 +83,7 @@ class NativeFront:
 
     async def start(self) -> None:
         """Binds every listener; they accept when it returns. Raises `FrontError`."""
-        load_authority(self.engine, self.options.ca_dir)
+        load_authority(self.engine, self.options.ca_dir, needed=not self.options.reverse)
         asyncio.get_running_loop().add_reader(self.engine.fileno(), self._take)
         at = ""
         try:

@@ -372,7 +372,11 @@ class Limits(Group):
     headers: int = Field(200, ge=1, description="How many headers.")
     target_bytes: Size = Field(16 << 10, description="Path and query.")
     connections: int = Field(
-        16_384, ge=1, le=1_000_000, description="Connections of clients to the native front at once; beyond it none is accepted."
+        16_384,
+        ge=1,
+        le=1_000_000,
+        description="Connections of clients to the native front at once, and three quarters of the descriptors (`ulimit -n`) at most; "
+        "beyond it none is accepted.",
     )
     streams: int = Field(1000, ge=1, le=100_000, description="Requests at once on one HTTP/2 connection to the native front.")
     in_flight: int = Field(16_384, ge=1, le=1_000_000, description="Requests under way at once; beyond it: 503 `overloaded`.")
@@ -624,6 +628,7 @@ class Otlp(Group):
             "headers": headers,
             "timeout": self.timeout or otel_number("OTEL_EXPORTER_OTLP_TIMEOUT", 10_000.0) / 1000,
             "interval": self.interval or otel_number("OTEL_METRIC_EXPORT_INTERVAL", 60_000.0) / 1000,
+            "delay": otel_number("OTEL_BSP_SCHEDULE_DELAY", 1_000.0) / 1000,
             "sample_ratio": ratio,
             "attributes": attributes | {"service.name": name},
         }
@@ -756,6 +761,11 @@ class Settings(BaseSettings):
     audit_when_full: Literal["refuse", "drop"] = Field(
         "refuse",
         description="While it cannot be written: sign nothing (503 `audit-log-unavailable`) and keep the lines, or drop and count them.",
+    )
+    audit_begun: bool | None = Field(
+        None,
+        description="Write a line before each call goes out, too: what was in flight when the process was killed is in the log. "
+        'Default: true where `audit_when_full` is `refuse`. See "Logs".',
     )
     log_format: Literal["text", "json"] = Field(
         "text", description="Of the log on stderr; `json`: a line of JSON each, with time, level, logger and message."
@@ -984,6 +994,7 @@ class Settings(BaseSettings):
             "access_log",
             "audit_log",
             "audit_when_full",
+            "audit_begun",
             "log_level",
             "knowledge",
             "body",

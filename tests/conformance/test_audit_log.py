@@ -4,15 +4,18 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sigward import _core
+from tests.audit import begun, ended, parsed
 from tests.conformance.conftest import HOST, Proxy, Start
-from tests.conformance.test_access_log import grown
+from tests.conformance.test_access_log import grown, read
 from tests.conformance.test_half_open import reset
 from tests.conformance.test_limits import FIVE, all_five, receive
 from tests.conformance.test_requests import BUCKET_HOST, request
@@ -25,11 +28,12 @@ OWN_ID = re.compile(r"sigward-[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f
 
 
 async def read_lines(path: Path, count: int) -> list[dict[str, Any]]:
-    """So many lines, once they are there. What all of them have is checked and taken out."""
-    text = await grown(path, count)
+    """The lines of so many calls, once they are over. What all of them have is checked and taken out."""
+    at_least = count
+    while len(lines := ended(parsed(text := await grown(path, at_least)))) < count:
+        at_least = text.count("\n") + 1
     assert_no_secret(text, "the audit log")
     assert "secret" not in text
-    lines: list[dict[str, Any]] = [json.loads(line) for line in text.splitlines()]
     assert len(lines) == count, lines
     for line in lines:
         assert TIME.fullmatch(line.pop("time"))
@@ -117,6 +121,99 @@ async def test_what_is_not_signed_is_told_too(start: Start, upstream: Upstream, 
     assert denied["request_id"] != unknown["request_id"]
 
 
+@pytest.mark.fault("sigward is killed while calls are in flight", holds="the audit log had a line for each before it went out")
+@pytest.mark.parametrize("size", [0, 2, 300_000], ids=["without a body", "held", "spooled"])
+async def test_a_line_is_written_before_the_call_goes_out(start: Start, upstream: Upstream, log: Path, size: int) -> None:
+    """One, however often it is tried."""
+    proxy = await start(upstream, audit_log=str(log), retry={"base": 0.01}, body={"hold": 100_000})
+    there: list[str] = []
+
+    async def look(_: Received, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there.append(read(log))
+        writer.write(S500 if len(there) == 1 else answer(200, b"{}", "x-amzn-RequestId: an-id"))
+
+    upstream.answers = [look] * 2
+    raw = request("POST", "/", LIST, "Content-Type: application/x-amz-json-1.0", body=b"{}".ljust(size)) if size else request()
+    assert (await proxy.ask(raw)).status == 200
+    (line,) = begun(parsed(there[0]))
+    assert "status" not in line
+    assert (line["decision"], line["identity"], line["provider"], line["service"]) == ("sign", "default", "test", "sqs")
+    assert there[0] == there[1], "it comes once"
+    (over,) = await read_lines(log, 1)
+    assert (over["status"], over["attempts"], over["request_id"]) == (200, 2, "an-id")
+
+
+async def test_who_has_a_line_before_the_call(start: Start, upstream: Upstream, log: Path) -> None:
+    """What goes out; not what sigward answers itself, and nothing if it is not wanted."""
+    routes = [{"host": HOST, "path": "/no", "action": "deny"}, {"host": "*.amazonaws.com", "connect": f"127.0.0.1:{upstream.port}"}]
+    proxy = await start(upstream, audit_log=str(log), routes=routes)
+    presigned = "/key?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Signature=secret&X-Amz-Expires=60"
+    asked = (("/no", HOST), (presigned, BUCKET_HOST), ("/key", BUCKET_HOST), ("/", "nobody.example"))
+    for path, host in asked:
+        await proxy.ask(request("GET", path, host=host))
+    await read_lines(log, len(asked))
+    assert [line["decision"] for line in begun(parsed(read(log)))] == ["pass", "sign"]
+    for number, (setting, expected) in enumerate(
+        (({"audit_begun": False}, 0), ({"audit_when_full": "drop"}, 0), ({"audit_when_full": "drop", "audit_begun": True}, 1))
+    ):
+        other = log.with_name(f"{number}.log")
+        proxy.point_to(upstream.port, audit_log=str(other), **setting)
+        assert await audited(proxy) == 200
+        await read_lines(other, 1)
+        lines = parsed(read(other))
+        assert (len(begun(lines)), len([line for line in lines if "call_id" in line])) == (expected, 2 * expected)
+
+
+WAYS = {
+    "full": "/dev/full",
+    "a folder that is gone": "gone/audit.log",
+    "a pipe that nobody reads": "pipe",
+}
+
+
+@pytest.mark.fault(
+    "the audit log cannot be written (disk full, folder gone, reader stuck)", holds="not one call is sent, also of many at once"
+)
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")
+@pytest.mark.parametrize("way", WAYS)
+async def test_no_call_is_sent_whose_line_is_not_written(start: Start, upstream: Upstream, tmp_path: Path, way: str) -> None:
+    log = tmp_path / WAYS[way]
+    if way == "a pipe that nobody reads":
+        os.mkfifo(log)
+        with os.fdopen(os.open(log, os.O_RDWR | os.O_NONBLOCK), "r+b", buffering=0) as pipe:
+            proxy = await start(upstream, audit_log=str(log))
+            while pipe.write(bytes(4096)):
+                pass
+            await all_are_refused(proxy, upstream)
+            await served_again(proxy, lambda: pipe.read(1 << 16))
+        return
+    log.parent.mkdir(exist_ok=True)
+    proxy = await start(upstream, audit_log=str(log))
+    if way == "full":
+        await all_are_refused(proxy, upstream)
+        return
+    assert await audited(proxy) == 200
+    await read_lines(log, 1)
+    shutil.rmtree(log.parent)
+    upstream.received.clear()
+    await all_are_refused(proxy, upstream)
+    log.parent.mkdir()
+    await served_again(proxy)
+    assert len(ended(parsed(read(log)))) >= 90, "the lines were kept"
+
+
+async def all_are_refused(proxy: Proxy, upstream: Upstream) -> None:
+    statuses = await asyncio.gather(*[audited(proxy) for _ in range(90)])
+    assert statuses == [503] * 90
+    assert upstream.received == []
+
+
+async def served_again(proxy: Proxy, meanwhile: Callable[[], object] = lambda: None) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while meanwhile() or await audited(proxy) != 200:
+            await asyncio.sleep(0.01)
+
+
 async def test_a_call_whose_client_has_gone(start: Start, upstream: Upstream, log: Path) -> None:
     """It may have been done: that it was signed and sent is told."""
     proxy = await start(upstream, audit_log=str(log), retry={"base": 0.01})
@@ -151,7 +248,7 @@ async def test_both_spellings_of_a_request_id(
     assert (refused.get(name) or "-") in refused.body.decode() or service == "sqs"
     ids = [f"{service}-id", refused.get(name)]
     assert [line["request_id"] for line in await read_lines(log, 2)] == ids
-    assert [json.loads(line)["request_id"] for line in (await grown(access, 2)).splitlines()] == ids
+    assert [line["request_id"] for line in parsed(await grown(access, 2))] == ids
 
 
 async def audited(proxy: Proxy) -> int:
@@ -165,6 +262,7 @@ async def until_failing(proxy: Proxy) -> None:
             await audited(proxy)
 
 
+@pytest.mark.fault("an audit log that cannot be written", holds="nothing is signed")
 @pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")
 async def test_nothing_is_signed_while_it_cannot_be_told(start: Start, upstream: Upstream, log: Path) -> None:
     routes = [{"host": BUCKET_HOST, "action": "pass", "connect": f"127.0.0.1:{upstream.port}"}]
@@ -207,6 +305,15 @@ async def test_what_is_refused_for_it_spends_nothing(start: Start, upstream: Ups
     await all_five(proxy)
 
 
+async def piped(log: Path, count: int) -> list[dict[str, Any]]:
+    """What comes out of a named pipe, until so many calls are over."""
+    lines: list[dict[str, Any]] = []
+    with log.open("rb") as reading:
+        while len(over := ended(lines)) < count:
+            lines.append(json.loads(await asyncio.to_thread(reading.readline)))
+    return over
+
+
 async def test_a_call_that_waits_while_it_fails_is_kept(start: Start, upstream: Upstream, log: Path) -> None:
     """It was accepted when it came; what is signed later is logged."""
     os.mkfifo(log)
@@ -227,9 +334,8 @@ async def test_a_call_that_waits_while_it_fails_is_kept(start: Start, upstream: 
             served += 1
         blocked.set()
         assert (await waiting).status == 200
-        with log.open("rb") as reading:
-            # That of the call which was refused, too.
-            told = [json.loads(await asyncio.to_thread(reading.readline)) for _ in range(served + 2)]
+        # That of the call which was refused, too.
+        told = await piped(log, served + 2)
     assert [line.get("operation") for line in told if line.get("attempts") == 2] == ["ListQueues"]
     assert counted(proxy.engine.metrics(), "sigward_audit_log_dropped_total") == 0
 
@@ -244,6 +350,7 @@ async def test_or_lines_are_dropped_and_counted(start: Start, upstream: Upstream
             assert await audited(proxy) == 200
 
 
+@pytest.mark.fault("an audit log whose reader is too slow", holds="calls stop, no line is lost")
 async def test_a_reader_that_is_too_slow_stops_calls_and_loses_none(start: Start, upstream: Upstream, log: Path) -> None:
     os.mkfifo(log)
     proxy = await start(upstream, audit_log=str(log), grace=0.0)
@@ -253,10 +360,10 @@ async def test_a_reader_that_is_too_slow_stops_calls_and_loses_none(start: Start
         while (response := await proxy.ask(request("GET", path, host=BUCKET_HOST))).status == 200:
             served += 1
         assert response.get("x-sigward-error") == "audit-log-unavailable"
-        with log.open("rb") as reading:
-            told = [json.loads(await asyncio.to_thread(reading.readline)) for _ in range(served)]
+        told = await piped(log, served + 1)
     assert {line["path"] for line in told} == {path}
-    assert {line["status"] for line in told} == {200}
+    assert [line["status"] for line in told] == [200] * served + [503]
+    assert len(upstream.received) == served
     assert counted(proxy.engine.metrics(), "sigward_audit_log_dropped_total") == 0
 
 

@@ -1,7 +1,6 @@
 """Answers that come before the whole request, of an upstream's or of sigward's own: the client gets them, whatever it does next."""
 
 import asyncio
-import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from tests.conformance.conftest import Proxy, Start
 from tests.conformance.test_http2 import Http2Client, http2
 from tests.conformance.test_requests import BUCKET_HOST, request
+from tests.needs import need, needs
 from tests.support import Received, Upstream, connected, read_response
 
 SIZE = 24 << 20
@@ -166,7 +166,7 @@ async def test_a_client_that_stops_gets_its_early_answer_over_http1(start: Start
 
 
 @pytest.mark.mitmproxy("test_http2_uploads.py has the native one's")
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is missing")
+@needs("curl")
 @pytest.mark.parametrize("size", [3 << 20, 24 << 20])
 async def test_curl_gets_its_early_answer(start: Start, tmp_path: Path, size: int) -> None:
     """curl 7.88 takes a stream that is reset before it has sent all for a failure."""
@@ -195,8 +195,7 @@ CLIENTS_OF_OTHERS = {
 async def test_real_clients_get_their_early_answers(start: Start, name: str) -> None:
     """Whether they stop, go on, or wait for 100: again and again on one connection."""
     command = CLIENTS_OF_OTHERS[name]
-    if shutil.which(command[0]) is None:
-        pytest.skip(f"{command[0]} is missing")
+    need(command[0])
     async with EarlyUpstream() as upstream:
         upstream.early = NOT_THERE
         proxy: Proxy = await start(upstream, body={"hold": 65536})

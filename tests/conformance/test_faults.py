@@ -89,6 +89,7 @@ BREAKS = {
 }
 
 
+@pytest.mark.fault("an upstream that dies, or resets, within its answer", holds="the client sees that the answer is not whole")
 @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
 @pytest.mark.parametrize("where", BREAKS)
 async def test_an_upstream_that_dies_in_its_answer(proxy: Proxy, where: str, reset: bool) -> None:
@@ -116,6 +117,10 @@ async def test_answers_that_break_off_are_counted(proxy: Proxy) -> None:
     assert counted(proxy.engine.metrics(), "sigward_broken_answers_total", service="sqs") == 1
 
 
+@pytest.mark.fault(
+    "an upstream that dies, or resets, before its answer",
+    holds="a call that is safe to repeat is tried again; the last failure is a 502 that says why",
+)
 @pytest.mark.parametrize("begun", [b"", b"HTTP/1.1 200 OK\r\ncontent-le"], ids=["no byte", "half a head"])
 @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
 async def test_an_upstream_that_dies_before_its_head(proxy: Proxy, begun: bytes, reset: bool) -> None:
@@ -129,12 +134,17 @@ async def test_an_upstream_that_dies_before_its_head(proxy: Proxy, begun: bytes,
     await works(proxy)
 
 
+@pytest.mark.fault(
+    "an upstream that dies, or resets, before its answer",
+    holds="a call that is safe to repeat is tried again; the last failure is a 502 that says why",
+)
 async def test_an_upstream_that_dies_once_before_its_head_is_not_noticed(proxy: Proxy) -> None:
     proxy.upstream.answers = [hang_up]
     response = await proxy.ask(request())
     assert (response.status, response.get("x-sigward-attempts")) == (200, "2")
 
 
+@pytest.mark.fault("an upstream that refuses connections", holds="a 502 that says why; it works again as soon as the upstream does")
 async def test_an_upstream_that_refuses_connections(proxy: Proxy) -> None:
     """Its port is taken all the while, so that nobody else gets it."""
     with socket.socket() as taken:
@@ -153,6 +163,7 @@ async def test_an_upstream_that_refuses_connections(proxy: Proxy) -> None:
 # ---------------------------------------------------------------- names that do not resolve
 
 
+@pytest.mark.fault("a name that does not resolve", holds="a 502 that says so; it works again as soon as the name resolves")
 async def test_an_upstreams_name_that_does_not_resolve(start: Start, upstream: Upstream) -> None:
     def route(target: str) -> list[dict[str, str]]:
         return [{"host": "*.amazonaws.com", "connect": target}]
@@ -171,6 +182,7 @@ async def test_an_upstreams_name_that_does_not_resolve(start: Start, upstream: U
     await works(proxy)
 
 
+@pytest.mark.fault("a name that does not resolve", holds="a tunnel there is refused and says so")
 async def test_a_tunnel_to_a_name_that_does_not_resolve(proxy: Proxy) -> None:
     raw = f"CONNECT {GONE}:443 HTTP/1.1\r\nHost: {GONE}:443\r\n\r\n".encode()
     response = await proxy.ask(raw, to=proxy.forward)
@@ -222,6 +234,10 @@ def upload(size: int = SPOOLED) -> tuple[bytes, bytes]:
     return request("POST", "/", f"Content-Length: {size}"), (SMUGGLED * (size // len(SMUGGLED) + 1))[:size]
 
 
+@pytest.mark.fault(
+    "a disk that is full, or gone, during an upload",
+    holds="the client is told, nothing goes upstream, and the connection is not read wrongly",
+)
 async def test_a_disk_that_is_full(spooling: Proxy, disk: Disk) -> None:
     """Who has sent half of a body is told, and what follows is body still, and no request."""
     proxy, (head, body) = spooling, upload()
@@ -244,6 +260,7 @@ async def test_a_disk_that_is_full(spooling: Proxy, disk: Disk) -> None:
     assert_signed(proxy.upstream.received[-1], HOST)
 
 
+@pytest.mark.fault("a disk that is full, or gone, during an upload", holds="a client that does not read until all is sent gets its answer")
 async def test_who_sends_on_while_the_disk_is_full_is_told(spooling: Proxy) -> None:
     """More than all sockets hold: who does not read until all is sent gets the answer all the same."""
     head, body = upload(32 << 20)
@@ -264,6 +281,7 @@ async def test_who_sends_on_while_the_disk_is_full_is_told(spooling: Proxy) -> N
     await works(spooling)
 
 
+@pytest.mark.fault("a disk that is full, or gone, during an upload", holds="one stream of HTTP/2 ends, the others go on")
 async def test_a_disk_that_is_full_ends_one_stream_of_http2(spooling: Proxy) -> None:
     proxy = spooling
     async with proxy.tunnel(f"{HOST}:443", HOST, ["h2"]) as (reader, writer):
@@ -321,6 +339,7 @@ class Clocked(Upstream):
             writer.write(answer(403, b"<ErrorResponse><Error><Code>RequestTimeTooSkewed</Code></Error></ErrorResponse>", date))
 
 
+@pytest.mark.fault("a clock that is an hour off", holds="corrected at the first refusal, once")
 @pytest.mark.parametrize("code", ["header", "body"])
 async def test_a_clock_that_is_an_hour_off_is_corrected_once(start: Start, code: str) -> None:
     async with Clocked() as upstream:
@@ -337,6 +356,7 @@ async def test_a_clock_that_is_an_hour_off_is_corrected_once(start: Start, code:
             assert counted(proxy.engine.metrics(), "sigward_retries_total", service="sqs", cause="403 clock") == steps
 
 
+@pytest.mark.fault("a clock that is stepped under load", holds="no call fails that was signed by the old time")
 async def test_a_clock_that_is_stepped_under_load(start: Start) -> None:
     """None of those that were signed by the old time fails."""
     async with Clocked() as upstream:
@@ -434,6 +454,7 @@ async def kept(proxy: Proxy, outcome: Found | Failure) -> AsyncIterator[Kept]:
         await asyncio.to_thread(running.keeper._pool.join, 10)
 
 
+@pytest.mark.fault("credentials that expire under 1,000 requests in flight", holds="one refresh; every call is signed again and succeeds")
 @pytest.mark.usefixtures("many_descriptors")
 async def test_credentials_that_expire_under_a_thousand_requests(start: Start, upstream: Upstream) -> None:
     """All of them are with AWS when it says so; half of the answers come before the refresh is done, half after it."""
@@ -479,6 +500,10 @@ async def test_credentials_that_expire_under_a_thousand_requests(start: Start, u
     assert authorization(upstream.received[-1])["Credential"].startswith("AKIDRENEWED/")
 
 
+@pytest.mark.fault(
+    "a source of credentials that fails for minutes",
+    holds="good keys go on serving; expired ones sign nothing, and the client is told why",
+)
 async def test_a_keeper_that_fails_for_minutes(start: Start, upstream: Upstream) -> None:
     """While the old keys are good they serve; when they are not, clients are told why; and new ones serve at once."""
     proxy = await start(upstream, credentials=False)
@@ -546,6 +571,7 @@ def hold_up(far: Far, seconds: float) -> int:
     return got
 
 
+@pytest.mark.fault("an interpreter that is held up", holds="the native front goes on serving")
 async def test_a_busy_python_does_not_delay_native_requests(start: Start, far: Far, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """Client and upstream are another process's. mitmproxy's front needs Python, which shows that it was held up indeed."""
     native = request.node.callspec.params["start"] == "native"
@@ -572,6 +598,7 @@ HASHED = 128 << 20
 """Bytes whose hash takes the engine a while, all of it in one go."""
 
 
+@pytest.mark.fault("SIGTERM while requests are in the sockets", holds="each of them is answered")
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 async def test_what_is_in_its_sockets_when_it_drains_is_answered(start: Start, upstream: Upstream) -> None:
     """Requests that have come while the engine was busy, on connections that it has known for long, are no less accepted."""

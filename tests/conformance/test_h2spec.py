@@ -12,8 +12,8 @@ import pytest
 from sigward.front import NativeFront
 from sigward.mitm import Front
 from tests.conformance.conftest import Proxy
+from tests.needs import need, needs
 
-H2SPEC = Path(__file__).parents[2] / "build" / "h2spec" / "bin" / "h2spec"
 CASES = 145
 
 Case = tuple[str, str]
@@ -29,7 +29,7 @@ ALLOWED: dict[tuple[type, bool], dict[Case, str]] = {
 """Cases that a front fails, by right."""
 
 
-@pytest.mark.skipif(not H2SPEC.exists(), reason="h2spec is missing: make build/h2spec/bin/h2spec")
+@needs("h2spec")
 @pytest.mark.parametrize("tls", [True, False], ids=["tls", "clear"])
 async def test_h2spec(proxy: Proxy, tmp_path: Path, tls: bool) -> None:
     if not tls and isinstance(proxy.front, Front):
@@ -46,7 +46,7 @@ async def test_h2spec(proxy: Proxy, tmp_path: Path, tls: bool) -> None:
 async def h2spec(proxy: Proxy, report: Path, *, tls: bool) -> tuple[set[Case], str]:
     """What failed, and what it says of that."""
     host, port = proxy.fixed
-    command = [str(H2SPEC), "-h", host, "-p", str(port), "-o", "4", "-j", str(report), *(["-t", "-k"] if tls else [])]
+    command = [str(need("h2spec")), "-h", host, "-p", str(port), "-o", "4", "-j", str(report), *(["-t", "-k"] if tls else [])]
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT)
     said, _ = await asyncio.wait_for(process.communicate(), 300)
     try:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import shutil
 import socket
 import struct
 from collections.abc import Awaitable, Callable
@@ -12,6 +11,7 @@ import pytest
 from tests.conformance.conftest import HOST, Proxy, Start
 from tests.conformance.test_hooks import idle
 from tests.conformance.test_requests import BUCKET_HOST, request
+from tests.needs import need
 from tests.support import OK, Answer, Received, Upstream, assert_signed, connected, read_response
 
 SEND = request("POST", "/", "X-Amz-Target: AmazonSQS.SendMessage", "Content-Type: application/x-amz-json-1.0", body=b"{}")
@@ -62,6 +62,10 @@ def ends_after(told: bytes, ending: Ending) -> Callable[[Received, asyncio.Strea
     return answer
 
 
+@pytest.mark.fault(
+    "an upstream that half-closes or resets within its answer's head",
+    holds="a 502, and the call is not repeated where it may have been executed",
+)
 async def test_an_upstream_that_ends_within_its_head(start: Start, upstream: Upstream, ending: Ending) -> None:
     """At every byte of it: the client is told, and its connection goes on."""
     proxy = await start(upstream, **ALWAYS)
@@ -76,6 +80,7 @@ async def test_an_upstream_that_ends_within_its_head(start: Start, upstream: Ups
     assert len(upstream.received) == len(HEAD) + 1, "none was sent twice"
 
 
+@pytest.mark.fault("an upstream that half-closes or resets within its answer's head", holds="asked again where that is safe")
 async def test_an_upstream_that_ends_within_its_head_is_asked_again_where_that_is_safe(
     start: Start, upstream: Upstream, ending: Ending
 ) -> None:
@@ -89,6 +94,7 @@ async def test_an_upstream_that_ends_within_its_head_is_asked_again_where_that_i
     assert len(upstream.received) == 2 * len(HEAD)
 
 
+@pytest.mark.fault("an upstream that dies, or resets, within its answer", holds="the client sees that the answer is not whole")
 async def test_an_upstream_that_ends_within_its_body(proxy: Proxy, ending: Ending) -> None:
     """The client has the head already: its connection ends, in no way that looks whole."""
     for told in (HEAD, HEAD + BODY[:1], b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", CHUNKED[:-1], CHUNKED[:-5], CHUNKED[:-8]):
@@ -102,6 +108,7 @@ async def test_an_upstream_that_ends_within_its_body(proxy: Proxy, ending: Endin
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
 
 
+@pytest.mark.fault("an upstream that closes or resets kept connections", holds="the next call gets a new connection and does not fail")
 @pytest.mark.parametrize("raw", [LIST, SEND])
 async def test_an_upstream_that_has_ended_a_kept_connection_is_connected_to_anew(proxy: Proxy, ending: Ending, raw: bytes) -> None:
     """It ends as soon as it has answered; nobody's request is lost by that."""
@@ -199,8 +206,7 @@ CLOSE_THEIR_SIDE = {
 @pytest.mark.parametrize("name", CLOSE_THEIR_SIDE)
 async def test_clients_that_close_their_side(proxy: Proxy, name: str) -> None:
     command = CLOSE_THEIR_SIDE[name]
-    if shutil.which(name) is None:
-        pytest.skip(f"{name} is missing")
+    need(name)
     go = asyncio.Event()
 
     async def answer(_: Received, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -235,6 +241,7 @@ async def test_a_client_that_ends_its_side_too_early_is_let_go(proxy: Proxy) -> 
     assert proxy.upstream.received == []
 
 
+@pytest.mark.fault("a client that resets after every byte of its request", holds="nothing is left behind")
 async def test_a_client_that_resets_at_every_byte_leaves_nothing_behind(proxy: Proxy) -> None:
     for size in range(1, len(WHOLE)):
         async with connected(proxy.reverse) as (_, writer):
@@ -246,6 +253,7 @@ async def test_a_client_that_resets_at_every_byte_leaves_nothing_behind(proxy: P
     assert len(proxy.upstream.received) == 1
 
 
+@pytest.mark.fault("a client that resets during its answer, or before it", holds="the call to the upstream ends")
 async def test_a_client_that_resets_while_its_answer_streams_ends_the_job(proxy: Proxy) -> None:
     ended = asyncio.Event()
 
@@ -268,6 +276,7 @@ async def test_a_client_that_resets_while_its_answer_streams_ends_the_job(proxy:
     await idle(proxy)
 
 
+@pytest.mark.fault("a client that resets during its answer, or before it", holds="the call to the upstream ends")
 async def test_a_client_that_resets_while_the_upstream_is_silent_ends_the_job(proxy: Proxy) -> None:
     """In mid-answer: nobody waits for `timeouts.idle`."""
     ended = asyncio.Event()
@@ -321,6 +330,7 @@ async def test_an_answer_in_two_pieces(proxy: Proxy, told: bytes) -> None:
     assert proxy.upstream.connections == 1
 
 
+@pytest.mark.fault("an upstream that sends byte by byte", holds="the answer arrives as it is")
 @pytest.mark.parametrize("told", ANSWERS.values(), ids=ANSWERS)
 async def test_an_upstream_that_dribbles(proxy: Proxy, told: bytes) -> None:
     proxy.upstream.answers = [in_pieces(*(bytes([byte]) for byte in told))]

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import shutil
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 from tests.conformance.conftest import Proxy, Start
 from tests.conformance.test_http2 import Http2Client
 from tests.conformance.test_requests import BUCKET_HOST, request
+from tests.needs import need
 from tests.support import Upstream, counted
 
 MUCH = 48 << 20
@@ -133,9 +133,7 @@ async def test_what_a_client_is_granted_to_send_on_ends_with(start: Start, upstr
 @pytest.mark.parametrize("denied", [False, True], ids=["upstream", "sigward"])
 async def test_curl_gets_an_early_answer_to_a_large_upload(start: Start, upstream: Upstream, denied: bool) -> None:
     """Version 7.88 reads nothing behind an answer: neither a WINDOW_UPDATE nor, but as a failure, a reset."""
-    curl = shutil.which("curl")
-    if curl is None:
-        pytest.skip("there is no curl")
+    curl = need("curl")
     settings: dict[str, Any] = {"routes": [{"host": BUCKET_HOST, "action": "deny"}]} if denied else {"body": {"hold": 1000}}
     proxy = await start(upstream, **settings)
     async with answering_early(upstream) as port:

@@ -49,6 +49,7 @@ def paused(proxy: Proxy) -> float:
     return metric(proxy, "sigward_accept_paused_total", reason="limit")
 
 
+@pytest.mark.fault("more connections than allowed", holds="they wait until one ends")
 @pytest.mark.native(NATIVE)
 async def test_connections_beyond_the_limit_wait_until_one_ends(start: Start, upstream: Upstream) -> None:
     """Whichever listener they come to."""
@@ -114,6 +115,7 @@ async def test_streams_at_once(start: Start, upstream: Upstream) -> None:
         assert [stream.body for stream in await client.finished(*numbers)] == [b"ok"] * 3
 
 
+@pytest.mark.fault("more requests at once than allowed", holds="those beyond are refused at once")
 async def test_requests_at_once(start: Start, upstream: Upstream) -> None:
     held = Held()
     proxy = await start(upstream, limits={"in_flight": 2})
@@ -205,6 +207,7 @@ async def test_what_is_refused_for_memory_spends_nothing(start: Start, upstream:
     await all_five(proxy)
 
 
+@pytest.mark.fault("more bodies than the memory for them", holds="those beyond are refused; memory stays bounded")
 async def test_bodies_in_memory_at_once(start: Start, upstream: Upstream) -> None:
     held = Held()
     proxy = await start(upstream, limits={"held_bytes": 100_000})
@@ -234,6 +237,7 @@ async def test_one_body_alone_is_always_held(start: Start, upstream: Upstream) -
     assert metric(proxy, "sigward_held_body_bytes") == 0
 
 
+@pytest.mark.fault("more bodies than the memory for them", holds="what was held is given back, however a request ends")
 @pytest.mark.parametrize("gone", ["client", "upstream"])
 async def test_what_was_held_is_given_back_however_a_request_ends(start: Start, upstream: Upstream, gone: str) -> None:
     proxy = await start(upstream, limits={"held_bytes": 100_000}, retry={"mode": "off"})
@@ -461,6 +465,7 @@ async def http2_window(proxy: Proxy, stack: contextlib.AsyncExitStack) -> asynci
     return client.reader
 
 
+@pytest.mark.fault("a client that takes nothing of its answer for too long", holds="its connection is closed")
 @pytest.mark.parametrize("way", [http1_reverse, http1_tls, http2_window])
 async def test_a_client_that_takes_nothing_is_let_go(
     start: Start, upstream: Upstream, way: Callable[[Proxy, contextlib.AsyncExitStack], Awaitable[asyncio.StreamReader]]

@@ -83,6 +83,7 @@ async def absolute(proxy: Proxy, authority: str) -> tuple[int, str | None]:
         return response.status, response.get("x-sigward-error")
 
 
+@pytest.mark.fault("names and spellings that lead to this host", holds="never reached, by request or tunnel")
 @pytest.mark.parametrize("way", ["straight", "proxy"])
 async def test_no_spelling_of_a_local_host_is_reached(start: Start, upstream: Upstream, egress: ConnectProxy, way: str) -> None:
     """By a request or a tunnel; no proxy on the way is asked for it: that one may run on this very host."""

@@ -3,8 +3,6 @@
 import asyncio
 import contextlib
 import json
-import os
-import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,16 +10,8 @@ import pytest
 
 from sigward.demo.child import clean_environment
 from tests.conformance.conftest import HOST, Proxy
+from tests.needs import need
 from tests.support import assert_signed, read_response
-
-
-def needs(program: str) -> str:
-    """Where it is; skips the test where it is not."""
-    # Debian's daemons are in sbin, which is not on every PATH.
-    found = shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
-    if found is None:
-        pytest.skip(f"there is no {program} here: apt-get install {program}")
-    return found
 
 
 @contextlib.asynccontextmanager
@@ -80,7 +70,7 @@ backend sigward
 @pytest.mark.parametrize("program", ["nginx", "haproxy"])
 async def test_a_proxy_in_front(program: str, proxy: Proxy, tmp_path: Path) -> None:
     """nginx speaks HTTP/1.0 to what is behind it, and closes; HAProxy keeps its connections. Both add headers."""
-    path, config, socket = needs(program), tmp_path / "config", tmp_path / "socket"
+    path, config, socket = need(program), tmp_path / "config", tmp_path / "socket"
     template = NGINX if program == "nginx" else HAPROXY
     config.write_text(template.format(directory=tmp_path, address="{}:{}".format(*proxy.reverse), host=HOST))
     arguments = ("-e", "stderr", "-c", str(config)) if program == "nginx" else ("-db", "-q", "-f", str(config))
@@ -117,7 +107,7 @@ remote_write:
 
 @pytest.mark.parametrize("scheme", ["https", "http"])
 async def test_prometheus_writes_to_amazon_managed_prometheus(scheme: str, proxy: Proxy, tmp_path: Path) -> None:
-    path, config = needs("prometheus"), tmp_path / "prometheus.yml"
+    path, config = need("prometheus"), tmp_path / "prometheus.yml"
     # What it makes itself: targets are scraped after 5 s at the earliest.
     rule = {"name": "one", "interval": "100ms", "rules": [{"record": "one", "expr": "vector(1)"}]}
     (tmp_path / "rules.yml").write_text(json.dumps({"groups": [rule]}))
@@ -135,7 +125,7 @@ async def test_prometheus_writes_to_amazon_managed_prometheus(scheme: str, proxy
 async def test_busybox_asks_the_proxy_in_plain_text(scheme: str, proxy: Proxy) -> None:
     """`GET https://… HTTP/1.1`: no CONNECT and no TLS, so no CA either; it reads `http_proxy` alone. With `https://` it ends its half of
     the connection behind the request."""
-    command = (needs("busybox"), "wget", "-q", "-O", "-", f"{scheme}://{HOST}/?Action=ListQueues")
+    command = (need("busybox"), "wget", "-q", "-O", "-", f"{scheme}://{HOST}/?Action=ListQueues")
     async with asyncio.timeout(30):
         child = await asyncio.create_subprocess_exec(
             *command, env={"http_proxy": "http://{}:{}".format(*proxy.forward)}, stdout=asyncio.subprocess.PIPE

@@ -34,6 +34,7 @@ async def test_how_often_it_was_tried_is_told(proxy: Proxy) -> None:
     assert (response.status, response.get("x-sigward-attempts")) == (200, "3")
 
 
+@pytest.mark.fault("a failure that does not say whether the call was executed", holds="it is not executed twice")
 @pytest.mark.parametrize("failure", [S500, hang_up])
 async def test_what_may_have_been_done_is_not_done_twice(proxy: Proxy, failure: object) -> None:
     proxy.upstream.answers = [failure]  # type: ignore[list-item]
@@ -173,6 +174,7 @@ async def test_an_error_body_of_any_size_is_passed_on(proxy: Proxy) -> None:
     assert (response.status, response.body) == (400, body)
 
 
+@pytest.mark.fault("an endpoint that keeps failing", holds="it is left alone for a while, and clients are told at once")
 async def test_an_endpoint_that_keeps_failing_is_left_alone(start: Start, upstream: Upstream) -> None:
     proxy = await start(upstream, retry={"mode": "off"}, circuit={"failures": 3, "pause": 0.3, "longest": 0.3})
     upstream.answers = [S500] * 3

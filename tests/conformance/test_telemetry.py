@@ -223,7 +223,9 @@ async def test_a_collector_that_is_away_harms_no_request(start: Start, upstream:
         unused.bind(("127.0.0.1", 0))
         # Bound and not listening: nobody else gets it.
         place = f"http://127.0.0.1:{unused.getsockname()[1]}"
-        proxy = await start(upstream, otlp={"traces": f"{place}/v1/traces", "metrics": f"{place}/v1/metrics", "interval": 0.1})
+        proxy = await start(
+            upstream, otlp={"traces": f"{place}/v1/traces", "metrics": f"{place}/v1/metrics", "interval": 0.1, "delay": 0.1}
+        )
         async with asyncio.timeout(PATIENCE):
             while counted(proxy.engine.metrics(), "sigward_otlp_errors_total", signal="traces") < 1:
                 assert (await proxy.ask(request())).status == 200
@@ -275,10 +277,24 @@ async def test_what_a_collector_cannot_take_now_comes_again(start: Start, upstre
 async def test_a_collector_behind_tls(start: Start, upstream: Upstream) -> None:
     """Verified as every upstream is."""
     async with Collector(upstream.context) as collector:
-        proxy = await start(upstream, otlp={"traces": f"https://localhost:{collector.port}/v1/traces"})
+        proxy = await start(upstream, otlp={"traces": f"https://localhost:{collector.port}/v1/traces", "delay": 0.02})
         await proxy.ask(request())
         await collector.requests(1)
         assert collector.received[0].get("host") == f"localhost:{collector.port}"
+
+
+@pytest.mark.fault("the collector's CA is replaced", holds="SIGHUP takes the new one for traces and metrics as for every upstream")
+async def test_a_collector_whose_ca_changes(start: Start, upstream: Upstream, tmp_path: Path) -> None:
+    async with Upstream() as other, Collector(other.context) as collector:
+        proxy = await start(upstream, otlp={"traces": f"https://localhost:{collector.port}/v1/traces"})
+        await proxy.ask(request())
+        async with asyncio.timeout(PATIENCE):
+            while not counted(proxy.engine.metrics(), "sigward_otlp_errors_total", signal="traces"):
+                await asyncio.sleep(0.01)
+        with (tmp_path / "upstream.pem").open("ab") as file:
+            file.write(other.ca.cert_pem.bytes())
+        proxy.point_to(upstream.port)
+        await collector.requests(1)
 
 
 async def test_metrics(start: Start, upstream: Upstream, collector: Collector) -> None:

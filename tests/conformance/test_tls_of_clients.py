@@ -1,7 +1,6 @@
 """TLS between clients and sigward: how it ends, what it agrees on, and TLS to the proxy itself."""
 
 import asyncio
-import shutil
 import socket
 import ssl
 
@@ -11,6 +10,7 @@ from sigward.mitm import Front
 from tests.conformance.conftest import HOST, Proxy, Start
 from tests.conformance.test_http2 import Http2Client, Stream
 from tests.conformance.test_requests import request
+from tests.needs import needs
 from tests.support import Upstream, assert_signed, connected, read_response
 
 
@@ -103,7 +103,7 @@ async def test_http2_is_spoken_with_a_proxy_that_knows_its_connect(proxy: Proxy)
             assert there.selected_alpn_protocol() == "h2"
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is missing")
+@needs("curl")
 @pytest.mark.parametrize("url", [f"https://{HOST}/", f"http://{HOST}/", "https://localhost:{port}/"])
 @pytest.mark.parametrize("version", ["--http1.1", "--http2"])
 async def test_tls_to_the_proxy_itself(start: Start, upstream: Upstream, url: str, version: str) -> None:

@@ -313,6 +313,7 @@ async def refuse(stream: ServerStream) -> None:
     stream.refuse(h2.errors.ErrorCodes.REFUSED_STREAM)
 
 
+@pytest.mark.fault("an HTTP/2 upstream that resets a stream", holds="repeated where that is safe, else told")
 @pytest.mark.parametrize(
     ("plan", "method", "path", "status", "attempts"),
     [
@@ -336,6 +337,7 @@ async def test_a_stream_that_is_reset(
     assert far.connections == 1
 
 
+@pytest.mark.fault("an HTTP/2 upstream that resets a stream within its answer", holds="the client sees that the answer is not whole")
 async def test_an_answer_that_is_reset_breaks_off(proxy: Proxy, far: Http2Upstream) -> None:
     async def half(stream: ServerStream) -> None:
         await stream.whole()
@@ -493,6 +495,7 @@ async def test_an_idle_connection_is_closed(start: Start, far: Http2Upstream) ->
     await far.until(lambda far: far.peers[1].closed)
 
 
+@pytest.mark.fault("SIGHUP with calls in flight over HTTP/2", holds="they end in good order")
 async def test_settings_that_change_let_what_is_under_way_end(start: Start, far: Http2Upstream) -> None:
     proxy = await start(far, **ALWAYS)
     end = asyncio.Event()

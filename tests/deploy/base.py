@@ -14,6 +14,8 @@ from pathlib import Path
 import docker.errors
 from docker import DockerClient
 
+from tests.needs import lack
+
 SUITE = "trixie"
 MIRROR = os.environ.get("SIGWARD_TEST_DEBIAN_MIRROR", "http://deb.debian.org/debian")
 
@@ -67,16 +69,16 @@ def _made(client: DockerClient, name: str, packages: list[str]) -> str:
 
 def rust() -> Path:
     """The toolchain that is installed here. Raises `BaseError`."""
-    if not shutil.which("rustc"):
-        raise BaseError("there is no rustc here")
+    if why := lack("rustc"):
+        raise BaseError(why)
     return Path(subprocess.run(["rustc", "--print", "sysroot"], capture_output=True, text=True, check=True).stdout.strip())
 
 
 def _bootstrap(root: Path, packages: list[str]) -> None:
     if os.geteuid() != 0:
         raise BaseError("debootstrap needs root")
-    if not shutil.which("debootstrap"):
-        raise BaseError("there is no debootstrap here: apt-get install debootstrap")
+    if why := lack("debootstrap"):
+        raise BaseError(why)
     include = [f"--include={','.join(packages)}"] if packages else []
     ran = subprocess.run(
         ["debootstrap", "--variant=minbase", *include, SUITE, str(root), MIRROR],

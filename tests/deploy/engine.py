@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import socket
 import socketserver
 import subprocess
@@ -26,6 +25,7 @@ from sigward.demo.child import Child, clean_environment
 from sigward.demo.tunnel import copy
 from sigward.errors import DemoError
 from tests.namespace import inside
+from tests.needs import lack
 from tests.support import assert_no_secret
 
 USER = 65532
@@ -59,8 +59,8 @@ def running_engine() -> Iterator[DockerClient]:
         yield client
         client.close()
         return
-    if not shutil.which("dockerd"):
-        raise EngineError("no Docker engine answers, and there is no dockerd here: apt-get install docker.io")
+    if why := lack("dockerd"):
+        raise EngineError(why)
     with (
         tempfile.TemporaryDirectory(prefix="sigward-dockerd-") as directory,
         Child(["dockerd"], clean_environment(), Path(directory)) as daemon,

@@ -21,6 +21,7 @@ from moto import mock_aws
 
 from sigward.cli.command import Serve, read
 from sigward.demo.child import clean_environment
+from tests.needs import need
 from tests.shell import Shell
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -180,10 +181,7 @@ def test_the_template_makes_the_definition_that_is_run(way: str, keys: None) -> 
 
 def terraform() -> str:
     """OpenTofu or Terraform: on PATH, or as `make build/tofu/bin/tofu` builds it."""
-    found = shutil.which("tofu") or shutil.which("terraform") or shutil.which("tofu", path=ROOT / "build" / "tofu" / "bin")
-    if not found:
-        pytest.skip("there is neither tofu nor terraform: make build/tofu/bin/tofu")
-    return found
+    return need("tofu")
 
 
 def test_the_modules_variables_and_outputs_say_what_they_are() -> None:

@@ -1,22 +1,21 @@
 """deploy/systemd: systemd verifies the unit, and a user's systemd runs it, sandbox and all."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.needs import need
+
 ROOT = Path(__file__).resolve().parents[2]
 UNIT = ROOT / "deploy" / "systemd" / "sigward.service"
-SYSTEMD = Path("/lib/systemd/systemd")
 NAMESPACES = ["unshare", "--mount", "--pid", "--cgroup", "--net", "--fork"]
 
 
 def verified(unit: Path, home: Path) -> "subprocess.CompletedProcess[str]":
-    if not shutil.which("systemd-analyze"):
-        pytest.skip("there is no systemd-analyze here: apt-get install systemd")
+    need("systemd-analyze")
     program = home / ".local" / "bin" / "sigward"
     program.parent.mkdir(parents=True, exist_ok=True)
     program.touch(mode=0o755)
@@ -40,9 +39,8 @@ def test_a_users_systemd_runs_it(front: str) -> None:
     """Started means listening, a reload reads anew, a stop is a success; keys come from a program that the sandbox holds, too."""
     if os.geteuid() != 0:
         pytest.skip("needs root: for namespaces, in which a user's systemd believes that the machine runs systemd")
-    missing = [program for program in ("unshare", "setpriv", "ip", "systemctl", SYSTEMD) if not shutil.which(program)]
-    if missing:
-        pytest.skip(f"there is no {missing[0]} here: apt-get install systemd iproute2")
+    for program in ("unshare", "setpriv", "ip", "systemctl"):
+        need(program)
     tried = subprocess.run([*NAMESPACES, "mount", "-t", "cgroup2", "none", "/sys/fs/cgroup"], capture_output=True, text=True)
     if tried.returncode:
         pytest.skip(f"there can be no namespaces here: {tried.stderr.strip()}")

@@ -7,7 +7,6 @@ import email
 import hmac
 import os
 import re
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -20,6 +19,7 @@ from packaging.utils import parse_wheel_filename
 
 from sigward import __version__
 from tests.deploy.conftest import ROOT
+from tests.needs import need
 from tests.support import KEY, SECRET, assert_no_secret, signing_key
 
 pytestmark = pytest.mark.deploy
@@ -102,9 +102,7 @@ UV_TRUST = {"UV_SYSTEM_CERTS": "true", "UV_NATIVE_TLS": "true"}
 
 
 def with_uv(home: Path, built: Path) -> tuple[list[str | Path], dict[str, str]]:
-    uv = shutil.which("uv", path=f"{ROOT / 'build/uv/bin'}:{os.environ['PATH']}")
-    if uv is None:
-        pytest.skip("there is no uv here")
+    uv = need("uv")
     # The home is new, what has been downloaded before is not.
     cache = subprocess.run([uv, "cache", "dir"], capture_output=True, text=True, check=True).stdout.strip()
     return [uv, "tool", "install", "--no-config", "--python", sys.executable, built], {"UV_CACHE_DIR": cache} | UV_TRUST

@@ -33,10 +33,7 @@ CLIENTS_OWN = {
 ROUTES = [{"host": "s3.us-east-1.amazonaws.com", "path": "/secrets/*", "action": "deny"}]
 
 
-def missing_browser() -> str | None:
-    """Why there is no browser to look with; None: there is one."""
-    missing = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
-    return f"{' and '.join(missing)} not found (apt-get install chromium chromium-driver)" if missing else None
+BROWSER = ("chromium", "chromedriver")
 
 
 def make_calls(gateway: Gateway) -> dict[str, int]:

@@ -7,13 +7,14 @@ from sigward.demo.emulator import Emulator
 from sigward.demo.gateway import Gateway
 from tests.e2e import pages
 from tests.e2e.pages import Browser
+from tests.needs import lack
 
 WIDTH, HEIGHT = 1400, 1180
 
 
 def main(path: Path) -> None:
     """Writes a PNG, 1400 pixels wide."""
-    if why := pages.missing_browser():
+    if why := lack(*pages.BROWSER):
         sys.exit(why)
     with (
         Emulator() as emulator,

@@ -46,6 +46,7 @@ async def rotated_under_load(front: str, folder: Path, setting: str, name: str) 
     return load, clients
 
 
+@pytest.mark.fault("logs that are rotated under load", holds="no line is lost")
 @pytest.mark.parametrize("front", ["mitmproxy", "native"])
 async def test_no_line_is_lost_in_a_rotation_under_load(front: str, tmp_path: Path) -> None:
     load, clients = await rotated_under_load(front, tmp_path, "access_log", "access.log")
@@ -59,6 +60,7 @@ async def test_no_line_is_lost_in_a_rotation_under_load(front: str, tmp_path: Pa
     assert_no_secret("".join(files), "the access log")
 
 
+@pytest.mark.fault("a log that cannot be opened again", holds="the old file is used on, and that is said")
 @pytest.mark.parametrize("front", ["mitmproxy", "native"])
 async def test_a_file_that_cannot_be_opened_anew_is_used_on(front: str, tmp_path: Path) -> None:
     folder = tmp_path / "logs"

@@ -12,12 +12,13 @@ from botocore.config import Config
 
 from sigward.demo.calls import Ways
 from sigward.demo.child import clean_environment
-from sigward.demo.clients import AwsCli, Boto3, Curl, find
+from sigward.demo.clients import AwsCli, Boto3, Curl
 from sigward.demo.emulator import Arrived, Emulator
 from sigward.demo.emulator_server import FAIL_HEADER
 from sigward.demo.gateway import Gateway
 from sigward.environ import DUMMY_KEY
 from tests.e2e.conftest import ask
+from tests.needs import need
 
 REGION = Emulator.region
 BUCKET = "e2e-bucket"
@@ -182,7 +183,7 @@ def test_a_presigned_url_passes_as_it_is(ways: Ways) -> None:
 def test_curl_speaks_http2_to_sigward(ways: Ways, gateway: Gateway) -> None:
     url = f"https://{HOST}/?list-type=2"
     command = [
-        find("curl"),
+        need("curl"),
         "-sS",
         "--http2",
         "-o",

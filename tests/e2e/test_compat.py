@@ -12,10 +12,10 @@ import boto3  # type: ignore[import-untyped]
 import pytest
 
 from sigward.demo.child import Child, clean_environment, cleaned
-from sigward.demo.clients import find
 from sigward.demo.emulator import POLICY, Arrived, Emulator
 from sigward.demo.tunnel import Tunnel
 from tests.e2e.conftest import SIGWARD
+from tests.needs import need
 
 REGION = Emulator.region
 
@@ -35,7 +35,7 @@ class Taker:
     def curl(self, *arguments: str, path: str = "/") -> str:
         """What the answer holds. Fails if it is no success."""
         ran = subprocess.run(
-            [find("curl"), "-sS", "--fail-with-body", *arguments, self.url + path], capture_output=True, text=True, env=clean_environment()
+            [need("curl"), "-sS", "--fail-with-body", *arguments, self.url + path], capture_output=True, text=True, env=clean_environment()
         )
         assert ran.returncode == 0, ran.stdout + ran.stderr + self.child.output()
         return ran.stdout
@@ -155,7 +155,7 @@ def test_a_role_is_taken_with_the_session_name_of_old(take: Take, emulator: Emul
 def test_a_host_that_tells_nothing_is_refused(take: Take) -> None:
     proxy = take()
     ran = subprocess.run(
-        [find("curl"), "-sS", "-D-", "-H", "host: search.internal.example", proxy.url],
+        [need("curl"), "-sS", "-D-", "-H", "host: search.internal.example", proxy.url],
         capture_output=True,
         text=True,
         env=clean_environment(),

@@ -13,10 +13,9 @@ import pytest
 import trustme
 
 from tests.bench.bench_fleet import LIMIT, MEMBERS, ROOT, run, settings, windows
+from tests.needs import needs
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("redis-server") is None and shutil.which("valkey-server") is None, reason="there is no redis-server"
-)
+pytestmark = needs("redis-server")
 
 
 def free_port() -> int:
@@ -33,6 +32,7 @@ async def test_the_fleet_keeps_the_limit_and_uses_it() -> None:
     assert min(int(str(one["served"])) for one in told) > 0
 
 
+@pytest.mark.fault("a Redis that goes and comes back", holds="no call fails, and the limit holds")
 async def test_the_store_may_go_and_come_back() -> None:
     arrivals, began, told = await run(6, (1.5, 2.0))
     assert windows(arrivals, began + 0.5, began + 6)[0] <= LIMIT * 1.1
@@ -78,6 +78,7 @@ def member(given: str, seconds: float = 2.0) -> dict[str, object]:
     return told
 
 
+@pytest.mark.fault("a shared store that refuses, hangs or is no Redis", holds="no call fails")
 @pytest.mark.parametrize("kind", ["garbage", "silent", "hangs up", "nothing", "half an answer", "wrong types"])
 def test_a_store_that_is_none_costs_no_request(upstream: int, kind: str) -> None:
     """It is said, and the sidecar keeps to its share."""
@@ -184,7 +185,7 @@ def test_tls_and_a_user_of_ones_own(upstream: int, tmp_path: Path) -> None:
         server.wait()
 
 
-@pytest.mark.parametrize("url", ["http://x", "redis://", "redis://user@:x/y", "rediss://h:port", "memcached://x"])
+@pytest.mark.parametrize("url", ["http://x", "redis://", "redis://user@:x/y", "rediss://h:port", "memcached://x", "rediss://h/#insecure"])
 def test_a_url_that_is_none_is_refused_at_the_start(url: str) -> None:
     from sigward import _core
 

@@ -18,8 +18,8 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from sigward.demo.child import clean_environment
-from sigward.demo.clients import find
 from sigward.demo.gateway import Gateway
+from tests.needs import need
 
 REGION = "us-east-1"
 HOST = f"git-codecommit.{REGION}.amazonaws.com"
@@ -76,7 +76,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             "REQUEST_METHOD": self.command, "PATH_INFO": path, "QUERY_STRING": query, "CONTENT_LENGTH": str(len(body)),
             "CONTENT_TYPE": self.headers.get("content-type", ""), "GIT_PROTOCOL": self.headers.get("git-protocol", ""),
         }  # fmt: skip
-        done = subprocess.run([find("git"), "http-backend"], input=body, env=environment, capture_output=True, check=True)
+        done = subprocess.run([need("git"), "http-backend"], input=body, env=environment, capture_output=True, check=True)
         head, _, content = done.stdout.partition(b"\r\n\r\n")
         fields = [tuple(line.split(": ", 1)) for line in head.decode().split("\r\n")]
         status = next((int(value.split()[0]) for name, value in fields if name == "Status"), 200)
@@ -119,7 +119,7 @@ class GitServer(http.server.ThreadingHTTPServer):
     def add(self, name: str) -> str:
         """A bare repository. Its URL."""
         path = f"/v1/repos/{name}"
-        subprocess.run([find("git"), "init", "--quiet", "--bare", "-b", "main", f"{self.root}{path}"], check=True)
+        subprocess.run([need("git"), "init", "--quiet", "--bare", "-b", "main", f"{self.root}{path}"], check=True)
         return f"https://{HOST}{path}"
 
 
@@ -159,7 +159,7 @@ def test_git_reads_and_writes(helper: str, front: Gateway, server: GitServer, tm
     )
 
     def git(*arguments: str, folder: str = ".") -> str:
-        done = subprocess.run([find("git"), *arguments], cwd=tmp_path / folder, env=variables, capture_output=True, text=True, timeout=60)
+        done = subprocess.run([need("git"), *arguments], cwd=tmp_path / folder, env=variables, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr + front.child.output()[-2000:]
         return done.stdout.strip()
 

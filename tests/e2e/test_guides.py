@@ -3,7 +3,6 @@
 import os
 import re
 import shlex
-import shutil
 import socket
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from sigward.demo.child import clean_environment
 from sigward.demo.emulator import Emulator
 from sigward.demo.tunnel import Tunnel
 from tests.conftest import ROOT
+from tests.needs import need
 
 GUIDES = ROOT / "docs" / "guides"
 
@@ -75,10 +75,9 @@ def of_readme() -> str:
 )
 def test_a_guide_s_commands_run(where: str, needs: str, script: str, emulator: Emulator, tmp_path: Path) -> None:
     if needs and subprocess.run(shlex.split(needs), capture_output=True).returncode:
-        pytest.skip(f"{where}: `{needs}` does not work here")
+        pytest.skip(f"`{needs}` is missing: {where} needs it")
     for program in ("bash", "curl"):
-        if not shutil.which(program):
-            pytest.skip(f"there is no {program} here")
+        need(program)
     ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
     script = re.sub(rf"\b({'|'.join(PORTS)})\b", lambda match: ports[match[1]], script)
     with Tunnel(emulator.port) as tunnel:

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from sigward.demo.child import Child, clean_environment
-from sigward.demo.clients import find
 from sigward.demo.gateway import inline
 from tests.e2e.conftest import SIGWARD
 from tests.e2e.test_faults import READ_ANEW, until
 from tests.far import Far
+from tests.needs import need
 from tests.support import counted
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no unix sockets")
@@ -67,7 +67,7 @@ class Serving:
 
     def curl(self, path: str, *arguments: str) -> str:
         """Body, and status on a line of its own."""
-        command = [find("curl"), "-sS", "--max-time", "20", "-w", "\n%{http_code}", "--unix-socket", str(self.socket), *arguments]
+        command = [need("curl"), "-sS", "--max-time", "20", "-w", "\n%{http_code}", "--unix-socket", str(self.socket), *arguments]
         done = subprocess.run([*command, f"http://{HOST}{path}"], capture_output=True, text=True, env=clean_environment())
         return done.stdout or done.stderr
 
@@ -75,7 +75,7 @@ class Serving:
         address = re.search(r"admin=(\S+)", self.ready)
         assert address is not None
         done = subprocess.run(
-            [find("curl"), "-sS", f"http://{address[1]}/metrics"], capture_output=True, text=True, env=clean_environment()
+            [need("curl"), "-sS", f"http://{address[1]}/metrics"], capture_output=True, text=True, env=clean_environment()
         )
         return counted(done.stdout, name)
 
@@ -102,6 +102,7 @@ def test_a_unix_socket_from_start_to_end(far: Far, tmp_path: Path) -> None:
         assert not serving.socket.exists()
 
 
+@pytest.mark.fault("a sigward that was killed", holds="its socket's file does not stop the next one")
 def test_one_that_was_killed_leaves_a_file_that_the_next_replaces(far: Far, tmp_path: Path) -> None:
     with Serving(far, tmp_path) as serving:
         serving.child.process.kill()
@@ -170,7 +171,7 @@ def test_run_leaves_serves_transparent_listener_alone(far: Far, tmp_path: Path) 
         assert port is not None
         serving.write(transparent=f"127.0.0.1:{port[1]}")
         environment = clean_environment() | far.credentials()
-        command = [*SIGWARD, "run", "--config", str(serving.config), "--", find("curl"), "-sS", f"https://{HOST}/"]
+        command = [*SIGWARD, "run", "--config", str(serving.config), "--", need("curl"), "-sS", f"https://{HOST}/"]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
         assert (done.returncode, done.stdout) == (0, "ok"), done.stderr
 

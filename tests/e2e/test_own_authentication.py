@@ -20,7 +20,8 @@ from selenium.webdriver.common.by import By
 
 from sigward.demo.child import clean_environment
 from sigward.demo.gateway import Gateway
-from tests.e2e.pages import Browser, missing_browser
+from tests.e2e.pages import BROWSER, Browser
+from tests.needs import needs
 
 REGION = "us-east-1"
 TOKEN = "bedrock-api-key-of-this-test"
@@ -167,7 +168,7 @@ def test_curl(served: tuple[Gateway, Recorder], scheme: str, host: str, path: st
     assert header == "authorization" or "authorization" not in arrived.headers
 
 
-@pytest.mark.skipif(missing_browser() is not None, reason=str(missing_browser()))
+@needs(*BROWSER)
 def test_a_browser_s_upload(served: tuple[Gateway, Recorder], tmp_path: Path) -> None:
     """A page with a form that boto3 presigned, and Chromium that sends it."""
     gateway, recorder = served

@@ -12,12 +12,13 @@ import pytest
 
 from sigward.demo.calls import Ways
 from sigward.demo.child import clean_environment
-from sigward.demo.clients import Curl, find
+from sigward.demo.clients import Curl
 from sigward.demo.emulator import Emulator
 from sigward.demo.emulator_server import HOLD_HEADER
 from sigward.demo.gateway import Gateway
 from sigward.environ import DUMMY_KEY
 from tests.e2e.conftest import SIGWARD, ask
+from tests.needs import need
 
 FORM = {"content-type": "application/x-www-form-urlencoded"}
 IDENTITY = b"Action=GetCallerIdentity&Version=2011-06-15"
@@ -89,7 +90,7 @@ def run(config: Path, environment: dict[str, str], *program: str) -> "subprocess
 
 def test_run_gives_a_program_the_proxy_and_dummy_keys(config: Path, environment: dict[str, str], emulator: Emulator) -> None:
     url = f"https://sts.{emulator.region}.amazonaws.com/"
-    done = run(config, environment, find("curl"), "-sS", "-d", IDENTITY.decode(), url)
+    done = run(config, environment, need("curl"), "-sS", "-d", IDENTITY.decode(), url)
     assert done.returncode == 0, done.stderr
     assert "user/demo" in done.stdout
 

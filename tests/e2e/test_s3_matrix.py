@@ -8,7 +8,8 @@ import pytest
 from tests.e2e.s3_matrix.clients import CLIENTS, Client
 from tests.e2e.s3_matrix.expected import reason
 from tests.e2e.s3_matrix.matrix import Cell, Matrix
-from tests.e2e.s3_matrix.servers import binary, started
+from tests.e2e.s3_matrix.servers import started
+from tests.needs import need
 
 CELLS = (
     Cell("mitmproxy", "endpoint", "chunked"),
@@ -24,8 +25,7 @@ NAMES = {"boto3": CELLS[::3], "Go SDK": CELLS, "minio-go": CELLS, "JS SDK": CELL
 
 @pytest.fixture(scope="module")
 def matrix() -> Iterator[Matrix]:
-    if not binary("versitygw").exists():
-        pytest.skip("versitygw is not here: make s3-matrix-short (needs go >= 1.26)")
+    need("versitygw")
     with ExitStack() as stack:
         matrix = Matrix(stack.enter_context(started("versitygw")), stack)
         matrix.start(CELLS)

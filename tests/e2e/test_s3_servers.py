@@ -8,7 +8,6 @@ import binascii
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ from botocore.config import Config
 from sigward.demo.child import Child, clean_environment
 from sigward.demo.emulator import Emulator
 from tests.e2e.conftest import Answer, ask
+from tests.needs import need
 
 REGION = "us-east-1"
 BUCKET = "hostile-bucket"
@@ -71,9 +71,7 @@ def moto(stack: ExitStack) -> Server:
 
 
 def s3s(stack: ExitStack) -> Server:
-    program = os.environ.get("SIGWARD_S3S_FS") or ROOT / "build" / "s3s-fs" / "bin" / "s3s-fs"
-    if not Path(program).exists():
-        pytest.skip("s3s-fs is not here: `make build/s3s-fs/bin/s3s-fs`, or set SIGWARD_S3S_FS")
+    program = os.environ.get("SIGWARD_S3S_FS") or need("s3s-fs")
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sigward-s3s-")))
     command = [str(program), "--host", "127.0.0.1", "--port", "0", "--access-key", "AKIDS3S", "--secret-key", "s3s-secret", str(folder)]
     child = stack.enter_context(Child(command, clean_environment() | {"RUST_LOG": "s3s_fs=info", "NO_COLOR": "1"}, folder))
@@ -82,9 +80,8 @@ def s3s(stack: ExitStack) -> Server:
 
 
 def swift(stack: ExitStack) -> Server:
+    need("openstack-swift")
     python = "/usr/bin/python3"
-    if subprocess.run([python, "-c", "import swift, eventlet"], capture_output=True, check=False).returncode:
-        pytest.skip("OpenStack Swift is not here: apt-get install swift-proxy swift-account swift-container swift-object")
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sigward-swift-")))
     script = shutil.copy(Path(__file__).with_name("swift_server.py"), folder)
     command = [python, str(script), str(folder / "data"), "test", "tester", "swift-secret"]

@@ -5,8 +5,6 @@ What they run with is what `sigward env` prints, and nothing by hand. The progra
 
 import http.server
 import re
-import shlex
-import shutil
 import ssl
 import subprocess
 import sys
@@ -30,6 +28,7 @@ from sigward.demo.tunnel import Tunnel
 from sigward.environ import DUMMY_KEY
 from sigward.trust import Trust
 from tests.conftest import ROOT
+from tests.needs import lack
 
 STACKS = Path(__file__).parent / "stacks"
 BUILT = ROOT / "build" / "stacks"
@@ -42,8 +41,7 @@ Program = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Stack:
-    """`program`: what is run, before the arguments of every stack's program. `needs`: what must be installed, or a command that must
-    work. `target`: of make."""
+    """`program`: what is run, before the arguments of every stack's program. `needs`: see `tests.needs`. `target`: of make."""
 
     name: str
     program: Program
@@ -78,11 +76,11 @@ ALL = (
     Stack("boto3", (*PYTHON, "boto3")),
     Stack("AWS CLI", ("sh", str(STACKS / "aws.sh"), sys.executable)),
     Stack("wget", ("sh", str(STACKS / "wget.sh")), ("wget",)),
-    Stack("Perl LWP", (*PERL, "lwp"), ("perl", "perl -MLWP::Protocol::https -e1")),
-    Stack("Perl Tiny", (*PERL, "tiny"), ("perl", "perl -MLWP::Protocol::https -e1")),
-    Stack("PHP curl", (*PHP, "curl"), ("php", "php --re curl")),
+    Stack("Perl LWP", (*PERL, "lwp"), ("perl", "LWP::Protocol::https")),
+    Stack("Perl Tiny", (*PERL, "tiny"), ("perl", "LWP::Protocol::https")),
+    Stack("PHP curl", (*PHP, "curl"), ("php", "php-curl")),
     Stack("PHP streams", (*PHP, "streams"), ("php",)),
-    Stack("pycurl", ("/usr/bin/python3", str(STACKS / "python" / "client.py"), "pycurl"), ("/usr/bin/python3 -c 'import pycurl'",)),
+    Stack("pycurl", ("/usr/bin/python3", str(STACKS / "python" / "client.py"), "pycurl"), ("pycurl",)),
     Stack("Ruby", ("ruby", str(STACKS / "ruby" / "client.rb")), ("ruby",)),
     Stack("Node fetch", (*NODE, "fetch"), *NODE_NEEDS),
     Stack("Node SDK", (*NODE, "sdk"), *NODE_NEEDS),
@@ -103,17 +101,14 @@ OLDEST = {"go": ("version", (1, 24)), "node": ("--version", (20, 0)), "javac": (
 
 def lacks(tool: str) -> str | None:
     """Why a tool will not do; None: it will."""
-    if " " in tool:
-        works = shutil.which(tool.split()[0]) and subprocess.run(shlex.split(tool), capture_output=True).returncode == 0
-        return None if works else f"`{tool}` does not work"
-    if shutil.which(tool) is None:
-        return f"there is no {tool}"
+    if why := lack(tool):
+        return why
     if tool in OLDEST:
         flag, oldest = OLDEST[tool]
         told = subprocess.run([tool, flag], capture_output=True, text=True, check=True).stdout
         found = re.search(r"(\d+)\.(\d+)", told)
         if found is None or (int(found[1]), int(found[2])) < oldest:
-            return f"{tool} is older than {'.'.join(map(str, oldest))}: {told.strip()}"
+            return f"{tool} >= {'.'.join(map(str, oldest))} is missing: {told.strip()} is here"
     return None
 
 
@@ -124,7 +119,7 @@ def built() -> Callable[[Stack], Stack]:
 
     def build(stack: Stack) -> Stack:
         if missing := [why for tool in stack.needs if (why := lacks(tool))]:
-            pytest.skip(f"{stack.name}: {'; '.join(missing)}; .ci/run names Debian's packages")
+            pytest.skip(missing[0])
         if stack.target and stack.target not in made:
             done = subprocess.run(["make", "-s", "-C", str(ROOT), stack.target], capture_output=True, text=True)
             assert done.returncode == 0, done.stdout + done.stderr
@@ -228,7 +223,7 @@ def test_what_only_downloads(program: str, scheme: str, front: Gateway, variable
     if program == "wget2" and scheme == "https" and front.settings["front"] == "native":
         pytest.skip("only mitmproxy takes a server's TLS on a proxy's port")
     if missing := lacks(program):
-        pytest.skip(f"{missing}; .ci/run names Debian's packages")
+        pytest.skip(missing)
     url = f"{S3}/{BUCKET}/{program}-{scheme}"
     put = ["curl", "-sS", "--fail", "-X", "PUT", "-H", "content-type: text/plain", "-d", TEXT, url]
     assert run(put, variables).returncode == 0
@@ -373,7 +368,7 @@ def test_no_stack_takes_a_certificate_outside_of_the_constraints(
 def test_openssl_and_rustls_refuse_it_too(impostors: dict[str, Impostor]) -> None:
     """sigward's own way upstream is rustls."""
     for host, impostor in impostors.items():
-        with Gateway(impostor, route=[{"host": host, "service": "s3", "region": Emulator.region}]) as gateway:
+        with Gateway(impostor, front="native", route=[{"host": host, "service": "s3", "region": Emulator.region}]) as gateway:
             gateway.wait_ready()
             proxy = gateway.url("forward")
             command = ["curl", "-sS", "-w", "%{http_code}", "--proxy", proxy, f"http://{host}/any"]

@@ -518,3 +518,127 @@ async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
             writer.write(data)
             await writer.drain()
     writer.close()
+
+
+# ---------------------------------------------------------------- its own connections
+
+MOST_DESCRIPTORS = 60
+"""Of one process with a few connections. Without an end, a loop takes thousands in a second."""
+RING_DESCRIPTORS = 400
+"""Of each of two processes that redirect each other's connections: they end it when a few dozen are silent."""
+UNSPOKEN = 5432
+"""A port whose server speaks first: nothing is waited for."""
+
+
+@dataclass
+class Loose:
+    """A proxy whose own connections are redirected, too: to itself, or to another. `group`: of its process."""
+
+    child: Child
+    port: int
+    admin: int
+
+    def descriptors(self) -> int:
+        return len(list(Path(f"/proc/{self.child.process.pid}/fd").iterdir()))
+
+
+@contextlib.contextmanager
+def loose(namespace: Namespace, directory: Path, ca: Path, group: int) -> Iterator[Loose]:
+    directory.mkdir(exist_ok=True)
+    settings = {
+        "front": "native",
+        "listen": "off",
+        "transparent": "127.0.0.1:0",
+        "admin": "127.0.0.1:0",
+        "ca_dir": str(directory / "ca"),
+        "tls": {"ca_files": [str(ca)], "system_roots": False},
+        "timeouts": {"connect": "3s", "pool_idle": "1ms"},
+        "retry": {"mode": "off"},
+        "route": [{"host": "*.amazonaws.com", "connect": f"{AWS}:443"}],
+    }
+    write_settings(directory / "sigward.toml", settings)
+    environment = clean_environment() | {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": "us-east-1"}
+    serve = [sys.executable, "-m", "sigward", "serve", "--config", str(directory / "sigward.toml")]
+    command = namespace.command("setpriv", f"--regid={group}", "--clear-groups", *serve)
+    with Child(command, environment, directory) as child:
+        port, admin = map(int, child.wait_for(r"listening transparent=127.0.0.1:(\d+) admin=127.0.0.1:(\d+)$").groups())
+        yield Loose(child, port, admin)
+
+
+@pytest.fixture
+def alone(public: Path) -> Iterator[Namespace]:
+    """A namespace whose rules are this test's."""
+    directory = public / "alone"
+    directory.mkdir(exist_ok=True)
+    try:
+        made = Namespace(directory, (f"{AWS}/32", f"{OTHER}/32"))
+    except NamespaceError as error:
+        pytest.skip(str(error))
+    with contextlib.closing(made):
+        yield made
+
+
+def redirect(namespace: Namespace, port: int, *match: str) -> None:
+    rule = ["OUTPUT", "-p", "tcp", "-m", "multiport", "--dports", f"80,443,{UNSPOKEN}", *match]
+    try:
+        namespace.run("iptables", "-t", "nat", "-A", *rule, "-j", "REDIRECT", "--to-ports", str(port))
+    except NamespaceError as error:
+        pytest.skip(str(error))
+
+
+def ended(client: socket.socket) -> bytes:
+    """What comes until the connection ends."""
+    got = b""
+    with contextlib.suppress(ConnectionError):
+        while data := client.recv(65536):
+            got += data
+    return got
+
+
+@pytest.mark.fault(
+    "iptables redirects sigward's own connections to itself", holds="each is refused at its second turn, and the log names the rule"
+)
+async def test_its_own_connections_are_recognised(alone: Namespace, public: Path) -> None:
+    """No exception for its user. Whatever a connection carries, and whether its client or its server speaks first."""
+    ca = public / "aws-alone.pem"
+    trustme.CA().cert_pem.write_to_path(str(ca))
+    with loose(alone, public / "self", ca, 0) as proxy:
+        redirect(alone, proxy.port)
+        before = proxy.descriptors()
+        for port, said in ((UNSPOKEN, b""), (443, b"\0\1 neither"), (80, b"GET / HTTP/1.1\r\nHost: other.test\r\n\r\n")):
+            client = alone.connected(OTHER, port)
+            with contextlib.closing(client):
+                client.settimeout(PATIENCE)
+                client.sendall(said)
+                got = await asyncio.to_thread(ended, client)
+                assert proxy.descriptors() < before + MOST_DESCRIPTORS
+                if port == 80:
+                    assert got.startswith(b"HTTP/1.1 508 ")
+                    assert b"x-sigward-error: loop" in got
+        # A call that is signed says why it does not go out.
+        shutil.copy(public / "self" / "ca" / "mitmproxy-ca-cert.pem", public / "self.pem")
+        command = ["curl", "-sS", "--max-time", "20", "-w", " %{http_code}", "--cacert", str(public / "self.pem"), *at(HOST, AWS)]
+        answer = await asyncio.to_thread(alone.run, *command, f"https://{HOST}{CALL}", user=NOBODY)
+        assert answer.endswith(" 508")
+        assert "leads back" in answer
+        assert "--uid-owner" in proxy.child.output()
+        metrics = alone.run("curl", "-sS", f"http://127.0.0.1:{proxy.admin}/metrics")
+        assert counted(metrics, "sigward_loops_total") >= 4
+        assert proxy.descriptors() < before + MOST_DESCRIPTORS
+
+
+@pytest.mark.fault("two sigwards redirect each other's connections", holds="the circle has an end, and closes from there")
+async def test_a_circle_of_two_has_an_end(alone: Namespace, public: Path) -> None:
+    ca = public / "aws-alone.pem"
+    trustme.CA().cert_pem.write_to_path(str(ca))
+    with loose(alone, public / "one", ca, 0) as one, loose(alone, public / "other", ca, 1234) as other:
+        redirect(alone, one.port, "-m", "owner", "--gid-owner", "1234")
+        redirect(alone, other.port, "-m", "owner", "!", "--gid-owner", "1234")
+        client = alone.connected(OTHER, UNSPOKEN)
+        with contextlib.closing(client):
+            client.settimeout(PATIENCE)
+            assert await asyncio.to_thread(ended, client) == b""
+        assert max(one.descriptors(), other.descriptors()) < RING_DESCRIPTORS
+        async with asyncio.timeout(PATIENCE):
+            while max(one.descriptors(), other.descriptors()) > MOST_DESCRIPTORS:
+                await asyncio.sleep(0.05)

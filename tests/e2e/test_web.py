@@ -15,6 +15,7 @@ from sigward.demo.gateway import Gateway
 from tests.e2e import pages
 from tests.e2e.conftest import SIGWARD
 from tests.e2e.pages import Browser, Pages
+from tests.needs import needs
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +128,7 @@ def test_a_port_in_use_is_named(seen: tuple[Gateway, Pages]) -> None:
     assert "hint: Is the address in use? Choose another with --web-port." in ran.stderr
 
 
-@pytest.mark.skipif(pages.missing_browser() is not None, reason=str(pages.missing_browser()))
+@needs(*pages.BROWSER)
 def test_a_browser_shows_calls_attempts_and_steps(seen: tuple[Gateway, Pages], emulator: Emulator, session_keys: dict[str, str]) -> None:
     with Browser(seen[0].web_url) as browser:
         repeated = browser.row("dynamodb GetItem us-east-1 default 200 (2 attempts)")
@@ -158,7 +159,7 @@ def test_a_browser_shows_calls_attempts_and_steps(seen: tuple[Gateway, Pages], e
         assert not any(secret in text for text in texts)
 
 
-@pytest.mark.skipif(pages.missing_browser() is not None, reason=str(pages.missing_browser()))
+@needs(*pages.BROWSER)
 def test_a_browser_sees_nothing_without_the_token(seen: tuple[Gateway, Pages]) -> None:
     with Browser(seen[0].web_url.partition("?")[0]) as browser:
         assert "GetItem" not in browser.dom()

@@ -6,8 +6,10 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from botocore import __version__ as botocore_version
 
 from sigward import _core
+from sigward.knowledge.__main__ import SHIPPED
 from sigward.knowledge.actions import EXCEPTIONS, FURTHER, PREFIXES, actions, reverse
 from sigward.knowledge.models import services
 from tests.conftest import ROOT
@@ -112,6 +114,8 @@ def test_a_table_is_made_and_used(sigward: Shell, tmp_path: Path) -> None:
     made = tmp_path / "new" / "knowledge.bin"
     assert "botocore" in sigward("knowledge", "refresh", "--output", str(made)).out
     assert made.read_bytes()[:8] == b"SIGWARDK"
+    if f"botocore {botocore_version}" == _core.Knowledge().source:
+        assert made.read_bytes() == SHIPPED.read_bytes()
     found = told(sigward, "knowledge", "show", "sqs.us-east-1.amazonaws.com", "--knowledge", str(made))
     assert found["signing_name"] == "sqs"
     _core.Engine(json.dumps({"knowledge": str(made)})).close()

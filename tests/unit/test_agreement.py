@@ -1,4 +1,5 @@
-"""Other signers sign alike: botocore (AWS's SDK for Python) on 100,000 requests, awscrt (the runtime under AWS's other SDKs) on 4,000.
+"""Other signers sign alike: botocore (AWS's SDK for Python) on 20,000 requests (`make readers`: 100,000), awscrt (the
+runtime under AWS's other SDKs) on 4,000.
 
 `aws-sigv4` (AWS's SDK for Rust) is compared in `rust/sigv4/tests/agreement.rs`. Where signers disagree, `test_signing.py` has
 one decision and one test for each case.
@@ -19,11 +20,11 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from sigward import _core
+from tests.samples import EACH
 
 KEY, SECRET = "AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 WHEN = 1_440_938_160
 NOW = datetime.datetime.fromtimestamp(WHEN, datetime.UTC)
-EACH = 25_000
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.~ !\"#$%&'()*+,/:;<=>?@[]^`{|}éß日本€😀\t\x7f"
 OWN = {"x-amz-date", "x-amz-security-token", "x-amz-content-sha256", "x-amzn-trace-id"}
 UNSIGNED = tuple(name.removesuffix("*") for name, _ in _core.unsigned_headers())

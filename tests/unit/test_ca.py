@@ -15,7 +15,7 @@ from cryptography.x509.oid import NameOID
 from mitmproxy.certs import CertStore
 
 from sigward import _core
-from sigward.ca import CertificateAuthority, subtree
+from sigward.ca import CertificateAuthority, subtree, write_new
 from sigward.errors import CaError
 from sigward.front import load_authority
 
@@ -95,6 +95,23 @@ def test_the_roots_key_is_nowhere(authority: CertificateAuthority) -> None:
 
 def test_it_vouches_for_aws_and_this_host_alone(authority: CertificateAuthority) -> None:
     assert subtrees(authority) == [*_core.aws_domains(), "localhost", "127.0.0.0/8", "::1/128"]
+
+
+@pytest.mark.fault("the power fails while a key is made", holds="the key is whole on the disk, or there is none")
+@pytest.mark.parametrize("replace", [True, False])
+def test_a_key_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replace: bool) -> None:
+    key, synced = tmp_path / "key", []
+    fsync = os.fsync
+
+    def watched(descriptor: int) -> None:
+        synced.append((str(Path(f"/proc/self/fd/{descriptor}").readlink()), key.exists(), os.fstat(descriptor).st_size))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    write_new(key, b"secret", 0o600, replace=replace)
+    (file, named, size), (folder, named_then, _) = synced
+    assert (Path(file).parent, named, size) == (tmp_path, False, 6)
+    assert (folder, named_then) == (str(tmp_path), True)
 
 
 def test_aws_domains_are_botocores() -> None:

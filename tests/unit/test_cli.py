@@ -3,7 +3,6 @@
 import http.client
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from sigward import __version__
+from tests.needs import needs
 from tests.shell import KEY, SECRET, TOKEN, Ran, Shell
 
 # ---------------------------------------------------------------- in general
@@ -573,7 +573,7 @@ def test_run_passes_signals_on(sigward: Shell, number: signal.Signals) -> None:
         process.communicate()
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here")
+@needs("curl")
 def test_curl_through_run_is_answered_by_sigward(sigward: Shell) -> None:
     """Without keys: the error is sigward's own, over TLS that curl trusts by the bundle."""
     ran = sigward("run", "--no-credentials-ok", "--", "curl", "-sS", "-D", "-", "https://sqs.us-east-1.amazonaws.com/?Action=ListQueues")

@@ -1,7 +1,6 @@
 """`sigward completion`, in the shells that complete: each is asked what it would offer."""
 
 import os
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sigward.cli import COMMANDS
+from tests.needs import need
 from tests.shell import Shell
 
 BASH = """
@@ -53,8 +53,7 @@ Complete = Callable[..., set[str]]
 def complete(request: pytest.FixtureRequest, sigward: Shell, tmp_path: Path) -> Complete:
     """What a shell offers for the last of some words."""
     shell: str = request.param
-    if (found := shutil.which(shell)) is None:
-        pytest.skip(f"{shell} not found (apt-get install {shell})")
+    found = need(shell)
     script = tmp_path / f"sigward.{shell}"
     ran = sigward("completion", shell)
     assert (ran.status, ran.err) == (0, "")

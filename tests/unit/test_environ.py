@@ -14,6 +14,7 @@ from sigward.clients import IssuedKey
 from sigward.environ import NO_PROXY, REMOVED, ClientEnvironment, java_quoted, passed_by, without_own_proxy
 from sigward.errors import UsageError
 from sigward.trust import Trust
+from tests.needs import need
 
 TRUST = Trust(Path("/etc/it's a place"))
 CLIENT = ClientEnvironment("http://127.0.0.1:8080", TRUST, "eu-west-1")
@@ -176,9 +177,7 @@ public class Told {
 
 
 def test_java_takes_its_options_beside_those_that_are_there(tmp_path: Path) -> None:
-    java = shutil.which("java")
-    if java is None:
-        pytest.skip("no java here: apt-get install default-jdk-headless")
+    java = need("java")
     client = ClientEnvironment("http://[::1]:8080", Trust(Path("""/etc/it's "a" place""")), "eu-west-1")
     made = client.applied_to({"PATH": os.environ["PATH"], "JAVA_TOOL_OPTIONS": "-Done=1 -Dhttps.proxyHost=other"})
     source = tmp_path / "Told.java"
@@ -214,8 +213,7 @@ def test_kubernetes_takes_a_list(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shell", ["sh", "bash", "fish"])
 def test_shells_read_it(shell: str) -> None:
-    if shutil.which(shell) is None:
-        pytest.skip(f"no {shell} here")
+    need(shell)
     script = CLIENT.script("fish" if shell == "fish" else "sh", REAL)
     read = "env -0"
     ran = subprocess.run([shell, "-c", f"{script}\n{read}"], env={"PATH": os.environ["PATH"], **REAL}, capture_output=True, check=True)

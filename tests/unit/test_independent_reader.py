@@ -10,7 +10,7 @@ import pytest
 from tests.agreement import USUAL, Source, rehearse
 from tests.reader import Reading, read
 
-COUNT = 10_000
+COUNT = 4_000
 
 
 def test_what_was_decided_on_is_what_is_sent(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,13 +1,38 @@
 """The table that ships: made of botocore's data alone, and right about every operation."""
 
+from collections.abc import Iterable, Iterator
+from functools import cache
+
 import pytest
 from botocore import __version__ as botocore_version
 
 from sigward import _core
 from sigward.knowledge.__main__ import SHIPPED
 from sigward.knowledge.build import build
-from sigward.knowledge.models import services
+from sigward.knowledge.hosts import Endpoint, endpoints
+from sigward.knowledge.models import Service, services
 from sigward.knowledge.report import measure, measure_hosts
+
+
+@cache
+def resolved() -> dict[str, list[Endpoint]]:
+    """What botocore's resolver gives for each service: that takes it most of a minute."""
+    found: dict[str, list[Endpoint]] = {}
+    for endpoint in endpoints():
+        found.setdefault(endpoint.service, []).append(endpoint)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def resolved_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For all tests here."""
+
+    def again(known: Iterable[Service] | None = None) -> Iterator[Endpoint]:
+        names = resolved().keys() if known is None else [service.name for service in known]
+        return (endpoint for name in names for endpoint in resolved().get(name, ()))
+
+    monkeypatch.setattr("sigward.knowledge.build.endpoints", again)
+    monkeypatch.setattr("sigward.knowledge.report.endpoints", again)
 
 
 def test_every_operation_as_botocore_serialises_it_is_recognised() -> None:

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 from sigward import _core
 from sigward.metrics import reference
+from tests.needs import needs
 
 ROOT = Path(__file__).parents[2]
 DASHBOARD = ROOT / "deploy" / "grafana" / "sigward.json"
@@ -22,7 +22,7 @@ METRICS = {name: (kind, set(labels)) for name, kind, _, labels in _core.metric_d
 OF_THE_SCRAPE = {"job", "instance"}
 NOT_OURS = {"up"}
 
-promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is missing: Debian's package `prometheus` has it")
+promtool = needs("promtool")
 
 
 def family(name: str) -> tuple[str, set[str]] | None:

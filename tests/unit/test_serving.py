@@ -28,6 +28,25 @@ def test_an_identity_that_a_route_names_is_the_profile_of_that_name(tmp_path: Pa
         service.engine.close()
 
 
+@pytest.mark.fault("the front fails while sigward ends", holds="the logs get their last lines all the same")
+async def test_the_engine_is_closed_whatever_fails_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    service = Service(read(Serve, "sigward serve", []).plan())
+
+    class Front:
+        async def drain(self) -> None:
+            raise RuntimeError("a bug")
+
+    service.front = Front()
+    closed: list[float] = []
+    monkeypatch.setattr(service, "close", closed.append)
+    with pytest.raises(RuntimeError, match="a bug"):
+        await service.stop()
+    assert len(closed) == 1
+    service.engine.close()
+
+
 @pytest.mark.parametrize("text", ["this is no Python", "raise RuntimeError('at import')"])
 def test_an_addon_that_cannot_be_imported_is_named(tmp_path: Path, text: str) -> None:
     script = tmp_path / "addon.py"

@@ -368,6 +368,7 @@ def test_telemetry_by_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         "headers": {"x-key": "k"},
         "timeout": 2.0,
         "interval": 5.0,
+        "delay": 1.0,
         "sample_ratio": 0.5,
         "attributes": {"team": "a", "service.name": "sidecar"},
     }
@@ -383,6 +384,7 @@ def test_telemetry_by_opentelemetry_s_own_variables(monkeypatch: pytest.MonkeyPa
         "OTEL_EXPORTER_OTLP_HEADERS": "x-key=a%20b, y=c",
         "OTEL_EXPORTER_OTLP_TIMEOUT": "2500",
         "OTEL_METRIC_EXPORT_INTERVAL": "1000",
+        "OTEL_BSP_SCHEDULE_DELAY": "500",
         "OTEL_RESOURCE_ATTRIBUTES": "service.name=of-the-resource,team=a",
         "OTEL_TRACES_SAMPLER_ARG": "0.25",
     }.items():
@@ -393,6 +395,7 @@ def test_telemetry_by_opentelemetry_s_own_variables(monkeypatch: pytest.MonkeyPa
         "headers": {"x-key": "a b", "y": "c"},
         "timeout": 2.5,
         "interval": 1.0,
+        "delay": 0.5,
         "sample_ratio": 0.25,
         "attributes": {"service.name": "of-the-resource", "team": "a"},
     }

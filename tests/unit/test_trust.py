@@ -1,7 +1,6 @@
 """What clients trust: files without a key, and real programs read them."""
 
 import os
-import shutil
 import ssl
 import stat
 import subprocess
@@ -12,6 +11,7 @@ import pytest
 from sigward.ca import CertificateAuthority
 from sigward.errors import CaError
 from sigward.trust import TRUSTSTORE_PASSWORD, Trust
+from tests.needs import need
 
 NAMES = ("ca.pem", "bundle.pem", "truststore.p12", "sigward.ini", "wgetrc", "wget2rc")
 
@@ -70,9 +70,7 @@ def test_what_is_in_them(trust: Trust) -> None:
 
 
 def test_java_reads_the_truststore(trust: Trust) -> None:
-    keytool = shutil.which("keytool")
-    if keytool is None:
-        pytest.skip("no keytool here: apt-get install default-jdk-headless")
+    keytool = need("keytool")
     command = [keytool, "-list", "-v", "-keystore", str(trust.truststore), "-storepass", TRUSTSTORE_PASSWORD]
     told = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | {"LC_ALL": "C"}).stdout
     assert told.count("Entry type: trustedCertEntry") == trust.bundle.read_text().count("BEGIN CERTIFICATE")
@@ -81,8 +79,7 @@ def test_java_reads_the_truststore(trust: Trust) -> None:
 
 
 def test_php_reads_the_ini_and_its_own(trust: Trust) -> None:
-    if shutil.which("php") is None:
-        pytest.skip("no php here: apt-get install php-cli")
+    need("php")
     script = "echo ini_get('openssl.cafile'), '|', ini_get('curl.cainfo'), '|', php_ini_scanned_files();"
 
     def told(**variables: str) -> list[str]:

@@ -12,7 +12,7 @@ from tests.conftest import signing_suite
 
 WHEN = 1_440_938_160
 SUITE = signing_suite()
-ABSENT = "AWS's signing suite is not here: set SIGWARD_SIGNING_SUITE"
+ABSENT = "AWS's signing suite is missing: set SIGWARD_SIGNING_SUITE"
 
 
 class Vector:

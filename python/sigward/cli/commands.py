@@ -317,7 +317,7 @@ class Ca(Command):
         if self.what == "renew":
             for name in (name for name in self.vouched_names() if "*" in name):
                 sys.stderr.write(f"warning: {unvouched(authority.directory, name)}\n")
-            sys.stderr.write("Restart what serves with it, and let clients trust the new certificate.\n")
+            sys.stderr.write("Let clients trust the new certificate, then send SIGHUP to what serves with it, or restart it.\n")
         return 0
 
 
@@ -421,7 +421,15 @@ class Check(Command):
             raise CaError(f"the CA in {authority.directory} does not vouch for {', '.join(missing)}.", hint=hint)
         if authority.has_other_key():
             raise CaError(f"the CA in {authority.directory} has an EC key, and ca_key is {self.ca_key}.", hint=RENEW_KEY)
-        return f"ok ({authority.certificate_file})"
+        ends = ""
+        for name, state, until, what, mend in engine.certificates():
+            if name == "ca" and state == "expired":
+                raise CaError(f"{what} ({authority.directory}).", hint=mend)
+            if state != "valid":
+                sys.stdout.write(f"warning      {what}. {mend}\n")
+            if name == "ca":
+                ends = iso(until)
+        return f"ok ({authority.certificate_file}; expires {ends})"
 
 
 class Completion(Command):

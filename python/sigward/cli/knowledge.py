@@ -63,6 +63,7 @@ def knowledge(command: "KnowledgeOf") -> int:
 
 def refresh(command: "KnowledgeOf") -> int:
     """Makes a table of the installed botocore."""
+    from sigward.ca import write_new
     from sigward.file import check_home, config_home
     from sigward.knowledge.build import build
 
@@ -72,9 +73,7 @@ def refresh(command: "KnowledgeOf") -> int:
     made = _core.Knowledge(content)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        fresh = target.with_name(f"{target.name}.new")
-        fresh.write_bytes(content)
-        fresh.replace(target)
+        write_new(target, content, 0o644)
     except OSError as error:
         raise UsageError(f"output: {target}: {error.strerror}.", hint="Give another file with --output.") from error
     sys.stdout.write(f"{target}: {made.source}, {len(content):,} bytes\n")

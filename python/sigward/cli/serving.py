@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sigward import _core
+from sigward import _core, descriptors
 from sigward.ca import RENEW_KEY, unvouched
 from sigward.cli import notify
 from sigward.cli.reading import read_again, read_at_start
@@ -22,8 +22,8 @@ from sigward.clients import IssuedKey, MasterKey, Vendor
 from sigward.credentials import Chain, Failure, Keeper, Pool, Snapshot, Watcher
 from sigward.credentials.chain import DEADLINE
 from sigward.environ import ClientEnvironment, leave_own_proxy
-from sigward.errors import SigwardError, UnavailableError, UsageError
-from sigward.front import FrontOptions, NativeFront, ReverseListener, log_event
+from sigward.errors import CaError, SigwardError, UnavailableError, UsageError
+from sigward.front import FrontOptions, NativeFront, ReverseListener, load_authority, log_event
 from sigward.plan import DEFAULT_IDENTITY, Plan
 
 logger = logging.getLogger("sigward")
@@ -140,13 +140,15 @@ class Service:
                 MasterKey(read.clients.key_file).ensure()
             self.engine.configure(read.engine)
         except (SigwardError, _core.SettingsError) as error:
+            # A renewed CA is taken all the same.
+            self._reload_authority()
             logger.warning("the settings are left as they were: %s", error.args[0])
         else:
             for name in sorted(FIXED):
                 if getattr(read, name) != getattr(self.plan, name):
                     logger.warning("%s has changed: that takes a restart", name)
             self._adopt(read)
-            self._tell_unvouched()
+            self._reload_authority()
             self._log_warnings()
             logger.info("settings and credentials are read anew")
         # Whatever becomes of the settings: who renames a log's file counts on it.
@@ -156,6 +158,23 @@ class Service:
             logger.warning("a log's old file is used on: %s", error.args[0])
         for keeper in self.keepers.values():
             keeper.request_refresh()
+
+    def _reload_authority(self) -> None:
+        """Takes a CA that has been renewed. One that is gone is not replaced here: clients would have to trust a new one."""
+        from sigward.ca import CertificateAuthority
+
+        plan = self.plan
+        authority = CertificateAuthority(plan.ca_dir, plan.ca_names, plan.ca_key)
+        try:
+            if not authority.exists():
+                raise CaError(f"{authority.key_file} is gone.", hint="Put it back, or restart.")
+            authority.ensure()
+            load_authority(self.engine, plan.ca_dir, needed=not plan.reverse)
+        except CaError as error:
+            logger.warning("the CA is left as it was: %s", error.args[0])
+        except OSError as error:
+            logger.warning("the CA is left as it was: %s", error)
+        self._tell_unvouched()
 
     def _adopt(self, plan: Plan) -> None:
         """Keepers for the identities that there are now; those of changed ones begin anew."""
@@ -238,15 +257,22 @@ class Service:
         """Not ready, no new connections, what is under way may end within the grace."""
         end = time.monotonic() + self.plan.grace
         self.engine.set_ready("listeners", False, "shutting down")
-        if self.vendor:
-            await self.vendor.stop()
-        if self.front is not None:
-            await self.front.drain()
-        for keeper in self.keepers.values():
-            keeper.close()
-        self.watcher.close()
-        # What is left of the grace is for telemetry.
-        self.engine.close(max(end - time.monotonic(), LAST_CALL))
+        try:
+            if self.vendor:
+                await self.vendor.stop()
+            if self.front is not None:
+                await self.front.drain()
+            for keeper in self.keepers.values():
+                keeper.close()
+            self.watcher.close()
+        finally:
+            # Whatever happens before, the logs get their last lines. What is left of the grace is for telemetry.
+            # Beside the event loop, which a second signal comes to.
+            await asyncio.to_thread(self.close, max(end - time.monotonic(), LAST_CALL))
+
+    def close(self, patience: float) -> None:
+        """Drops what is under way; access log and audit log get a line for each. Telemetry has `patience`, in seconds, to be sent."""
+        self.engine.close(patience)
         # The fronts take no events any more; what is lost at the end is told all the same.
         for event in self.engine.poll():
             if event[0] == _core.EVENT_LOG:
@@ -290,27 +316,39 @@ def load_addon(path: Path) -> object:
 
 
 def serve(name: str, arguments: list[str]) -> int:
-    """`sigward serve` or `sigward web`, as `name` says, until SIGTERM or SIGINT; a second one ends at once.
+    """`sigward serve` or `sigward web`, as `name` says, until SIGTERM or SIGINT; a second one, or SIGQUIT, ends at once.
 
     SIGHUP reads flags, environment, file and credentials anew.
     """
     plan = read_at_start(name, arguments)
     start_logging(plan.log_level, plan.log_format)
+    descriptors.raise_limit()
     leave_own_proxy()
 
     async def main() -> int:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
 
+        def at_once() -> None:
+            # Whoever asks once more waits for nothing.
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+                loop.remove_signal_handler(number)
+                signal.signal(number, signal.SIG_DFL)
+            if in_flight := service.engine.in_flight():
+                logger.warning("ending at once: %d requests are cut off", in_flight)
+            service.close(0)
+            os._exit(1)
+
         def asked() -> None:
             if stop.is_set():
-                os._exit(1)
+                at_once()
             logger.info("stopping: requests under way have %g s", plan.grace)
             notify.stopping()
             stop.set()
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, asked)
+        loop.add_signal_handler(signal.SIGQUIT, at_once)
         service = Service(plan)
         reloads = Reloads(service, name, arguments)
         loop.add_signal_handler(signal.SIGHUP, reloads.begin)
@@ -366,6 +404,7 @@ def run_program(plan: Plan, program: list[str], key: IssuedKey, *, identity: str
     `CredentialsError` then.
     """
     start_logging(plan.log_level, plan.log_format)
+    descriptors.raise_limit()
     environment = dict(os.environ)
     leave_own_proxy()
 
@@ -425,7 +464,7 @@ def first_failure_untold(service: Service, identity: str) -> Iterator[None]:
 async def run_child(program: list[str], environment: dict[str, str]) -> int:
     """Starts the program in this terminal, passes signals on, returns its status."""
     try:
-        child = await asyncio.create_subprocess_exec(*program, env=environment)
+        child = await asyncio.create_subprocess_exec(*descriptors.for_child(program), env=environment)
     except OSError as error:
         raise RunError(program[0], error) from error
     loop = asyncio.get_running_loop()

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from sigward.credentials import files
 from sigward.credentials.region import scope_region
+from sigward.descriptors import for_child
 
 if TYPE_CHECKING:
     from botocore.loaders import Loader
@@ -439,7 +440,7 @@ class Process(subprocess.Popen[bytes]):
 
     def __init__(self, command: list[str], seconds: float, **pipes: Any) -> None:
         # A session of its own: what it starts can be killed with it.
-        super().__init__(command, stdin=subprocess.DEVNULL, start_new_session=True, **pipes)
+        super().__init__(for_child(command), stdin=subprocess.DEVNULL, start_new_session=True, **pipes)
         self.seconds = seconds
 
     def communicate(

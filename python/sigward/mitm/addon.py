@@ -24,6 +24,7 @@ from sigward.ca import RENEW
 from sigward.mitm.bridge import Bridge
 from sigward.mitm.internals import MESSAGE_LIMIT, EngineHttpLayer, adopt_tls, http_layer_to_adopt, is_inside_connect
 from sigward.mitm.refusals import refusal, refuse_flow
+from sigward.mitm.told import once_a_day
 
 logger = logging.getLogger(__name__)
 
@@ -65,20 +66,16 @@ def is_undecided(kind: str, data: bytes) -> bool:
     return kind == "undecided" and bool(data)
 
 
-def not_vouched(host: str) -> str:
-    """Why clients would refuse this host's certificate, and the mend."""
-    return f"{host!r} is not among the hosts that clients take a certificate of sigward's CA for. {RENEW}"
-
-
-@functools.lru_cache(maxsize=1000)
+@once_a_day
 def tell_unvouched(name: str) -> None:
-    """To the log, once for each name: a client only says that the handshake failed."""
-    logger.warning("clients will refuse the certificate: %s", not_vouched(name))
+    """To the log, for each name: a client only says that the handshake failed."""
+    message = "clients will refuse the certificate: %r is not among the hosts that they take one of sigward's CA for. %s"
+    logger.warning(message, name, RENEW)
 
 
-@functools.lru_cache(maxsize=1000)
+@once_a_day
 def tell_refused(host: str, port: int, why: str) -> None:
-    """To the log, once for each destination: a client that is past CONNECT only sees its connection end."""
+    """To the log, for each destination: a client that is past CONNECT only sees its connection end."""
     logger.warning("a connection to %s:%d that is not HTTP is refused: %s", host, port, why)
 
 
@@ -134,14 +131,16 @@ class Tunnels:
             return
         what, slug, why = self.engine.handling(host, port, "unknown")
         if what == "intercept":
-            if not self.engine.vouches_for(host):
-                flow.response = refusal(403, "not-vouched-for", not_vouched(host))
+            if refused := self.engine.refuses_tunnel(host):
+                flow.response = refusal(*refused)
             return
         if what == "refuse":
             flow.response = refusal(403, slug, why)
             return
         try:
-            await self.allowed_address(host, port)
+            address = await self.allowed_address(host, port)
+            if why := self.engine.leads_back(address, port):
+                flow.response = refusal(508, "loop", why)
         except (OSError, UnicodeError) as error:
             flow.response = refusal(502, "connect-failed", f"no connection to {host!r}: {error}. Check the host's name.")
         except ValueError:
@@ -167,6 +166,9 @@ class Tunnels:
             data.server.address = (await self.allowed_address(address[0], address[1]), address[1])
         except (OSError, ValueError) as error:
             data.server.error = str(error)
+            return
+        data.server.error = self.engine.leads_back(*data.server.address)
+        self.engine.make_room(False)
 
     async def allowed_address(self, host: str, port: int) -> str:
         """The first address of a host that clients may reach. Raises ValueError if there is none, OSError if it does not resolve."""
@@ -242,6 +244,8 @@ class Sign:
 
     def client_connected(self, client: connection.Client) -> None:
         """It has so long until HTTP begins."""
+        # The next client, and this one's upstream, shall find a descriptor: the event loop tells nobody when there is none.
+        self.bridge.engine.make_room(True)
         self.bridge.connected(client)
 
     def http_connected(self, flow: http.HTTPFlow) -> None:

@@ -1,15 +1,18 @@
 """Between the engine's queue and mitmproxy's event loop.
 
-The engine makes a descriptor readable when it has something to tell; one callback takes all of it. A small answer is one event
-and no task. An answer that streams has a task, its pump, that waits for the client before it gives the engine its credit back.
+The engine makes a descriptor readable when it has something to tell; one callback takes all of it. An answer that streams has a task, its
+pump. One that is told whole has a task, too, which ends at once if the client takes all of it. Both wait for the client before they give
+the engine its credit back: what clients leave untaken is bounded for each answer, for each connection and in all.
 """
 
 import asyncio
+import ctypes
+import gc
 import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 from mitmproxy import http
 from mitmproxy.connection import Client
@@ -36,19 +39,36 @@ from sigward.mitm.refusals import refusal
 
 logger = logging.getLogger(__name__)
 
-HTTP2_AHEAD = 64 << 10
-"""Bytes of an answer that wait for an HTTP/2 client's window before the engine is held back."""
-
 TUNNEL_PATIENCE = 10.0
 """Seconds that the upstream of an upgraded connection has to close it, once the client has."""
+
+MANY = 100
+"""Requests of one client that end with it, after which memory is given back."""
+
+CALM = 2.0
+"""Seconds after that until it is: what ends has ended then."""
+
+SELDOM = 60.0
+"""Seconds between two times: to look for garbage holds everybody up."""
 
 LAST = -1
 """In place of a size, in a pump's queue: nothing follows."""
 
 
+def give_memory_back() -> None:
+    """Gives what was freed back to the system. mitmproxy's streams are freed by the garbage collector alone, which looks when more is made;
+    and glibc keeps what it got in small pieces."""
+    gc.collect()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
+
+
 @dataclass(slots=True)
 class Pending:
-    """One job, as the bridge keeps it. `pump`: passes on an answer that streams, from `queue`. `ended`: the engine has told all."""
+    """One job, as the bridge keeps it.
+
+    `pump`: passes its answer on; of one that streams, from `queue`. `ended`: the engine has told all.
+    """
 
     job: _core.Job
     connection: EngineConnection
@@ -74,8 +94,12 @@ class Bridge:
     gates: dict[int, Gate] = field(default_factory=dict)
     tasks: "set[asyncio.Task[None]]" = field(default_factory=set)
     layers: "WeakSet[EngineHttpLayer]" = field(default_factory=WeakSet)
+    allowances: "WeakKeyDictionary[Client, _core.Allowance]" = field(default_factory=WeakKeyDictionary)
     waits: dict[str, asyncio.TimerHandle] = field(default_factory=dict)
     """For clients that have connected, or opened a tunnel, and said nothing that could be served."""
+
+    gives_back_from: float = 0.0
+    """The event loop's time from which memory may be given back once more."""
 
     def start(self) -> None:
         """Begins to listen to the engine. Call it in the event loop."""
@@ -140,6 +164,7 @@ class Bridge:
                 headers,
                 body,
                 client.peername[0] if client.peername else "",
+                self._allowance(client),
             )
         except Exception:
             logger.exception("the engine did not take a request")
@@ -149,6 +174,12 @@ class Bridge:
             return None
         self.pending[job.id] = Pending(job, connection, stream_id, handler)
         return job
+
+    def _allowance(self, client: Client) -> _core.Allowance:
+        allowance = self.allowances.get(client)
+        if allowance is None:
+            allowance = self.allowances[client] = self.engine.allowance()
+        return allowance
 
     def upload_full(self, job: _core.Job) -> None:
         """Takes no more of this upload until the engine has room: of this stream of HTTP/2, or of this connection of HTTP/1."""
@@ -180,11 +211,21 @@ class Bridge:
         """A client's connection has ended: its jobs end with it, whatever state they are in."""
         if handler is None:
             return
-        for pending in [pending for pending in self.pending.values() if pending.handler is handler]:
+        left = [pending for pending in self.pending.values() if pending.handler is handler]
+        for pending in left:
             self.forget(pending.job)
             pending.job.cancel()
+        if len(left) >= MANY:
+            self._give_back_soon()
         self.gates.pop(id(handler), None)
         close_socket(handler)
+
+    def _give_back_soon(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if now + CALM >= self.gives_back_from:
+            self.gives_back_from = now + SELDOM
+            loop.call_later(CALM, give_memory_back)
 
     def _go_on(self, pending: Pending) -> None:
         """Takes more of an upload."""
@@ -234,7 +275,7 @@ class Bridge:
         size = 0
         if kind == _core.EVENT_RESPONSE:
             _, _, _, status, reason, headers, data, end, report = event
-            told = connection.response_events(stream_id, status, reason, headers, data, end, report)
+            told, size = connection.response_events(stream_id, status, reason, headers, data, end, report), len(data)
         elif kind == _core.EVENT_DATA:
             data, end = event[2], event[3]
             told, size = connection.data_events(stream_id, data, end), len(data)
@@ -246,8 +287,7 @@ class Bridge:
             pending.ended = True
             self._go_on(pending)
             if pending.pump is None:
-                del self.pending[number]
-                self._spawn(deliver(pending.handler, EngineEvent(connection.server, told)))
+                pending.pump = self._spawn(self._pass_on(pending, told, size))
                 return
         if pending.queue is None:
             pending.queue = asyncio.Queue()
@@ -273,6 +313,25 @@ class Bridge:
             task.add_done_callback(self.tasks.discard)
         return task
 
+    async def _pass_on(self, pending: Pending, told: list[HttpEvent], size: int) -> None:
+        """Passes on an answer that is told whole."""
+        passed = pending.connection.http_layer.passes(pending.stream_id) if size else None
+        await deliver(pending.handler, EngineEvent(pending.connection.server, told))
+        if passed is not None:
+            # Hooks may take their time.
+            await passed.wait()
+            try:
+                await drained(pending.handler, self.engine.client_timeouts()[2])
+            except TimeoutError:
+                self._let_go(pending)
+                break_off(pending.handler)
+                return
+            if http2 := pending.connection.http2:
+                # Its time is the connection's.
+                await http2.flushed(pending.stream_id, 0)
+            pending.job.ack(size)
+        self.pending.pop(pending.job.id, None)
+
     async def _pump(self, pending: Pending, queue: "asyncio.Queue[tuple[list[HttpEvent], int]]") -> None:
         """Passes a streaming answer on as fast as the client takes it."""
         server, stream_id, http2 = pending.connection.server, pending.stream_id, pending.connection.http2
@@ -295,7 +354,7 @@ class Bridge:
                     return
                 try:
                     if http2:
-                        await http2.flushed(stream_id, HTTP2_AHEAD, patience)
+                        await http2.flushed(stream_id, 0, patience)
                 except TimeoutError:
                     self._let_go(pending)
                     await deliver(

@@ -161,7 +161,7 @@ class Front:
 
     async def start(self) -> None:
         """Binds every listener; they accept when it returns. Raises `FrontError`, `CaError`."""
-        load_authority(self.engine, self.options.ca_dir)
+        load_authority(self.engine, self.options.ca_dir, needed=not self.options.reverse)
         options, upstreams = self._mitmproxy_options()
         server = Proxyserver()
         master = self._new_master(options, server)
@@ -207,6 +207,8 @@ class Front:
                 f"cannot listen: {why}.",
                 hint="Is the address in use? Choose another with --listen or --reverse; port 0 takes a free one.",
             )
+        for host, port in self.addresses.values():
+            self.engine.listens(host, port)
 
     def _new_master(self, options: Options, server: Proxyserver) -> EngineMaster:
         if self.options.web is None:

@@ -11,7 +11,6 @@ streams.
 
 import asyncio
 import contextlib
-import functools
 import logging
 import math
 import select
@@ -31,6 +30,7 @@ import h2.exceptions
 from h2.connection import ConnectionState as Http2State
 from h2.frame_buffer import FrameBuffer
 from h2.stream import StreamState
+from h2.windows import WindowManager
 from h11._readers import ChunkedReader
 from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame
 from mitmproxy import http
@@ -74,6 +74,7 @@ from sigward import _core
 from sigward.mitm.floods import Ledger
 from sigward.mitm.heads import END, ChunkReader, Wrong, is_malformed_http2, wrong_head
 from sigward.mitm.refusals import refusal
+from sigward.mitm.told import once_a_day
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +88,12 @@ AHEAD_LIMIT = 1 << 20
 
 STREAM_WINDOW = 2 << 20
 """Bytes that an HTTP/2 client may send of one request ahead of what is taken; mitmproxy's own window is 2 GiB."""
+
+CONNECTION_WINDOW = 16 << 20
+"""The same of all its requests together; here, too, mitmproxy's own window is 2 GiB."""
+
+REST = 64 << 20
+"""Bytes more that it may send of requests that are answered before their end: they are dropped as they come. The native front's number."""
 
 GRANT = 64 << 10
 """Bytes that are taken of a request before its client is told that it may send as many more."""
@@ -233,6 +240,7 @@ class EngineConnection(HttpConnection):
         self.waiting.pop(event.stream_id, None)
         job = self.jobs.get(event.stream_id)
         self.finished(event.stream_id)
+        self.http_layer.passed(event)
         if job is None:
             return
         if event.code is ErrorCode.PASSTHROUGH_CLOSE:
@@ -411,6 +419,7 @@ class EngineHttp1Server(Http1Server):
         if isinstance(event, events.DataReceived):
             self.since = time.monotonic()
         yield from super()._handle_event(event)
+        self.http_layer.passed(event)
         yield from self.alarm.set(self.deadline())
 
     def deadline(self) -> float:
@@ -568,6 +577,29 @@ class HeadBuffer(FrameBuffer):
         return not self._preamble_len
 
 
+class ConnectionWindow(WindowManager):
+    """What an HTTP/2 client may send of all its requests: h2's own would keep the largest size that it ever had.
+
+    What it was granted beyond `CONNECTION_WINDOW` is not granted again.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.max_window_size = CONNECTION_WINDOW
+
+    def window_opened(self, size: int) -> None:
+        self.current_window_size += size
+
+    def _maybe_update_window(self) -> int | None:
+        # Early and often, as for streams.
+        if self._bytes_processed < GRANT and self.current_window_size > 0:
+            return None
+        increment = max(min(self._bytes_processed, self.max_window_size - self.current_window_size), 0)
+        self._bytes_processed = 0
+        self.current_window_size += increment
+        return increment
+
+
 class EngineH2Connection(BufferedH2Connection):
     """mitmproxy's HTTP/2 buffers, with a bound in both directions: it would take in 2 GiB of a request, and of an answer all there is.
 
@@ -586,8 +618,13 @@ class EngineH2Connection(BufferedH2Connection):
         self.local_settings.max_concurrent_streams = STREAMS
         # As in the base class: without this the old value would be announced.
         self.local_settings.acknowledge()
+        self._inbound_flow_control_window_manager = ConnectionWindow(self.inbound_flow_control_window)
         self.room = asyncio.Event()
         self._held: dict[int, int] = {}
+
+    def initiate_connection(self) -> None:
+        super(BufferedH2Connection, self).initiate_connection()
+        self.increment_flow_control_window(CONNECTION_WINDOW - self.inbound_flow_control_window)
 
     def hold(self, stream_id: int) -> bool:
         """Grants a stream's client no more than it has been granted. False: it has been granted everything."""
@@ -606,6 +643,8 @@ class EngineH2Connection(BufferedH2Connection):
         if stream is not None and stream.state_machine.state is StreamState.OPEN:
             self.release(stream_id)
             self.increment_flow_control_window(LARGEST_WINDOW - STREAM_WINDOW, stream_id)
+            if (more := CONNECTION_WINDOW + REST - self.inbound_flow_control_window) > 0:
+                self.increment_flow_control_window(more)
 
     def release(self, stream_id: int) -> bool:
         """Grants what was held back. True: something was, and `data_to_send` now says so."""
@@ -635,6 +674,9 @@ class EngineH2Connection(BufferedH2Connection):
         """As in the base class; a request that is reset by the same bytes that made it never was."""
         self._opened.clear()
         told: list[h2.events.Event] = super().receive_data(data)
+        if any(isinstance(event, h2.events.StreamReset | h2.events.ConnectionTerminated) for event in told):
+            # What was buffered of their answers is gone.
+            self.room.set()
         taken_back = {event.stream_id for event in told if isinstance(event, h2.events.StreamReset)} & self._opened if self._opened else ()
         if not taken_back:
             return told
@@ -709,9 +751,9 @@ class EngineH2Connection(BufferedH2Connection):
         return sent
 
 
-@functools.lru_cache(maxsize=1000)
+@once_a_day
 def tell_flood(address: str, why: str) -> None:
-    """To the log, once for each client and reason."""
+    """To the log, for each client and reason."""
     logger.warning("closed the HTTP/2 connection of %s (ENHANCE_YOUR_CALM): %s", address, why)
 
 
@@ -759,6 +801,7 @@ class EngineHttp2Server(Http2Server):
         if isinstance(event, ResponseHeaders) and event.response.status_code >= 200:
             self.h2_conn.grant_all(event.stream_id)
         yield from super()._handle_event(event)
+        self.http_layer.passed(event)
         if self.over:
             return
         if isinstance(event, ResponseEndOfMessage):
@@ -965,6 +1008,8 @@ class EngineHttpLayer(HttpLayer):
     """mitmproxy's HTTP layer, with the engine for its upstream half."""
 
     bridge: Bridge
+    passing: dict[int, asyncio.Event]
+    """Answers that are on their way through hooks to the client's connection."""
 
     @classmethod
     def adopt(cls, http_layer: HttpLayer, bridge: Bridge) -> None:
@@ -972,6 +1017,7 @@ class EngineHttpLayer(HttpLayer):
         http_layer.__class__ = cls
         assert isinstance(http_layer, cls)
         http_layer.bridge = bridge
+        http_layer.passing = {}
         bridge.layers.add(http_layer)
 
     @property
@@ -993,6 +1039,17 @@ class EngineHttpLayer(HttpLayer):
             yield from self.event_to_child(self.connections[client], event)
         else:
             yield from super()._handle_event(event)
+
+    def passes(self, stream_id: int) -> asyncio.Event:
+        """Set once all of an answer has been handed to the client's connection, or nothing more of it will be."""
+        return self.passing.setdefault(stream_id, asyncio.Event())
+
+    def passed(self, event: events.Event) -> None:
+        """Notes an answer's end, or a request's that was given up."""
+        if self.passing and isinstance(event, ResponseEndOfMessage | ResponseProtocolError | RequestProtocolError):
+            passing = self.passing.pop(event.stream_id, None)
+            if passing is not None:
+                passing.set()
 
     def waits_for_body(self, stream_id: int) -> bool:
         """True if a body is held here until it is whole, and no hook is at it. Of what streams, the engine's time-out takes care."""

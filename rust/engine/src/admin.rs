@@ -1,7 +1,9 @@
 //! The admin listener: `/healthz`, `/readyz`, `/metrics`, `/throttled`. On an address of its own, and never calls AWS.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
@@ -11,18 +13,31 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 
 use crate::shared::Shared;
+use crate::system::unix_seconds;
+
+/// Connections at once. Scrapers and probes need a few; beyond, the next waits for one to end.
+const MOST: usize = 512;
+/// A client has so long to send a head, the next one on the same connection too.
+const HEAD: Duration = Duration::from_secs(10);
+/// A connection ends after so long, when it has had the answer that it is at.
+const LIFETIME: Duration = Duration::from_secs(120);
+/// And for that it has so long: a client that does not read is not waited for.
+const LAST_ANSWER: Duration = Duration::from_secs(30);
 
 /// Serves until the runtime ends.
 pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+    let places = Arc::new(Semaphore::new(MOST));
     loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let socket = match listener.accept().await {
             Ok((socket, _)) => socket,
             Err(error) => {
                 // Out of descriptors, mostly: another connection has to end first.
                 tracing::warn!("admin: {error}");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };
@@ -33,8 +48,13 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
                 async move { Ok::<_, Infallible>(response) }
             });
             let mut server = http1::Builder::new();
-            server.timer(TokioTimer::new()).header_read_timeout(std::time::Duration::from_secs(10));
-            let _ = server.serve_connection(TokioIo::new(socket), service).await;
+            server.timer(TokioTimer::new()).header_read_timeout(HEAD);
+            let mut connection = pin!(server.serve_connection(TokioIo::new(socket), service));
+            if tokio::time::timeout(LIFETIME, &mut connection).await.is_err() {
+                connection.as_mut().graceful_shutdown();
+                let _ = tokio::time::timeout(LAST_ANSWER, connection).await;
+            }
+            drop(place);
         });
     }
 }
@@ -46,8 +66,8 @@ fn answer(request: &Request<Incoming>, shared: &Shared) -> Response<Full<Bytes>>
     match request.uri().path() {
         "/healthz" => plain(StatusCode::OK, "ok\n".into()),
         "/readyz" => match shared.not_ready() {
-            missing if missing.is_empty() => plain(StatusCode::OK, "ready\n".into()),
-            missing => plain(StatusCode::SERVICE_UNAVAILABLE, format!("not ready\n{}\n", missing.join("\n"))),
+            missing if missing.is_empty() => plain(StatusCode::OK, lines("ready", shared.certificates.notices(unix_seconds()))),
+            missing => plain(StatusCode::SERVICE_UNAVAILABLE, lines("not ready", missing)),
         },
         "/metrics" => {
             let mut response = plain(StatusCode::OK, shared.metrics_text());
@@ -61,6 +81,10 @@ fn answer(request: &Request<Incoming>, shared: &Shared) -> Response<Full<Bytes>>
         }
         _ => plain(StatusCode::NOT_FOUND, "/healthz, /readyz, /metrics and /throttled are served here\n".into()),
     }
+}
+
+fn lines(first: &str, rest: Vec<String>) -> String {
+    std::iter::once(first.to_owned()).chain(rest).map(|line| line + "\n").collect()
 }
 
 /// What AWS throttled, as JSON: for `sigward quotas`.

@@ -1,6 +1,10 @@
 //! The audit log: a JSON line for each call, told when it is over or its client has gone: who, as whom, what, on which resource, and what
 //! was decided. [`UnderWay`](crate::job::UnderWay) tells of calls, for every front.
 //!
+//! Before a call goes out for the first time there is another line, `begun` (`audit_begun`), so that a process that is killed leaves a
+//! trace of what it had sent. Both lines have the same `call_id`. What is signed waits until that line is written; what would go out
+//! anyway, because nobody's keys are used or because lines may be lost, does not.
+//!
 //! Identity and provider are told and no access key id: AWS's trail has it beside the request id, and what names no key cannot leak one.
 
 use std::time::SystemTime;
@@ -15,6 +19,8 @@ use crate::lines::{Line, LineLog, Terms, Trouble};
 #[derive(Debug)]
 pub(crate) struct Call {
     line: Line,
+    /// What its lines are joined by, once there is one.
+    id: Option<u64>,
     /// It went out because the log had room when it came: the log takes it, whatever there is by now.
     pub(crate) accepted: bool,
 }
@@ -35,7 +41,7 @@ pub(crate) fn may_lose(settings: &EngineSettings) -> bool {
 
 /// Begins a call's line, if the log is on.
 pub(crate) fn begin(log: &LineLog, head: &RequestHead) -> Option<Call> {
-    log.is_on().then(|| Call { line: Line::begin(head, SystemTime::now()), accepted: false })
+    log.is_on().then(|| Call { line: Line::begin(head, SystemTime::now()), id: None, accepted: false })
 }
 
 impl Call {
@@ -43,9 +49,23 @@ impl Call {
         Self { line: self.line.traced(id), ..self }
     }
 
+    /// True if its first line is made.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.id.is_some()
+    }
+
+    /// The line that comes before it goes out.
+    pub(crate) fn begun(&mut self, id: u64, record: &Record, identities: &Identities) -> Line {
+        self.id = Some(id);
+        let mut line = self.line.clone();
+        line.raw(b",\"begun\":true");
+        found(&mut line, self.id, record, identities);
+        line
+    }
+
     /// It has been answered.
     pub(crate) fn answered(mut self, log: &LineLog, record: &Record, identities: &Identities, status: StatusCode, headers: &HeaderMap) {
-        self.found(record, identities);
+        found(&mut self.line, self.id, record, identities);
         self.line.raw(b",\"status\":");
         self.line.number(status.as_u16().into());
         self.line.answer(record, headers);
@@ -54,28 +74,32 @@ impl Call {
 
     /// Its client has gone before; what was sent may have been done all the same.
     pub(crate) fn gone(mut self, log: &LineLog, record: &Record, identities: &Identities) {
-        self.found(record, identities);
+        found(&mut self.line, self.id, record, identities);
         self.line.text("error", "client-gone");
         self.end(log, record);
     }
 
-    fn found(&mut self, record: &Record, identities: &Identities) {
-        let line = &mut self.line;
-        line.text("decision", record.disposition.as_str());
-        line.decided(record);
-        line.found(record);
-        if let Some(identity) = record.identity.as_ref().filter(|_| record.signatures > 0).and_then(|name| identities.get(name)) {
-            line.text("provider", &identity.provider);
-        }
-        line.resource(record);
-    }
-
     fn end(self, log: &LineLog, record: &Record) {
-        let Self { mut line, accepted } = self;
+        let Self { mut line, accepted, .. } = self;
         line.raw(b",\"attempts\":");
         line.number(record.attempts.len() as u64);
         log.push(line, accepted);
     }
+}
+
+fn found(line: &mut Line, id: Option<u64>, record: &Record, identities: &Identities) {
+    if let Some(id) = id {
+        line.raw(b",\"call_id\":\"");
+        line.hexadecimal(id);
+        line.raw(b"\"");
+    }
+    line.text("decision", record.disposition.as_str());
+    line.decided(record);
+    line.found(record);
+    if let Some(identity) = record.identity.as_ref().filter(|_| record.signatures > 0).and_then(|name| identities.get(name)) {
+        line.text("provider", &identity.provider);
+    }
+    line.resource(record);
 }
 
 #[cfg(test)]
@@ -107,6 +131,29 @@ mod tests {
             "reason": "route no-\"deletes denies it. Ask.", "request_id": "sigward-1", "attempts": 0,
         });
         assert_eq!(line, expected);
+    }
+
+    #[test]
+    fn the_line_before_a_call_and_the_one_after_it_are_joined() {
+        let (sender, told) = channel();
+        let log = log_to(Told(sender), Trouble::Keep);
+        let mut call = begin(&log, &head("/")).unwrap();
+        assert!(!call.has_begun());
+        let record = Record { disposition: Disposition::Sign, error: None, reason: None, request_id: None, ..denied() };
+        log.push(call.begun(0xabc, &record, &Identities::default()), false);
+        assert!(call.has_begun());
+        call.answered(&log, &record, &Identities::default(), StatusCode::OK, &HeaderMap::new());
+        log.close();
+        let written: Vec<u8> = told.try_iter().flatten().collect();
+        let mut lines: Vec<Value> =
+            written.split_inclusive(|byte| *byte == b'\n').map(|line| serde_json::from_slice(line).unwrap()).collect();
+        let (mut ended, mut begun) = (lines.pop().unwrap(), lines.pop().unwrap());
+        assert_eq!((&begun["begun"], &begun["call_id"]), (&json!(true), &json!("0000000000000abc")));
+        begun.as_object_mut().unwrap().remove("begun");
+        for of_the_end in ["status", "attempts"] {
+            ended.as_object_mut().unwrap().remove(of_the_end).unwrap();
+        }
+        assert_eq!(begun, ended);
     }
 
     #[test]

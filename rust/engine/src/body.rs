@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::descriptors::Descriptors;
 use crate::system;
 use crate::wrap::Wrapper;
 
@@ -110,9 +111,12 @@ pub(crate) struct Spooling {
 }
 
 impl Spooling {
-    pub(crate) async fn begin(directory: Option<&Path>) -> Result<Self, BodyError> {
-        let directory = directory.map(Path::to_path_buf);
-        let file = blocking(move || directory.map_or_else(tempfile::tempfile, tempfile::tempfile_in)).await?;
+    pub(crate) async fn begin(directory: Option<&Path>, descriptors: &Descriptors) -> Result<Self, BodyError> {
+        let open = || {
+            let directory = directory.map(Path::to_path_buf);
+            blocking(move || directory.map_or_else(tempfile::tempfile, tempfile::tempfile_in))
+        };
+        let file = descriptors.again(open).await?;
         let spool = Spool { file: Arc::new(file), length: 0 };
         Ok(Self { spool, batch: Vec::new(), batched: 0, writing: None })
     }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +17,9 @@ use sigward_gateway::{Failure, Hop, Scheme, Target, Upstream, is_forbidden, is_f
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
+use crate::descriptors::Descriptors;
+use crate::loops::Loops;
+use crate::metrics::Metrics;
 use crate::net::{Socket, Stream};
 use crate::system;
 
@@ -25,6 +29,24 @@ const HEAD_START: Duration = Duration::from_millis(250);
 const MOST_NAMES: usize = 4096;
 /// What a proxy answers to CONNECT, at most.
 const PROXY_HEAD: usize = 16 << 10;
+
+/// What all connections to upstreams share.
+#[derive(Debug)]
+pub(crate) struct Network {
+    resolver: Resolver,
+    pub(crate) descriptors: Descriptors,
+    pub(crate) loops: Arc<Loops>,
+}
+
+impl Network {
+    pub(crate) fn new(metrics: &Metrics) -> Self {
+        Self {
+            resolver: Resolver::default(),
+            descriptors: Descriptors::new(metrics.idle_closed.clone()),
+            loops: Arc::new(Loops::new(metrics.loops.clone())),
+        }
+    }
+}
 
 /// What was found of names, for everybody.
 #[derive(Debug, Default)]
@@ -54,15 +76,19 @@ impl Resolver {
         }
         let found: Arc<[IpAddr]> = interleaved(found).into();
         if !keep.is_zero() {
-            let mut known = self.locked();
-            if known.len() >= MOST_NAMES {
-                known.retain(|_, (at, _)| at.elapsed() < keep);
-            }
-            if known.len() < MOST_NAMES {
-                known.insert(host.into(), (Instant::now(), Arc::clone(&found)));
-            }
+            self.remember(host, &found, keep);
         }
         Ok(found)
+    }
+
+    fn remember(&self, host: &str, found: &Arc<[IpAddr]>, keep: Duration) {
+        let mut known = self.locked();
+        if known.len() >= MOST_NAMES {
+            known.retain(|_, (at, _)| at.elapsed() < keep);
+        }
+        if known.len() < MOST_NAMES {
+            known.insert(host.into(), (Instant::now(), Arc::clone(found)));
+        }
     }
 
     /// What was known of a name does not hold.
@@ -107,6 +133,9 @@ pub(crate) enum ConnectError {
         /// What it answered, or why it cannot be reached.
         why: String,
     },
+    /// It leads back to this process.
+    #[error("it leads back to sigward")]
+    Loop,
     /// The whole way did not come to its end in time. With a proxy on it, that one's host and port.
     #[error("no connection within {0:?}{by}", by = .1.as_ref().map(|proxy| format!(" through the proxy {proxy} (egress.proxy)")).unwrap_or_default())]
     Late(Duration, Option<String>),
@@ -117,6 +146,7 @@ impl ConnectError {
     fn failure(&self) -> Failure {
         match self {
             Self::Forbidden(address) => Failure::Forbidden(address.clone()),
+            Self::Loop => Failure::Loop,
             Self::Io(error) => match error.get_ref().and_then(|inner| inner.downcast_ref()) {
                 Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented) => Failure::Tls(error.to_string()),
                 _ => Failure::Connect(error.to_string()),
@@ -124,6 +154,15 @@ impl ConnectError {
             Self::Proxy { .. } | Self::Late(..) => Failure::Connect(self.to_string()),
         }
     }
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Carries {
+    /// By `Via` they say where they have been.
+    Requests,
+    /// A tunnel's, which say nothing.
+    Bytes,
 }
 
 /// Makes connections, as the settings say.
@@ -134,13 +173,13 @@ pub(crate) struct Connector {
     timeout: Duration,
     dns: Duration,
     egress: EgressSettings,
-    resolver: Arc<Resolver>,
+    network: Arc<Network>,
     /// What a proxy on the way is told of this one.
     hop: Option<Arc<Hop>>,
 }
 
 impl Connector {
-    pub(crate) fn new(tls: &Arc<ClientConfig>, settings: &EngineSettings, resolver: &Arc<Resolver>, hop: &Arc<Hop>) -> Self {
+    pub(crate) fn new(tls: &Arc<ClientConfig>, settings: &EngineSettings, network: &Arc<Network>, hop: &Arc<Hop>) -> Self {
         let speaking = |protocols: &[&[u8]]| {
             let mut config = ClientConfig::clone(tls);
             config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
@@ -151,21 +190,31 @@ impl Connector {
             timeout: settings.timeouts.connect,
             dns: settings.timeouts.dns,
             egress: settings.egress.clone(),
-            resolver: Arc::clone(resolver),
+            network: Arc::clone(network),
             hop: settings.via.then(|| Arc::clone(hop)),
         }
+    }
+
+    /// What all connections share.
+    pub(crate) fn network(&self) -> &Arc<Network> {
+        &self.network
     }
 
     /// TCP and, for https, TLS. `http2`: ALPN offers it.
     pub(crate) async fn connect(&self, upstream: &Upstream, http2: bool) -> Result<Stream, Failure> {
         let connecting = async {
-            let socket = self.socket(upstream).await?;
+            let socket = self.socket(upstream, Carries::Requests).await?;
             if upstream.target.scheme == Scheme::Http {
                 return Ok(Stream::new(socket));
             }
             let name = ServerName::try_from(upstream.target.host.to_string()).map_err(io::Error::other)?;
             let [http1, both] = &self.tls;
-            Ok(Stream::connect(socket, Arc::clone(if http2 { both } else { http1 }), name).await?)
+            let returned = socket.returned();
+            Stream::connect(socket, Arc::clone(if http2 { both } else { http1 }), name).await.map_err(|error| {
+                // It was refused at its far end, which is here.
+                let returned = returned.is_some_and(|returned| returned.load(Ordering::Acquire));
+                if returned { ConnectError::Loop } else { error.into() }
+            })
         };
         let late = |_| Err(self.late(upstream));
         let connected: Result<Stream, ConnectError> = tokio::time::timeout(self.timeout, connecting).await.unwrap_or_else(late);
@@ -176,7 +225,7 @@ impl Connector {
     pub(crate) async fn tunnel(&self, target: &Target, local_allowed: bool) -> Result<Stream, ConnectError> {
         let upstream = Upstream { target: target.clone(), connect: None, named: local_allowed };
         let late = |_| Err(self.late(&upstream));
-        tokio::time::timeout(self.timeout, self.socket(&upstream)).await.unwrap_or_else(late).map(Stream::new)
+        tokio::time::timeout(self.timeout, self.socket(&upstream, Carries::Bytes)).await.unwrap_or_else(late).map(Stream::new)
     }
 
     fn late(&self, upstream: &Upstream) -> ConnectError {
@@ -184,7 +233,7 @@ impl Connector {
         ConnectError::Late(self.timeout, proxy.map(shown))
     }
 
-    async fn socket(&self, upstream: &Upstream) -> Result<Socket, ConnectError> {
+    async fn socket(&self, upstream: &Upstream, carries: Carries) -> Result<Socket, ConnectError> {
         let (host, port) = place(upstream)?;
         // A proxy resolves names itself, and may run on this host: names and addresses of this host are refused before it is asked.
         if !upstream.named && is_forbidden_host(host) {
@@ -192,18 +241,24 @@ impl Connector {
         }
         if let Some(proxy) = self.egress.proxy_for(host) {
             let hop = self.hop.as_deref();
-            let reached = async { through(self.tcp(&proxy.host, proxy.port, true).await?, proxy, host, port, hop).await };
+            let reached =
+                async { through(self.outgoing(&proxy.host, proxy.port, true, Carries::Requests).await?, proxy, host, port, hop).await };
             return reached.await.map_err(|error| match error {
                 ConnectError::Io(error) => ConnectError::Proxy { proxy: shown(proxy), why: error.to_string() },
                 error => error,
             });
         }
-        self.tcp(host, port, upstream.named).await
+        self.outgoing(host, port, upstream.named, carries).await
+    }
+
+    async fn resolved(&self, host: &str) -> io::Result<Arc<[IpAddr]>> {
+        let Network { resolver, descriptors, .. } = &*self.network;
+        descriptors.again_unless_room(|| resolver.resolve(host, self.dns)).await
     }
 
     /// A TCP connection to the first address that takes it. `local_allowed`: a loopback or link-local one, too.
-    pub(crate) async fn tcp(&self, host: &str, port: u16, local_allowed: bool) -> Result<Socket, ConnectError> {
-        let found = self.resolver.resolve(host, self.dns).await?;
+    async fn outgoing(&self, host: &str, port: u16, local_allowed: bool, carries: Carries) -> Result<Socket, ConnectError> {
+        let found = self.resolved(host).await?;
         let allowed: Vec<SocketAddr> = found
             .iter()
             .filter(|address| local_allowed || !is_forbidden(**address))
@@ -212,21 +267,24 @@ impl Connector {
         if let (Some(address), true) = (found.first(), allowed.is_empty()) {
             return Err(ConnectError::Forbidden(address.to_string()));
         }
-        let connected = first_of(&allowed).await;
+        if carries == Carries::Bytes && allowed.iter().any(|address| self.network.loops.leads_back(*address)) {
+            return Err(ConnectError::Loop);
+        }
+        let connected = self.network.descriptors.again(|| first_of(&allowed, &self.network.loops)).await;
         if connected.is_err() {
-            self.resolver.forget(host);
+            self.network.resolver.forget(host);
         }
         Ok(connected?)
     }
 }
 
 /// Happy eyeballs (RFC 8305): each address has a head start over the next, and the first connection counts.
-async fn first_of(addresses: &[SocketAddr]) -> io::Result<Socket> {
+async fn first_of(addresses: &[SocketAddr], loops: &Arc<Loops>) -> io::Result<Socket> {
     let mut waiting = addresses.iter();
     let mut under_way = FuturesUnordered::new();
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     let Some(first) = waiting.next() else { return Err(last) };
-    under_way.push(system::dial(*first));
+    under_way.push(system::dial(*first, loops));
     loop {
         let head_start = tokio::time::sleep(HEAD_START);
         tokio::select! {
@@ -239,7 +297,7 @@ async fn first_of(addresses: &[SocketAddr]) -> io::Result<Socket> {
             () = head_start, if waiting.len() > 0 => {}
         }
         match waiting.next() {
-            Some(next) => under_way.push(system::dial(*next)),
+            Some(next) => under_way.push(system::dial(*next, loops)),
             None if under_way.is_empty() => return Err(last),
             None => {}
         }
@@ -328,11 +386,12 @@ mod tests {
         let good = listener.local_addr().unwrap();
         // A port that nobody has: refused at once.
         let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let connected = first_of(&[closed, good]).await.unwrap();
+        let loops = crate::loops::tests::loops();
+        let connected = first_of(&[closed, good], &loops).await.unwrap();
         let (_, peer) = listener.accept().await.unwrap();
-        assert_eq!(connected.local_addr(), Some(peer));
-        assert!(first_of(&[closed]).await.is_err());
-        assert!(first_of(&[]).await.is_err());
+        assert!(loops.is_own(peer, good) && connected.returned().is_some_and(|returned| returned.load(Ordering::Acquire)));
+        assert!(first_of(&[closed], &loops).await.is_err());
+        assert!(first_of(&[], &loops).await.is_err());
     }
 
     #[tokio::test]
@@ -344,5 +403,9 @@ mod tests {
         resolver.forget("localhost");
         assert!(!Arc::ptr_eq(&found, &resolver.resolve("localhost", keep).await.unwrap()));
         assert!(resolver.resolve("does-not-exist.invalid", keep).await.is_err());
+        // Any number of names can be made up.
+        let address: Arc<[IpAddr]> = Arc::from([IpAddr::from([192, 0, 2, 1])]);
+        (0..3 * MOST_NAMES).for_each(|number| resolver.remember(&format!("made-up-{number}.test"), &address, keep));
+        assert!(resolver.locked().len() <= MOST_NAMES);
     }
 }

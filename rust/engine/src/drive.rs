@@ -13,8 +13,8 @@ use sigward_gateway::admit::{remove_hop_by_hop, remove_own};
 use sigward_gateway::judge::CODE_PREFIX;
 use sigward_gateway::settings::Http2;
 use sigward_gateway::{
-    BodyPlan, BodySize, Disposition, Event, Exchange, Failure, Identities, Keep, Load, Moment, Outgoing, Record, Refusal, RequestHead,
-    Shape, Step, Upstream, Wrap,
+    BodyPlan, BodySize, Event, Exchange, Failure, Identities, Keep, Load, Moment, Outgoing, Record, Refusal, RequestHead, Shape, Step,
+    Upstream, Wrap,
 };
 use tokio::time::Instant;
 
@@ -209,8 +209,10 @@ impl Driver<'_> {
                 self.tell(Event::Refreshed)
             }
             Step::Send(outgoing) => {
-                if self.exchange.record().disposition == Disposition::Sign {
-                    self.under_way.must_be_told(&self.exchange.config().settings);
+                if let Some(line) = self.under_way.begins(&self.exchange.config().settings, self.exchange.record())
+                    && !Box::pin(self.shared.audit.write(line)).await
+                {
+                    return self.tell(Event::Unlogged);
                 }
                 // What is left of the last answer goes first: its connection is not worth waiting for.
                 self.answer = None;
@@ -263,7 +265,7 @@ impl Driver<'_> {
     async fn spool(&mut self) -> Result<Step, BodyError> {
         let settings = &self.exchange.config().settings;
         let idle = settings.timeouts.idle;
-        let mut spool = Spooling::begin(settings.body.spool_dir.as_deref()).await?;
+        let mut spool = Spooling::begin(settings.body.spool_dir.as_deref(), &self.shared.network.descriptors).await?;
         if let Kept::Memory(held) = &self.kept
             && !held.is_empty()
         {

@@ -2,18 +2,33 @@
 //!
 //! Every sidecar asks for its part ten times a second, in the background, and paces by what it was leased last: the hot path
 //! stays local. A lease counts for [`HOLD`]; the store keeps it reserved for longer, so that nobody is given what another still
-//! uses. When the store is away, leases lapse and each takes `pacing.share` of the limit. The clock is the store's.
+//! uses. When the store is away, or what it grants cannot be right, leases lapse and each takes `pacing.share` of the limit. The
+//! clock is the store's.
+//!
+//! Neither the store nor who else writes to it is trusted: answers are read to a bound in bytes and time, and the script leaves out what
+//! cannot be right.
 
+use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use redis::{Client, ClientTlsConfig, TlsCertificates};
-use sigward_gateway::pace::Demand;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, RedisError, RedisResult};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use sigward_gateway::Config;
+use sigward_gateway::pace::{Demand, Key};
 use sigward_gateway::settings::EngineSettings;
+#[cfg(unix)]
+use tokio::net::UnixStream;
+use tokio::time::Instant;
 
+use crate::net::{Allowance, Bounded, Stream};
 use crate::shared::Shared;
+use crate::{system, tls};
 
+const LEASE: &str = include_str!("lease.lua");
 /// Between two questions.
 const PERIOD: Duration = Duration::from_millis(100);
 /// A lease counts for so long on the sidecar.
@@ -22,144 +37,337 @@ const HOLD: Duration = Duration::from_secs(1);
 const RESERVED: u64 = 1500;
 /// A store that has just begun gives nobody more than they hold, for so long, in milliseconds.
 const WARM_UP: u64 = 400;
+/// Sidecars of one limit. More than these, each asking ten times a second, are more than a store can serve.
+const MOST_SIDECARS: usize = 1024;
 /// The store has so long to answer.
 const PATIENCE: Duration = Duration::from_millis(250);
+/// And so long for a connection, with all that belongs to it.
+const CONNECT: Duration = Duration::from_secs(1);
 /// Between attempts to reach it: doubled from the first to the last.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// What a sidecar asks for beyond what it uses, so that it can grow.
 const HEADROOM: f64 = 1.25;
+/// Limits that are asked for at once.
+const AT_ONCE: usize = 512;
+/// An answer is read so far: what belongs to a connection, and to each limit.
+const MOST_ANSWER: (usize, usize) = (4 << 10, 256);
+/// A connection is made anew after so long: the library keeps what a store pushes, and a name may stand for another host by then.
+const RENEWED: Duration = Duration::from_secs(300);
+/// Nothing of what is due, for so long, cannot be right: it is longer than sidecars that are gone keep theirs, and than a store's warm-up.
+const STARVED: Duration = Duration::from_secs(3);
+/// Less than this part of what is due is nothing.
+const NOTHING: f64 = 0.01;
+/// Entries that cannot be right are logged so often at most.
+const SAID_AGAIN: Duration = Duration::from_secs(60);
+
+/// Where the store is, and as whom it is asked.
+pub(crate) struct Place {
+    address: ConnectionAddr,
+    tls: bool,
+    login: RedisConnectionInfo,
+}
 
 /// Checks the URL. The error says what is wrong with it, without its password.
-pub(crate) fn client(settings: &EngineSettings) -> Result<Option<Client>, String> {
+pub(crate) fn place(settings: &EngineSettings) -> Result<Option<Place>, String> {
     let Some(url) = settings.pace.shared.as_deref() else { return Ok(None) };
     let wrong =
         |why: &str| format!("pacing.shared: {why}; redis://[user:password@]host[:port][/database], or rediss:// for TLS, is expected");
-    let made = if url.starts_with("rediss:") {
-        let mut root_cert = Vec::new();
-        for path in &settings.tls.ca_files {
-            root_cert.extend(std::fs::read(path).map_err(|error| format!("tls.ca_files: {}: {error}", path.display()))?);
-            root_cert.push(b'\n');
-        }
-        let root_cert = Some(root_cert).filter(|pem| !pem.is_empty());
-        Client::build_with_tls(url, TlsCertificates { client_tls: None::<ClientTlsConfig>, root_cert })
-    } else {
-        Client::open(url)
-    };
+    if url.contains('#') {
+        return Err(wrong("it ends in a #fragment, which has no meaning here"));
+    }
+    // TLS is ours, so the library reads the URL of the same place without it.
+    let plain = ["rediss:", "valkeys:"].iter().find_map(|scheme| url.strip_prefix(scheme));
+    let read = plain.map_or_else(|| url.into_connection_info(), |rest| format!("redis:{rest}").into_connection_info());
     // The library's own words could quote the URL.
-    made.map(Some).map_err(|error| wrong(error.detail().filter(|text| !text.contains('@')).unwrap_or("it cannot be read")))
+    let info = read.map_err(|error| wrong(error.detail().filter(|text| !text.contains('@')).unwrap_or("it cannot be read")))?;
+    Ok(Some(Place { address: info.addr().clone(), tls: plain.is_some(), login: info.redis_settings().clone() }))
 }
 
 /// Asks for leases for as long as the engine runs, if the settings name a store.
 pub(crate) async fn keep(shared: Arc<Shared>) {
-    let me = format!("{:016x}{:016x}", shared.next_seed(), std::process::id());
-    let mut pause = RETRY.0;
-    let reachable = AtomicBool::new(true);
-    loop {
-        let config = shared.config.load_full();
-        let Ok(Some(client)) = client(&config.settings) else {
-            // Settings may change.
-            tokio::time::sleep(RETRY.1).await;
-            continue;
-        };
-        let url = config.settings.pace.shared.clone();
-        match session(&shared, &client, &me, url.as_deref(), &reachable).await {
-            Ok(()) => pause = RETRY.0,
-            Err(error) => {
-                shared.metrics.store_errors.inc();
-                if reachable.swap(false, Ordering::Relaxed) {
-                    tracing::warn!(
-                        "the store of shared limits is away ({}): this sidecar keeps to {:.0} % of each",
-                        harmless(&error),
-                        config.settings.pace.share * 100.0
-                    );
-                }
-                shared.metrics.store_up.set(0);
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(RETRY.1);
-            }
-        }
+    let name = format!("{:016x}{:016x}", shared.next_seed(), std::process::id());
+    Keeper { shared, name, reachable: true, pause: RETRY.0, invalid_said: None }.run().await;
+}
+
+/// Why a session ended.
+struct Away(String);
+
+impl From<RedisError> for Away {
+    /// What went wrong, without what a URL or an answer could hold.
+    fn from(error: RedisError) -> Self {
+        Self(match error.code() {
+            Some(code) => code.chars().take(40).filter(|letter| !letter.is_control()).collect(),
+            None => error.category().to_owned(),
+        })
     }
 }
 
-/// What went wrong, without what a URL or an answer could hold.
-fn harmless(error: &redis::RedisError) -> String {
-    match error.code() {
-        Some(code) => code.chars().take(40).collect(),
-        None => error.category().to_owned(),
+impl From<io::Error> for Away {
+    fn from(error: io::Error) -> Self {
+        Self(error.to_string())
     }
 }
 
-async fn connected(client: &Client, timings: redis::AsyncConnectionConfig) -> redis::RedisResult<redis::aio::MultiplexedConnection> {
-    #[cfg(test)]
-    if let Some(world) = crate::simulation::world() {
-        let stream = world.store(client).await?;
-        let (connection, driver) = redis::aio::MultiplexedConnection::new_with_config(&Default::default(), stream, timings).await?;
-        tokio::spawn(driver);
-        return Ok(connection);
-    }
-    client.get_multiplexed_async_connection_with_config(&timings).await
+/// What the script answers.
+struct Grant {
+    leased: f64,
+    due: f64,
+    invalid: u64,
 }
 
-/// One connection, until it fails or the settings name another store.
-async fn session(shared: &Shared, client: &Client, me: &str, url: Option<&str>, reachable: &AtomicBool) -> redis::RedisResult<()> {
-    let timings = redis::AsyncConnectionConfig::new().set_connection_timeout(Some(PATIENCE * 4)).set_response_timeout(Some(PATIENCE));
-    let mut connection = connected(client, timings).await?;
-    let script = redis::Script::new(include_str!("lease.lua"));
-    // What is used is smoothed: a lease follows the load, not its every jerk.
-    let mut last = tokio::time::Instant::now();
-    let mut used: std::collections::HashMap<u64, f64> = std::collections::HashMap::new();
-    let mut loaded = false;
-    loop {
-        let config = shared.config.load_full();
-        if config.settings.pace.shared.as_deref() != url {
-            return Ok(());
-        }
-        let pacer = &config.live.pacer;
-        let demands = pacer.demands(shared.started.elapsed());
-        let took = last.elapsed().as_secs_f64().max(0.001);
-        last = tokio::time::Instant::now();
-        used.retain(|key, _| demands.iter().any(|demand| demand.key == *key));
-        if !demands.is_empty() || !reachable.load(Ordering::Relaxed) {
-            if !loaded {
-                script.load_async(&mut connection).await?;
-                loaded = true;
-            }
-            let mut pipeline = redis::pipe();
-            for demand in &demands {
-                let rate = used.entry(demand.key).or_insert(demand.asked as f64 / took);
-                *rate = 0.5 * *rate + 0.5 * demand.asked as f64 / took;
-                let wanted = wanted(demand, *rate);
-                pipeline.invoke_script(
-                    script.key(&*demand.name).arg(me).arg(demand.limit).arg(wanted).arg(demand.held).arg(RESERVED).arg(WARM_UP),
-                );
-            }
-            let asked_at = shared.started.elapsed();
-            let grants: Vec<f64> = if demands.is_empty() {
-                redis::cmd("PING").exec_async(&mut connection).await?;
-                Vec::new()
-            } else {
-                pipeline.query_async(&mut connection).await?
+impl Grant {
+    /// An answer that cannot be right leases nothing.
+    fn of((leased, due, invalid): (f64, f64, i64), demand: &Demand) -> Option<Self> {
+        let fits = |rate: f64| (0.0..=demand.limit).contains(&rate);
+        (fits(leased) && fits(due)).then(|| Self { leased, due, invalid: invalid.try_into().unwrap_or_default() })
+    }
+}
+
+#[cfg(test)]
+impl Grant {
+    fn sabotaged(self, demand: &Demand) -> Self {
+        let takes_whole = crate::simulation::sabotaged(crate::simulation::Sabotage::TakesWhole);
+        if takes_whole { Self { leased: demand.limit, ..self } } else { self }
+    }
+}
+
+/// One limit between two questions.
+#[derive(Clone, Copy)]
+struct Use {
+    /// What is used is smoothed: a lease follows the load, not its every jerk.
+    rate: f64,
+    /// Since when nothing was leased of what was due.
+    starved: Option<Instant>,
+}
+
+struct Keeper {
+    shared: Arc<Shared>,
+    /// What this sidecar is called in the store.
+    name: String,
+    /// The last session has had an answer, or there was none yet.
+    reachable: bool,
+    pause: Duration,
+    invalid_said: Option<Instant>,
+}
+
+impl Keeper {
+    async fn run(mut self) {
+        loop {
+            let config = self.shared.config.load_full();
+            let Ok(Some(place)) = place(&config.settings) else {
+                // Settings may change.
+                self.shared.metrics.store_up.set(0);
+                tokio::time::sleep(RETRY.1).await;
+                continue;
             };
-            for (demand, grant) in demands.iter().zip(grants) {
-                // A store that answers nonsense is not believed.
-                #[cfg(test)]
-                let grant = if crate::simulation::sabotaged(crate::simulation::Sabotage::TakesWhole) { demand.limit } else { grant };
-                let grant = if grant.is_finite() { grant.clamp(0.0, demand.limit) } else { 0.0 };
-                pacer.lease(demand.key, grant, shared.started.elapsed(), asked_at + HOLD);
+            if let Err(Away(why)) = self.session(&config, &place).await {
+                self.shared.metrics.store_errors.inc();
+                if std::mem::replace(&mut self.reachable, false) {
+                    let share = config.settings.pace.share * 100.0;
+                    tracing::warn!("the store of shared limits is away ({why}): this sidecar keeps to {share:.0} % of each");
+                }
+                self.shared.metrics.store_up.set(0);
+                self.shared.metrics.store_unusable.set(0);
+                tokio::time::sleep(self.pause).await;
+                self.pause = (self.pause * 2).min(RETRY.1);
             }
-            shared.queued.notify_one();
-            shared.metrics.store_up.set(1);
-            if !reachable.swap(true, Ordering::Relaxed) {
-                tracing::info!("the store of shared limits is back");
-            }
-        }
-        // A new limit is asked for at once; else in its time.
-        tokio::select! {
-            biased;
-            () = tokio::time::sleep(PERIOD) => {}
-            () = shared.unleased.notified() => {}
         }
     }
+
+    /// One connection, until it fails, is old, or the settings name another store.
+    async fn session(&mut self, config: &Config, place: &Place) -> Result<(), Away> {
+        let allowance = Allowance::default();
+        allowance.set(MOST_ANSWER.0);
+        let late = |_| Err(Away("no connection in time".to_owned()));
+        let connecting = tokio::time::timeout(CONNECT, connect(config, place, &allowance));
+        let connected = connecting.await.unwrap_or_else(late);
+        let ended = match connected {
+            Err(away) => Err(away),
+            Ok((mut connection, driver)) => {
+                // When the driver ends, the question that is under way fails, and says why.
+                let driver = async {
+                    driver.await;
+                    std::future::pending::<()>().await;
+                };
+                tokio::select! {
+                    biased;
+                    ended = self.ask(&mut connection, &allowance, config) => ended,
+                    () = driver => Ok(()),
+                }
+            }
+        };
+        ended.map_err(|away| if allowance.is_used_up() { Away("its answer is too long".to_owned()) } else { away })
+    }
+
+    async fn ask(&mut self, connection: &mut MultiplexedConnection, allowance: &Allowance, began: &Config) -> Result<(), Away> {
+        let script = redis::Script::new(LEASE);
+        let shared = Arc::clone(&self.shared);
+        let since = Instant::now();
+        let mut last = since;
+        let mut uses: HashMap<Key, Use> = HashMap::new();
+        let mut loaded = false;
+        loop {
+            let config = shared.config.load_full();
+            if config.settings.pace.shared != began.settings.pace.shared || since.elapsed() >= RENEWED {
+                return Ok(());
+            }
+            let demands = config.live.pacer.demands(shared.started.elapsed());
+            let took = last.elapsed().as_secs_f64().max(0.001);
+            last = Instant::now();
+            uses = demands.iter().map(|demand| (demand.key, Use::of(uses.get(&demand.key), demand, took))).collect();
+            let (mut invalid, mut unusable) = (0, 0);
+            for some in demands.chunks(AT_ONCE) {
+                allowance.set(MOST_ANSWER.0 + MOST_ANSWER.1 * some.len());
+                if !loaded {
+                    load(connection).await?;
+                    loaded = true;
+                }
+                let asked_at = shared.started.elapsed();
+                let grants = match self.grants(connection, &script, some, &uses).await {
+                    // Somebody has emptied its memory of scripts: it is told again.
+                    Err(error) if error.code() == Some("NOSCRIPT") => {
+                        allowance.set(MOST_ANSWER.0 + MOST_ANSWER.1 * some.len());
+                        load(connection).await?;
+                        self.grants(connection, &script, some, &uses).await?
+                    }
+                    grants => grants?,
+                };
+                for (demand, grant) in some.iter().zip(grants) {
+                    let grant = Grant::of(grant, demand);
+                    invalid += grant.as_ref().map_or(1, |grant| grant.invalid);
+                    let now = shared.started.elapsed();
+                    let usable = grant.filter(|grant| uses.get_mut(&demand.key).is_some_and(|usage| !usage.starves(grant)));
+                    #[cfg(test)]
+                    let usable = usable.map(|grant| grant.sabotaged(demand));
+                    if let Some(grant) = usable {
+                        config.live.pacer.lease(demand.key, grant.leased, now, asked_at + HOLD);
+                    } else {
+                        unusable += 1;
+                        config.live.pacer.lapse(demand.key, now);
+                    }
+                }
+                shared.queued.notify_one();
+            }
+            if demands.is_empty() && !self.reachable {
+                allowance.set(MOST_ANSWER.0);
+                redis::cmd("PING").exec_async(connection).await?;
+            }
+            if !demands.is_empty() || !self.reachable {
+                self.answered();
+            }
+            self.judge(invalid, unusable, config.settings.pace.share);
+            // A new limit is asked for at once; else in its time.
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep(PERIOD) => {}
+                () = shared.unleased.notified() => {}
+            }
+        }
+    }
+
+    /// What the store leases of these limits.
+    async fn grants(
+        &self,
+        connection: &mut MultiplexedConnection,
+        script: &redis::Script,
+        demands: &[Demand],
+        uses: &HashMap<Key, Use>,
+    ) -> RedisResult<Vec<(f64, f64, i64)>> {
+        let mut pipeline = redis::pipe();
+        for demand in demands {
+            let wanted = wanted(demand, uses.get(&demand.key).map_or(0.0, |usage| usage.rate));
+            let mut asked = script.key(&*demand.name);
+            asked.arg(&self.name).arg(demand.limit).arg(wanted).arg(demand.held).arg(RESERVED).arg(WARM_UP).arg(MOST_SIDECARS);
+            pipeline.invoke_script(&asked);
+        }
+        // One by one: of errors together the library does not tell the code.
+        let answers: Vec<RedisResult<_>> = pipeline.ignore_errors().query_async(connection).await?;
+        answers.into_iter().collect()
+    }
+
+    fn answered(&mut self) {
+        self.pause = RETRY.0;
+        self.shared.metrics.store_up.set(1);
+        if !std::mem::replace(&mut self.reachable, true) {
+            tracing::info!("the store of shared limits is back");
+        }
+    }
+
+    /// Counts what cannot be right, and says so when it begins.
+    fn judge(&mut self, invalid: u64, unusable: i64, share: f64) {
+        let metrics = &self.shared.metrics;
+        metrics.store_invalid.inc_by(invalid);
+        if invalid > 0 && self.invalid_said.is_none_or(|at| at.elapsed() >= SAID_AGAIN) {
+            self.invalid_said = Some(Instant::now());
+            tracing::warn!(
+                "the store of shared limits held entries that cannot be right, which do not count (entries: {invalid}). Check what else \
+                 writes to keys that begin with `sigward:pace:`, and whether the store's clock has gone back, as after a failover"
+            );
+        }
+        let before = metrics.store_unusable.get();
+        metrics.store_unusable.set(unusable);
+        if unusable > 0 && before == 0 {
+            tracing::warn!(
+                "the store of shared limits grants nothing, or no rate, although calls wait (limits: {unusable}): this sidecar keeps to \
+                 {:.0} % of each. Check what else writes to keys that begin with `sigward:pace:`",
+                share * 100.0
+            );
+        } else if unusable == 0 && before > 0 {
+            tracing::info!("the store of shared limits grants what is due again");
+        }
+    }
+}
+
+impl Use {
+    fn of(before: Option<&Self>, demand: &Demand, took: f64) -> Self {
+        let now = demand.asked as f64 / took;
+        Self { rate: before.map_or(now, |before| 0.5 * before.rate + 0.5 * now), starved: before.and_then(|before| before.starved) }
+    }
+
+    /// True if nothing was leased of what was due for too long.
+    fn starves(&mut self, grant: &Grant) -> bool {
+        if grant.leased > grant.due * NOTHING || grant.due <= 0.0 {
+            self.starved = None;
+            return false;
+        }
+        self.starved.get_or_insert_with(Instant::now).elapsed() >= STARVED
+    }
+}
+
+/// A connection, logged in. The future moves its bytes.
+async fn connect(
+    config: &Config,
+    place: &Place,
+    allowance: &Allowance,
+) -> Result<(MultiplexedConnection, impl Future<Output = ()> + 'static), Away> {
+    let stream = match &place.address {
+        ConnectionAddr::Tcp(host, port) => {
+            let socket = system::reach(host, *port).await?;
+            if place.tls {
+                let name = ServerName::try_from(host.clone()).map_err(io::Error::other)?;
+                Stream::connect(socket, trusted(config).await?, name).await?
+            } else {
+                Stream::new(socket)
+            }
+        }
+        #[cfg(unix)]
+        ConnectionAddr::Unix(path) => Stream::new(UnixStream::connect(path).await?.into()),
+        _ => return Err(Away("its address is of no kind that is known".to_owned())),
+    };
+    let timings = AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
+    Ok(MultiplexedConnection::new_with_config(&place.login, Bounded::new(stream, allowance.clone()), timings).await?)
+}
+
+/// Gives the store the script. Not by the library's own function, which panics in debug builds if the answer is not what it expects.
+async fn load(connection: &mut MultiplexedConnection) -> RedisResult<()> {
+    redis::cmd("SCRIPT").arg("LOAD").arg(LEASE).exec_async(connection).await
+}
+
+/// Whom it must be. Reads files, so not on this thread.
+async fn trusted(config: &Config) -> Result<Arc<ClientConfig>, Away> {
+    let settings = config.settings.tls.clone();
+    let read = tokio::task::spawn_blocking(move || tls::client_config(&settings)).await;
+    read.map_err(|_| Away("tls: reading the CA files failed".to_owned()))?.map_err(Away)
 }
 
 fn wanted(demand: &Demand, rate: f64) -> f64 {

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
@@ -13,11 +12,11 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use sigward_gateway::exchange::Onward;
 use sigward_gateway::settings::EngineSettings;
-use sigward_gateway::{Record, RequestHead};
+use sigward_gateway::{Disposition, Record, RequestHead};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::Notify;
 
 use crate::access;
+use crate::allowance::{Allowance, Credit, Queued};
 use crate::audit;
 use crate::body::{BodyError, Inbound};
 use crate::drive::{Answer, AnswerBody, Listener, drive};
@@ -28,24 +27,26 @@ use crate::outbox::OutboxEvent;
 use crate::pool::Pool;
 use crate::shared::Shared;
 
-/// More than this in the upload queue: the front should stop.
-const HIGH_WATER: usize = 1 << 20;
-/// Less than this: it may go on.
+/// Less than this in a full upload queue: the front may go on.
 const LOW_WATER: usize = 256 << 10;
-/// The engine runs so far ahead of what the client has taken.
-const CREDIT: usize = 512 << 10;
 /// An answer of known length up to this is told in one message.
 const WHOLE: u64 = 64 << 10;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Queue {
     pieces: VecDeque<Bytes>,
-    queued: usize,
+    queued: Queued,
     trailers: Option<HeaderMap>,
     ended: bool,
     /// The front was told to stop.
     full: bool,
     waker: Option<Waker>,
+}
+
+impl Queue {
+    fn new(queued: Queued) -> Self {
+        Self { pieces: VecDeque::new(), queued, trailers: None, ended: false, full: false, waker: None }
+    }
 }
 
 /// What the front holds of a job.
@@ -67,10 +68,9 @@ impl Job {
     pub fn send(&self, piece: Bytes) -> bool {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         if !queue.ended && !piece.is_empty() {
-            queue.queued += piece.len();
+            queue.full |= queue.queued.add(piece.len());
             queue.pieces.push_back(piece);
         }
-        queue.full |= queue.queued > HIGH_WATER;
         if let Some(waker) = queue.waker.take() {
             waker.wake();
         }
@@ -98,27 +98,7 @@ impl Job {
     /// The client is gone.
     pub fn cancel(&self) {
         self.abort.abort();
-    }
-}
-
-/// Bytes told and not yet taken.
-#[derive(Debug, Default)]
-struct Credit {
-    ahead: AtomicUsize,
-    returned: Notify,
-}
-
-impl Credit {
-    fn give_back(&self, size: usize) {
-        let _ = self.ahead.fetch_update(Ordering::AcqRel, Ordering::Acquire, |ahead| Some(ahead.saturating_sub(size)));
-        self.returned.notify_one();
-    }
-
-    async fn take(&self, size: usize) {
-        while self.ahead.load(Ordering::Acquire) >= CREDIT {
-            self.returned.notified().await;
-        }
-        self.ahead.fetch_add(size, Ordering::AcqRel);
+        self.credit.give_all_back();
     }
 }
 
@@ -136,8 +116,8 @@ impl Body for Upload {
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(piece) = queue.pieces.pop_front() {
-            queue.queued -= piece.len();
-            if queue.full && queue.queued < LOW_WATER {
+            queue.queued.remove(piece.len());
+            if queue.full && queue.queued.bytes() < LOW_WATER {
                 queue.full = false;
                 self.shared.outbox.push(OutboxEvent::Writable { job: self.job });
             }
@@ -202,11 +182,21 @@ impl UnderWay {
         self.audit.is_none() || audit::may_lose(settings) || self.shared.audit.accepts()
     }
 
-    /// It is signed and sent: its line in the audit log is kept.
-    pub(crate) fn must_be_told(&mut self, settings: &EngineSettings) {
-        if let Some(call) = &mut self.audit {
-            call.accepted = !audit::may_lose(settings);
+    /// It goes out next. Gives the line that the audit log must have before that, if there is one.
+    pub(crate) fn begins(&mut self, settings: &EngineSettings, record: &Record) -> Option<Line> {
+        let call = self.audit.as_mut()?;
+        let must = record.disposition == Disposition::Sign && !audit::may_lose(settings);
+        call.accepted |= must;
+        if !settings.writes_begun() || call.has_begun() {
+            return None;
         }
+        let trace_id = self.trace.as_ref().map(|trace| trace.id());
+        let line = call.begun(self.shared.next_call(), record, &self.shared.identities.load()).traced(trace_id.as_deref());
+        if must {
+            return Some(line);
+        }
+        self.shared.audit.push_at_once(line);
+        None
     }
 
     /// Nobody waits for the answer any more.
@@ -285,7 +275,7 @@ impl Drop for UnderWay {
     }
 }
 
-/// Starts a job. `body`: the whole of it, or `None` when it follows by `send` and `end`.
+/// Starts a job. `allowance`: of the client's connection. `body`: the whole of it, or `None` when it follows by `send` and `end`.
 pub(crate) fn start(
     shared: &Arc<Shared>,
     runtime: &tokio::runtime::Handle,
@@ -293,9 +283,10 @@ pub(crate) fn start(
     id: u64,
     head: RequestHead,
     body: Option<Bytes>,
+    allowance: Arc<Allowance>,
 ) -> Job {
-    let queue = Arc::new(Mutex::new(Queue::default()));
-    let credit = Arc::new(Credit::default());
+    let credit = Arc::new(Credit::new(allowance));
+    let queue = Arc::new(Mutex::new(Queue::new(credit.queue())));
     let inbound: Inbound = match body {
         Some(body) => {
             queue.lock().unwrap_or_else(PoisonError::into_inner).ended = true;
@@ -334,15 +325,20 @@ async fn tell(job: u64, shared: &Arc<Shared>, queue: &Arc<Mutex<Queue>>, credit:
         return respond(Bytes::new(), true);
     }
     if let Some(whole) = body.take_whole() {
+        credit.take(whole.len()).await;
         return respond(whole, true);
     }
     if length.is_some_and(|length| length <= WHOLE) {
         let mut whole = Vec::new();
         loop {
             match body.frame().await {
-                None => return respond(whole.into(), true),
+                None => {
+                    credit.take(whole.len()).await;
+                    return respond(whole.into(), true);
+                }
                 Some(Ok(frame)) => whole.extend(frame.into_data().ok().into_iter().flatten()),
                 Some(Err(error)) => {
+                    credit.take(whole.len()).await;
                     respond(whole.into(), false);
                     return outbox.push(OutboxEvent::Failed { job, message: error.to_string() });
                 }

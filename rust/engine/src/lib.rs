@@ -7,15 +7,19 @@
 mod access;
 mod admin;
 mod alarm;
+mod allowance;
 mod audit;
 pub mod body;
 mod connect;
+mod descriptors;
 pub mod drive;
+mod files;
 mod fleet;
 mod h1;
 pub mod job;
 mod lines;
 mod logs;
+mod loops;
 mod metrics;
 mod native;
 mod net;
@@ -27,6 +31,7 @@ mod shared;
 mod simulation;
 mod system;
 mod tls;
+mod validity;
 mod wrap;
 
 use std::net::SocketAddr;
@@ -45,6 +50,7 @@ use sigward_gateway::{Clients, Config, Handling, Live, Opening, Refusal, Request
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
+pub use allowance::Allowance;
 pub use h1::head::legal_target;
 pub use job::Job;
 pub use metrics::{Description, descriptions};
@@ -52,6 +58,7 @@ pub use native::Kind;
 pub use outbox::OutboxEvent;
 pub use shared::credentials;
 pub use tracing::Level;
+pub use validity::{Standing, State};
 
 use pool::Pool;
 use shared::Shared;
@@ -62,10 +69,19 @@ pub struct Engine {
     shared: Arc<Shared>,
     workers: Vec<Worker>,
     jobs: AtomicU64,
+    answers: Arc<allowance::All>,
     native: Arc<native::Native>,
     stop: watch::Sender<bool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     exporter: Mutex<Option<otlp::Exporter>>,
+}
+
+/// A host's certificate.
+pub struct HostCertificate {
+    /// It, then what stands behind it; the root is left out.
+    pub chain: Vec<rustls_pki_types::CertificateDer<'static>>,
+    /// PKCS #8, in DER.
+    pub key: Zeroizing<Vec<u8>>,
 }
 
 #[derive(Debug)]
@@ -74,18 +90,21 @@ struct Worker {
     pool: Arc<arc_swap::ArcSwap<Pool>>,
 }
 
+/// A table of knowledge is a few MiB.
+const MOST_TABLE: u64 = 256 << 20;
+
 /// Checks the settings, with the table that they name.
 fn config(settings: EngineSettings, live: Arc<Live>) -> Result<Config, String> {
     let knowledge = match &settings.knowledge {
         None => Knowledge::shipped()?,
         Some(path) => {
             let hint = "`sigward knowledge refresh` makes one";
-            let table = std::fs::read(path).map_err(|error| format!("knowledge: {}: {error}; {hint}", path.display()))?;
+            let table = files::read(path, MOST_TABLE).map_err(|error| format!("knowledge: {}: {error}; {hint}", path.display()))?;
             Arc::new(Knowledge::load(&table).map_err(|error| format!("{}: {error}", path.display()))?)
         }
     };
     let clients = clients(&settings.clients)?;
-    fleet::client(&settings)?;
+    fleet::place(&settings)?;
     Config::new(settings, knowledge, clients, live)
 }
 
@@ -125,7 +144,7 @@ impl Engine {
             Arc::new(Shared::new(config(settings, Arc::default())?).map_err(|error| format!("no descriptor for the engine: {error}"))?);
         let _log = tracing::dispatcher::set_default(&shared.dispatch);
         let tls = tls::client_config(&shared.config.load().settings.tls)?;
-        shared.given.store(tls::server_config(&shared.config.load().settings)?);
+        shared.give(tls::server_config(&shared.config.load().settings)?);
         shared.open_logs(&shared.config.load().settings)?;
         let (stop, _) = watch::channel(false);
         let mut workers = Vec::with_capacity(threads);
@@ -146,6 +165,7 @@ impl Engine {
             if number == 0 {
                 runtime.spawn(shared::pace(Arc::clone(&shared)));
                 runtime.spawn(fleet::keep(Arc::clone(&shared)));
+                runtime.spawn(validity::watch(Arc::clone(&shared)));
                 runtime.spawn(logs::sum_up(Arc::clone(&shared.logs)));
             }
             let log = shared.dispatch.clone();
@@ -169,6 +189,7 @@ impl Engine {
             shared,
             workers,
             jobs: AtomicU64::new(0),
+            answers: Arc::default(),
             native: Arc::default(),
             stop,
             threads: Mutex::new(handles),
@@ -192,7 +213,11 @@ impl Engine {
             worker.runtime.spawn(pool::sweep(Arc::downgrade(&pool)));
             worker.pool.store(pool);
         }
-        self.shared.given.store(given);
+        if let Some(exporter) = &*self.exporter.lock().unwrap_or_else(PoisonError::into_inner) {
+            exporter.use_pool(pool(&tls, &config.settings, &self.shared));
+        }
+        self.shared.give(given);
+        self.shared.certificates.tell(system::unix_seconds());
         self.shared.config.store(Arc::new(config));
         Ok(())
     }
@@ -209,15 +234,20 @@ impl Engine {
     }
 
     /// Starts an exchange. `body`: the whole of it, or `None` when it follows by [`Job::send`] and [`Job::end`].
-    /// `None`: the engine is closed.
-    pub fn submit(&self, head: RequestHead, body: Option<Bytes>) -> Option<Job> {
+    /// `allowance`: of the client's connection; the front calls [`Job::ack`] for all that it tells. `None`: the engine is closed.
+    pub fn submit(&self, head: RequestHead, body: Option<Bytes>, allowance: Arc<Allowance>) -> Option<Job> {
         // A closed engine's threads would never come to it.
         if *self.stop.borrow() {
             return None;
         }
         let id = self.jobs.fetch_add(1, Ordering::Relaxed);
         let worker = self.workers.get(usize::try_from(id).unwrap_or(0) % self.workers.len().max(1))?;
-        Some(job::start(&self.shared, &worker.runtime, &worker.pool.load(), id, head, body))
+        Some(job::start(&self.shared, &worker.runtime, &worker.pool.load(), id, head, body, allowance))
+    }
+
+    /// What may be under way on one client's connection.
+    pub fn allowance(&self) -> Arc<Allowance> {
+        Allowance::new(&self.answers)
     }
 
     /// All that there is to tell. Never blocks.
@@ -263,10 +293,32 @@ impl Engine {
             || self.shared.config.load().router.names(&host)
     }
 
-    /// Reads the CA that forward listeners intercept with, key and certificates in one PEM file. True: name constraints limit it.
-    pub fn load_authority(&self, path: &std::path::Path) -> Result<bool, String> {
-        self.native.load_authority(path)?;
-        Ok(self.native.is_constrained())
+    /// Reads the CA that forward listeners intercept with, key and certificates in one PEM file; again, if it has been renewed. `needed`: nobody
+    /// can be served once it has expired. True: name constraints limit it. An error leaves the one that there is.
+    pub fn load_authority(&self, path: &std::path::Path, needed: bool) -> Result<bool, String> {
+        let _log = tracing::dispatcher::set_default(&self.shared.dispatch);
+        let authority = self.native.load_authority(path)?;
+        self.shared.certificates.set_ca(authority.validity, needed);
+        self.shared.certificates.tell(system::unix_seconds());
+        Ok(authority.is_constrained())
+    }
+
+    /// What clients are shown for a host.
+    pub fn certificate(&self, host: &str) -> Result<HostCertificate, String> {
+        let _log = tracing::dispatcher::set_default(&self.shared.dispatch);
+        let authority = self.native.authority().ok_or("there is no CA")?;
+        let leaf = authority.leaf(host, std::time::SystemTime::now())?;
+        Ok(HostCertificate { chain: leaf.chain.clone(), key: authority.key() })
+    }
+
+    /// Why a CONNECT to this host is refused although it would be intercepted: clients would refuse the certificate.
+    pub fn refuses_tunnel(&self, host: &str) -> Option<Refusal> {
+        self.native.refuses(host)
+    }
+
+    /// How the CA and the certificate of `tls.certificate` stand to the clock.
+    pub fn certificates(&self) -> Vec<Standing> {
+        self.shared.certificates.standings(system::unix_seconds())
     }
 
     /// True if clients take a certificate of that CA's for this host, as far as its name constraints say.
@@ -274,11 +326,29 @@ impl Engine {
         self.native.vouches_for(host)
     }
 
+    /// Notes a listener of this process, so that no tunnel leads to it. What is no address is none of TCP's.
+    pub fn listens(&self, host: &str, port: u16) {
+        if let Ok(address) = host.parse() {
+            self.shared.network.loops.listens(SocketAddr::new(address, port));
+        }
+    }
+
+    /// The refusal of a tunnel to an address that a listener of this process has.
+    pub fn check_tunnel(&self, to: SocketAddr) -> Result<(), Refusal> {
+        if self.shared.network.loops.leads_back(to) { Err(sigward_gateway::leads_back(&to.to_string())) } else { Ok(()) }
+    }
+
+    /// For a front that is about to take a descriptor: there shall be some. `for_client`: for a client, not for what one has asked for.
+    pub fn make_room(&self, for_client: bool) {
+        self.shared.network.descriptors.make_room(for_client);
+    }
+
     /// Starts a listener of the native front on every worker. `address`: `HOST:PORT`, or `unix:/path`. Returns where it is bound: host and
     /// port; of a unix socket `unix:/path`, and 0.
     pub fn listen(&self, address: &str, kind: &Kind) -> std::io::Result<(String, u16)> {
         let sockets = native::bind(address, self.workers.len())?;
         let bound = sockets.first().map_or_else(|| Err(std::io::Error::other("the engine has no thread")), native::Bound::address)?;
+        self.listens(&bound.0, bound.1);
         for (socket, worker) in sockets.into_iter().zip(&self.workers) {
             let front = native::Front {
                 shared: Arc::clone(&self.shared),
@@ -356,15 +426,18 @@ impl Engine {
     /// Ends the threads; jobs under way are dropped. What is left of the logs is written. `patience`: for what is left of traces.
     pub fn close(&self, patience: Duration) {
         self.stop.send_replace(true);
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        for thread in threads {
-            let _ = thread.join();
+        {
+            // Whoever closes it a second time, to end at once, waits for the logs all the same.
+            let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+            for thread in threads.drain(..) {
+                let _ = thread.join();
+            }
+            self.shared.access.close();
+            self.shared.audit.close();
         }
         if let Some(exporter) = self.exporter.lock().unwrap_or_else(PoisonError::into_inner).take() {
             exporter.close(patience);
         }
-        self.shared.access.close();
-        self.shared.audit.close();
     }
 }
 
@@ -380,5 +453,5 @@ fn normal(host: &str) -> Arc<str> {
 }
 
 fn pool(tls: &Arc<rustls::ClientConfig>, settings: &EngineSettings, shared: &Shared) -> Arc<Pool> {
-    Pool::new(connect::Connector::new(tls, settings, &shared.resolver, &shared.hop), settings.timeouts.pool_idle)
+    Pool::new(connect::Connector::new(tls, settings, &shared.network, &shared.hop), settings.timeouts.pool_idle)
 }

@@ -12,7 +12,9 @@ use sigward_gateway::circuit::State;
 use sigward_gateway::quota::CAPACITY;
 use sigward_gateway::{Config, Disposition, Identities, Live, Record};
 
+use crate::descriptors;
 use crate::lines::Counts;
+use crate::validity::Validity;
 
 /// Endpoints in trouble that are told of.
 const MOST_ENDPOINTS: usize = 100;
@@ -43,9 +45,18 @@ pub(crate) struct Metrics {
     waiting: IntGauge,
     pub(crate) store_up: IntGauge,
     pub(crate) store_errors: prometheus::IntCounter,
+    pub(crate) store_invalid: prometheus::IntCounter,
+    pub(crate) store_unusable: IntGauge,
     pub(crate) in_flight: IntGauge,
     pub(crate) held_bytes: IntGauge,
     pub(crate) overloaded: prometheus::IntCounter,
+    descriptors: GaugeVec,
+    /// Connections to upstreams that wait for a request.
+    pub(crate) idle_connections: IntGauge,
+    /// Of them, those that were closed before their time, by reason.
+    pub(crate) idle_closed: IntCounterVec,
+    /// Connections of sigward's own that came back.
+    pub(crate) loops: IntCounter,
     /// Of clients, tunnels among them.
     pub(crate) connections: IntGauge,
     /// Why a listener takes no connections for a while.
@@ -66,6 +77,9 @@ pub(crate) struct Metrics {
     pub(crate) log_dropped: IntCounterVec,
     ready: IntGauge,
     usable: GaugeVec,
+    /// Without a label, and without a value where there is no such certificate.
+    ca_expiry: GaugeVec,
+    listener_expiry: GaugeVec,
     build: GaugeVec,
     hasher: RandomState,
     /// Those that were counted in lately, by the hash of their labels.
@@ -184,15 +198,31 @@ impl Metrics {
             store_up: IntGauge::new("sigward_pace_store_up", "1: the store of shared limits answers.").expect("the gauge is well-formed"),
             store_errors: prometheus::IntCounter::new("sigward_pace_store_errors_total", "Failures of the store of shared limits.")
                 .expect("the counter is well-formed"),
+            store_invalid: single("sigward_pace_store_invalid_total", "Invalid entries and answers of the store of shared limits."),
+            store_unusable: IntGauge::new(
+                "sigward_pace_store_unusable_limits",
+                "Shared limits that the store leases nothing of although calls wait, or no valid rate: pacing.share applies.",
+            )
+            .expect("the gauge is well-formed"),
             in_flight: IntGauge::new("sigward_in_flight_requests", "Requests under way.").expect("the gauge is well-formed"),
             held_bytes: IntGauge::new("sigward_held_body_bytes", "Bytes of request bodies in memory.").expect("the gauge is well-formed"),
             overloaded: prometheus::IntCounter::new("sigward_overloaded_total", "Requests refused because too much was under way.")
                 .expect("the counter is well-formed"),
+            descriptors: gauge("sigward_descriptors", "File descriptors: `open`, and the `limit` of the process.", &["kind"]),
+            idle_connections: IntGauge::new("sigward_idle_upstream_connections", "Connections to upstreams that wait for a request.")
+                .expect("the gauge is well-formed"),
+            idle_closed: counter(
+                "sigward_idle_upstream_closed_total",
+                "Idle connections to upstreams closed early: `bound`, there were too many; `descriptors` ran out.",
+                &["reason"],
+            ),
+            loops: single("sigward_loops_total", "Tunnels and redirected connections refused because they lead back to sigward."),
             connections: IntGauge::new("sigward_client_connections", "Connections of clients to the native front, tunnels among them.")
                 .expect("the gauge is well-formed"),
             accept_paused: counter(
                 "sigward_accept_paused_total",
-                "Times that a native listener took no connections for a while: `descriptors` ran out, or limits.connections was reached.",
+                "Times that a native listener took no connections for a while: `descriptors` ran out but for those kept for upstreams, or limits.connections \
+                 was reached.",
                 &["reason"],
             ),
             slow_clients: counter("sigward_slow_clients_total", "Connections closed because the client was slow.", &["at"]),
@@ -226,6 +256,16 @@ impl Metrics {
             ),
             ready: IntGauge::new("sigward_ready", "1: /readyz answers 200.").expect("the gauge is well-formed"),
             usable: gauge("sigward_credentials_usable", "1: an identity has credentials that have not expired.", &["identity"]),
+            ca_expiry: gauge(
+                "sigward_ca_expiry_seconds",
+                "Seconds until the CA expires, by sigward's clock; the earliest certificate of its chain counts. Negative: it has expired.",
+                &[],
+            ),
+            listener_expiry: gauge(
+                "sigward_tls_certificate_expiry_seconds",
+                "The same for the certificate of `tls.certificate`, as sigward has read it.",
+                &[],
+            ),
             build: gauge("sigward_build_info", "The version, as a label.", &["version"]),
             hasher: RandomState::new(),
             recent: (0..RECENT).map(|_| ArcSwapOption::empty()).collect(),
@@ -252,6 +292,8 @@ impl Metrics {
             Box::new(self.retries.clone()),
             Box::new(self.expiry.clone()),
             Box::new(self.usable.clone()),
+            Box::new(self.ca_expiry.clone()),
+            Box::new(self.listener_expiry.clone()),
             Box::new(self.backoff.clone()),
             Box::new(self.pace_wait.clone()),
             Box::new(self.pace_refused.clone()),
@@ -262,9 +304,15 @@ impl Metrics {
             Box::new(self.waiting.clone()),
             Box::new(self.store_up.clone()),
             Box::new(self.store_errors.clone()),
+            Box::new(self.store_invalid.clone()),
+            Box::new(self.store_unusable.clone()),
             Box::new(self.in_flight.clone()),
             Box::new(self.held_bytes.clone()),
             Box::new(self.overloaded.clone()),
+            Box::new(self.descriptors.clone()),
+            Box::new(self.idle_connections.clone()),
+            Box::new(self.idle_closed.clone()),
+            Box::new(self.loops.clone()),
             Box::new(self.connections.clone()),
             Box::new(self.accept_paused.clone()),
             Box::new(self.slow_clients.clone()),
@@ -398,9 +446,24 @@ impl Metrics {
     /// What is looked up when it is asked for. `ready`: `/readyz` answers 200.
     pub(crate) fn state(&self, ready: bool, identities: &Identities, unix_seconds: u64) {
         self.ready.set(ready.into());
+        self.descriptors.with_label_values(&["limit"]).set(descriptors::limit() as f64);
+        if let Some(open) = descriptors::open() {
+            self.descriptors.with_label_values(&["open"]).set(open as f64);
+        }
         self.usable.reset();
         for (name, identity) in identities {
             self.usable.with_label_values(&[&**name]).set(if identity.usable(unix_seconds).is_some() { 1.0 } else { 0.0 });
+        }
+    }
+
+    /// Of the CA and of the listeners' certificate.
+    pub(crate) fn certificates(&self, validities: [Option<Validity>; 2], unix_seconds: u64) {
+        for (gauge, validity) in [&self.ca_expiry, &self.listener_expiry].into_iter().zip(validities) {
+            gauge.reset();
+            if let Some(validity) = validity {
+                #[allow(clippy::cast_precision_loss, reason = "a few centuries, in seconds")]
+                gauge.with_label_values::<&str>(&[]).set(validity.left(unix_seconds) as f64);
+            }
         }
     }
 

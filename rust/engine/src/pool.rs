@@ -16,11 +16,15 @@ use tokio::time::Instant;
 
 use crate::body::Outbound;
 use crate::connect::{ConnectError, Connector};
+use crate::descriptors::{Closed, Descriptors, Keeps, Resting};
 use crate::h1::client::Connection;
 use crate::net::Stream;
 
-/// Idle connections to one upstream, at most.
-const MOST_IDLE: usize = 4096;
+/// Upstreams that are known to speak HTTP/1.1 alone, at most.
+const MOST_HTTP1: usize = 4096;
+
+/// A block that the allocator does not keep for itself, bytes.
+const LARGE: usize = 8 << 20;
 
 /// See the module.
 pub(crate) struct Pool {
@@ -37,6 +41,8 @@ enum Known {
     Open {
         sender: SendRequest<Outbound>,
         used: Instant,
+        #[allow(dead_code, reason = "counts for as long as it is there")]
+        resting: Resting,
     },
     /// The upstream speaks HTTP/1.1 alone: when that was asked for last.
     Http1(Instant),
@@ -58,6 +64,8 @@ enum Turn {
 struct Idle {
     connection: Box<Connection>,
     since: Instant,
+    #[allow(dead_code, reason = "counts for as long as it is there")]
+    resting: Resting,
 }
 
 /// Where a connection is given back.
@@ -76,7 +84,14 @@ pub(crate) enum Way {
 
 impl Pool {
     pub(crate) fn new(connector: Connector, idle_for: Duration) -> Arc<Self> {
-        Arc::new(Self { connector, idle_for, idle: Mutex::default(), shared: Mutex::default() })
+        let pool = Arc::new(Self { connector, idle_for, idle: Mutex::default(), shared: Mutex::default() });
+        let watched: Weak<Self> = Arc::downgrade(&pool);
+        pool.descriptors().watch(watched);
+        pool
+    }
+
+    fn descriptors(&self) -> &Descriptors {
+        &self.connector.network().descriptors
     }
 
     /// A connection that waits for a request, or a new one. `http2`: that may be agreed on.
@@ -107,7 +122,7 @@ impl Pool {
                     let way = self.fresh(upstream, true).await;
                     match &way {
                         Ok(Way::Http2(_)) => {}
-                        Ok(Way::Http1(..)) => drop(locked(&self.shared).insert(Arc::clone(upstream), Known::Http1(Instant::now()))),
+                        Ok(Way::Http1(..)) => self.note_http1(upstream),
                         Err(_) => drop(locked(&self.shared).remove(upstream)),
                     }
                     // An error: nobody waits.
@@ -137,7 +152,9 @@ impl Pool {
         tokio::spawn(async move {
             let _ = connection.await;
         });
-        locked(&self.shared).insert(Arc::clone(upstream), Known::Open { sender: sender.clone(), used: Instant::now() });
+        let known = Known::Open { sender: sender.clone(), used: Instant::now(), resting: self.descriptors().rest() };
+        drop(locked(&self.shared).insert(Arc::clone(upstream), known));
+        self.descriptors().settle();
         Ok(Way::Http2(sender))
     }
 
@@ -150,6 +167,15 @@ impl Pool {
         Place { pool: Arc::downgrade(self), upstream: Arc::clone(upstream) }
     }
 
+    /// The upstream speaks HTTP/1.1 alone. Hosts can be any number: they are asked once more, rather than all remembered.
+    fn note_http1(&self, upstream: &Arc<Upstream>) {
+        let mut shared = locked(&self.shared);
+        if shared.len() >= MOST_HTTP1 {
+            shared.retain(|_, known| !matches!(known, Known::Http1(_)));
+        }
+        shared.insert(Arc::clone(upstream), Known::Http1(Instant::now()));
+    }
+
     fn turn(&self, upstream: &Arc<Upstream>) -> Turn {
         let mut shared = locked(&self.shared);
         match shared.get_mut(upstream) {
@@ -157,7 +183,7 @@ impl Pool {
                 *used = Instant::now();
                 return Turn::Http1;
             }
-            Some(Known::Open { sender, used }) if !sender.is_closed() => {
+            Some(Known::Open { sender, used, .. }) if !sender.is_closed() => {
                 *used = Instant::now();
                 return Turn::Use(sender.clone());
             }
@@ -175,7 +201,7 @@ impl Pool {
         let mut idle = locked(&self.idle);
         let waiting = idle.get_mut(upstream)?;
         let now = Instant::now();
-        while let Some(Idle { mut connection, since }) = waiting.pop() {
+        while let Some(Idle { mut connection, since, .. }) = waiting.pop() {
             if now.duration_since(since) < self.idle_for && is_open(&mut connection) {
                 return Some(connection);
             }
@@ -198,11 +224,32 @@ impl Pool {
         });
         // What is under way on a connection comes to its end all the same.
         locked(&self.shared).retain(|_, known| match known {
-            Known::Open { sender, used } => !sender.is_closed() && now.duration_since(*used) < self.idle_for,
+            Known::Open { sender, used, .. } => !sender.is_closed() && now.duration_since(*used) < self.idle_for,
             Known::Coming(coming) => !coming.is_closed(),
             // Hosts can be any number.
             Known::Http1(used) => now.duration_since(*used) < self.idle_for,
         });
+    }
+}
+
+impl Keeps for Pool {
+    fn ages(&self, ages: &mut Vec<Instant>) {
+        ages.extend(locked(&self.idle).values().flatten().map(|idle| idle.since));
+        ages.extend(
+            locked(&self.shared).values().filter_map(|known| if let Known::Open { used, .. } = known { Some(*used) } else { None }),
+        );
+    }
+
+    fn close_until(&self, since: Instant) -> Closed {
+        // Of one upstream, the oldest come first. They are closed once the lock is free.
+        let mut old = Vec::new();
+        locked(&self.idle).retain(|_, waiting| {
+            old.extend(waiting.drain(..waiting.partition_point(|idle| idle.since <= since)));
+            !waiting.is_empty()
+        });
+        let aged = |known: &Known| matches!(known, Known::Open { used, .. } if *used <= since);
+        let shared: Vec<_> = locked(&self.shared).extract_if(|_, known| aged(known)).collect();
+        Closed { now: old.len(), soon: shared.len() }
     }
 }
 
@@ -214,7 +261,14 @@ pub(crate) async fn sweep(pool: Weak<Pool>) {
         if let Some(pool) = pool.upgrade() {
             pool.sweep();
         }
+        give_memory_back();
     }
+}
+
+/// The allocator gives what was freed back to the system when it has waited for a while and is called again. In a process that has
+/// nothing more to do nobody calls: what a thousand clients took would stay.
+fn give_memory_back() {
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGE)));
 }
 
 impl Place {
@@ -222,15 +276,14 @@ impl Place {
     pub(crate) fn give_back(self, mut connection: Box<Connection>) {
         let Some(pool) = self.pool.upgrade() else { return };
         connection.stream.rest();
-        let idle = Idle { connection, since: Instant::now() };
+        let idle = Idle { connection, since: Instant::now(), resting: pool.descriptors().rest() };
         let mut all = locked(&pool.idle);
         match all.get_mut(&self.upstream) {
-            Some(waiting) if waiting.len() < MOST_IDLE => waiting.push(idle),
-            Some(_) => {}
-            None => {
-                all.insert(self.upstream, vec![idle]);
-            }
+            Some(waiting) => waiting.push(idle),
+            None => drop(all.insert(self.upstream, vec![idle])),
         }
+        drop(all);
+        pool.descriptors().settle();
     }
 }
 
@@ -259,23 +312,32 @@ mod tests {
     use sigward_gateway::settings::EngineSettings;
 
     use super::*;
+    use crate::connect::Network;
+    use crate::metrics::Metrics;
 
     fn pool(idle_for: Duration) -> Arc<Pool> {
         let settings = EngineSettings::from_json("{}").unwrap();
         let tls = crate::tls::client_config(&settings.tls).unwrap();
-        let pool = Pool::new(Connector::new(&tls, &settings, &Arc::default(), &Arc::new(Hop::new(1))), idle_for);
-        for number in 0..1000 {
-            let target = Target::from_url(&format!("https://sqs.us-made{number}-1.amazonaws.com")).unwrap();
-            let upstream = Arc::new(Upstream { target, connect: None, named: false });
-            locked(&pool.shared).insert(upstream, Known::Http1(Instant::now()));
-        }
+        let network = Arc::new(Network::new(&Metrics::new()));
+        let pool = Pool::new(Connector::new(&tls, &settings, &network, &Arc::new(Hop::new(1))), idle_for);
+        (0..1000).for_each(|number| pool.note_http1(&made_up(number)));
         pool.sweep();
         pool
+    }
+
+    fn made_up(number: usize) -> Arc<Upstream> {
+        let target = Target::from_url(&format!("https://sqs.us-made{number}-1.amazonaws.com")).unwrap();
+        Arc::new(Upstream { target, connect: None, named: false })
     }
 
     #[test]
     fn hosts_that_nobody_asks_for_any_more_are_forgotten() {
         assert_eq!(locked(&pool(Duration::ZERO).shared).len(), 0);
-        assert_eq!(locked(&pool(Duration::from_secs(3600)).shared).len(), 1000);
+        let pool = pool(Duration::from_secs(3600));
+        assert_eq!(locked(&pool.shared).len(), 1000);
+        for number in 0..3 * MOST_HTTP1 {
+            pool.note_http1(&made_up(number));
+            assert!(locked(&pool.shared).len() <= MOST_HTTP1);
+        }
     }
 }

@@ -17,13 +17,14 @@ use tokio::time::Instant;
 use tracing::Dispatch;
 
 use crate::audit;
-use crate::connect::Resolver;
+use crate::connect::Network;
 use crate::lines::{LineLog, Terms};
 use crate::logs::Logs;
 use crate::metrics::Metrics;
 use crate::otlp::Telemetry;
 use crate::outbox::{Outbox, OutboxEvent};
 use crate::system::{random, unix_seconds};
+use crate::validity::{Certificates, Validity};
 
 /// See the module.
 #[derive(Debug)]
@@ -48,11 +49,14 @@ pub(crate) struct Shared {
     /// A limit that a fleet shares is used for the first time.
     pub(crate) unleased: Notify,
     seed: AtomicU64,
+    /// Calls that the audit log has been told of before they went out, from a random number on: another process's differ.
+    calls: AtomicU64,
     /// What this process is called in `Via`.
     pub(crate) hop: Arc<Hop>,
-    pub(crate) resolver: Arc<Resolver>,
+    pub(crate) network: Arc<Network>,
     /// What reverse listeners show to TLS clients, if it is given.
     pub(crate) given: ArcSwapOption<ServerConfig>,
+    pub(crate) certificates: Certificates,
     /// Bytes of bodies in memory.
     held: AtomicU64,
     /// The version of each identity that the keeper was asked to replace last.
@@ -76,19 +80,21 @@ impl Shared {
             access: LineLog::new("access_log", metrics.access.clone(), dispatch.clone()),
             audit: LineLog::new("audit_log", metrics.audit.clone(), dispatch.clone()),
             otlp,
-            metrics,
             outbox,
             logs,
             dispatch,
             queued: Notify::new(),
             unleased: Notify::new(),
             seed: AtomicU64::new(seed),
+            calls: AtomicU64::new(random()),
             hop: Arc::new(Hop::new(random())),
-            resolver: Arc::default(),
+            network: Arc::new(Network::new(&metrics)),
             given: ArcSwapOption::empty(),
+            certificates: Certificates::default(),
             held: AtomicU64::new(0),
             asked: Mutex::default(),
             parts: Mutex::default(),
+            metrics,
         })
     }
 
@@ -104,6 +110,12 @@ impl Shared {
         Ok(())
     }
 
+    /// What reverse listeners show from now on.
+    pub(crate) fn give(&self, given: Option<(Arc<ServerConfig>, Validity)>) {
+        self.certificates.set_listener(given.as_ref().map(|(_, validity)| *validity));
+        self.given.store(given.map(|(config, _)| config));
+    }
+
     pub(crate) fn metrics_text(&self) -> String {
         TextEncoder::new().encode_to_string(&self.gathered()).unwrap_or_default()
     }
@@ -111,7 +123,9 @@ impl Shared {
     /// Every metric, as it is now.
     pub(crate) fn gathered(&self) -> Vec<MetricFamily> {
         self.metrics.held_bytes.set(self.held.load(Ordering::Relaxed).cast_signed());
+        self.metrics.idle_connections.set(i64::try_from(self.network.descriptors.idle()).unwrap_or(i64::MAX));
         self.metrics.state(self.not_ready().is_empty(), &self.identities.load(), unix_seconds());
+        self.metrics.certificates(self.certificates.validities(), unix_seconds());
         self.metrics.gather(&self.config.load().live, self.started.elapsed())
     }
 
@@ -123,6 +137,11 @@ impl Shared {
 
     pub(crate) fn next_seed(&self) -> u64 {
         self.seed.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)
+    }
+
+    /// What the audit log calls the next call.
+    pub(crate) fn next_call(&self) -> u64 {
+        self.calls.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Swaps one identity's snapshot in; the old one's secrets go when the last exchange that signs with them ends.
@@ -200,6 +219,7 @@ impl Shared {
         if identities.get(name.as_str()).and_then(|identity| identity.usable(unix_seconds())).is_none() {
             missing.push(format!("credentials: identity {name:?} has none"));
         }
+        missing.extend(self.certificates.missing(unix_seconds()));
         missing
     }
 }

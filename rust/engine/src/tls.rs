@@ -1,13 +1,19 @@
 //! Whom sigward trusts upstream: the system's roots, and the files that the settings name. Verification is never off.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::{fmt, fs};
 
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use sigward_gateway::settings::{ClientHttp2, EngineSettings, TlsSettings};
+
+use crate::files;
+use crate::validity::Validity;
+
+/// A file of CAs: the system's own is a quarter of a MiB.
+const MOST_CAS: u64 = 64 << 20;
 
 /// What clients may agree on by ALPN, the best first.
 pub(crate) fn client_protocols(http2: ClientHttp2) -> Vec<Vec<u8>> {
@@ -16,7 +22,7 @@ pub(crate) fn client_protocols(http2: ClientHttp2) -> Vec<Vec<u8>> {
 }
 
 /// What reverse listeners show to TLS clients, if a certificate is given. The error names the file and the mend.
-pub(crate) fn server_config(settings: &EngineSettings) -> Result<Option<Arc<ServerConfig>>, String> {
+pub(crate) fn server_config(settings: &EngineSettings) -> Result<Option<(Arc<ServerConfig>, Validity)>, String> {
     let (certificate, key) = match (&settings.tls.certificate, &settings.tls.key) {
         (None, None) => return Ok(None),
         (Some(certificate), Some(key)) => (certificate, key),
@@ -27,6 +33,7 @@ pub(crate) fn server_config(settings: &EngineSettings) -> Result<Option<Arc<Serv
     let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(certificate)
         .and_then(Iterator::collect)
         .map_err(|error| wrong("certificate", certificate, &error))?;
+    let validity = Validity::of(&chain).ok_or_else(|| wrong("certificate", certificate, &"it holds none, or none that can be read"))?;
     let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| wrong("key", key, &error))?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
@@ -36,7 +43,7 @@ pub(crate) fn server_config(settings: &EngineSettings) -> Result<Option<Arc<Serv
         .with_single_cert(chain, secret)
         .map_err(|error| wrong("certificate", certificate, &error))?;
     config.alpn_protocols = client_protocols(settings.client_http2);
-    Ok(Some(Arc::new(config)))
+    Ok(Some((Arc::new(config), validity)))
 }
 
 /// Builds the client's TLS. The error names the file and the mend.
@@ -53,7 +60,7 @@ pub(crate) fn client_config(settings: &TlsSettings) -> Result<Arc<ClientConfig>,
         let said = |why: &dyn std::fmt::Display| {
             format!("tls.ca_files: {}: {why}; a readable PEM file with certificates is expected", path.display())
         };
-        let pem = fs::read(path).map_err(|error| said(&error))?;
+        let pem = files::read(path, MOST_CAS).map_err(|error| said(&error))?;
         let certificates: Vec<CertificateDer<'static>> =
             CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|error| said(&error))?;
         if certificates.is_empty() {

@@ -32,7 +32,7 @@ use crate::body::{self, Facts, Form, Wrap};
 use crate::circuit::Pass;
 use crate::client::{self, Asked, Claimed, Clients};
 use crate::identity::{Identities, Identity};
-use crate::judge::{self, CODE_PREFIX, RetryClass, Verdict};
+use crate::judge::{self, Author, CODE_PREFIX, RetryClass, Verdict};
 use crate::knowledge::{Knowledge, Operation};
 use crate::labels::Labels;
 use crate::live::{Endpoint, Live, UnderWay};
@@ -52,7 +52,7 @@ use crate::settings::{
 };
 use crate::sign::{self, BodyHash, Made, Terms};
 use crate::token::{self, Token};
-use crate::via::Hop;
+use crate::via::{Hop, leads_back};
 
 /// Settings, checked: an immutable snapshot.
 #[derive(Debug)]
@@ -159,6 +159,8 @@ pub enum Event<'a> {
     },
     /// The attempt failed before an answer's head.
     Failed(Failure),
+    /// Nothing was sent: the audit log did not take the line that comes before the call.
+    Unlogged,
 }
 
 impl Event<'_> {
@@ -186,6 +188,8 @@ pub enum Failure {
     Forbidden(String),
     /// TLS could not be verified; a repeat does not help.
     Tls(String),
+    /// The connection came back to this process.
+    Loop,
     /// The connection broke after bytes were sent.
     Broken(String),
     /// No answer in time.
@@ -275,7 +279,7 @@ pub enum Step {
         /// AWS says that those of this version have expired: another version is needed. `None`: any that are usable.
         after: Option<u64>,
     },
-    /// Send this; tell `Response` or `Failed`.
+    /// Send this; tell `Response` or `Failed`, or `Unlogged` where it must not go out.
     Send(Box<Outgoing>),
     /// Read so much of the answer; tell `ResponseBody`.
     ReadCode {
@@ -556,11 +560,12 @@ impl Exchange {
             (State::Sending, Event::Response { status, headers }) => self.response(status, headers, at),
             (State::ReadingCode { status }, Event::ResponseBody { prefix }) => {
                 let headers = std::mem::take(&mut self.answered);
-                let verdict = judge::judge_body(&self.answer(status, &headers), prefix);
+                let answer = self.answer(status, &headers);
+                let (verdict, is_aws) = (judge::judge_body(&answer, prefix), answer.is_aws());
                 match verdict {
                     Verdict::Retry(class) => {
                         let region = judge::region_of(&headers, prefix).map(str::to_owned);
-                        self.repeat(class, status, region.as_deref(), at)
+                        self.repeat(class, is_aws, status, region.as_deref(), at)
                     }
                     _ => self.deliver(status, at),
                 }
@@ -575,6 +580,10 @@ impl Exchange {
             }
             (State::Waiting, Event::Elapsed) => self.attempt(at, true),
             (State::Sending | State::Deciding | State::Reading(_), Event::Failed(failure)) => self.failed(&failure, at),
+            (State::Sending, Event::Unlogged) => {
+                self.under_way = None;
+                self.audit_blocked()
+            }
             (state, event) => {
                 let mut event = format!("{event:?}");
                 event.truncate(event.find([' ', '(', '{']).unwrap_or(event.len()));
@@ -1524,7 +1533,8 @@ impl Exchange {
         self.asked_for =
             judge::asked_for(headers, self.endpoint.as_ref().map_or(at.unix_seconds, |endpoint| endpoint.clock(at.unix_seconds)));
         self.notes_refusal(status);
-        let mut verdict = judge::judge_head(&self.answer(status, headers));
+        let answer = self.answer(status, headers);
+        let (mut verdict, is_aws) = (judge::judge_head(&answer), answer.is_aws());
         // Where no other attempt can follow, the status tells enough to learn from.
         let last = !(self.may_repeat(true, at) || self.may_mend(at)) && self.config.settings.retry.mode != RetryMode::Adaptive;
         if last && verdict == Verdict::ReadCode {
@@ -1534,7 +1544,7 @@ impl Exchange {
             Verdict::Deliver => self.deliver(status, at),
             Verdict::Retry(class) => {
                 let region = judge::region_of(headers, b"").map(str::to_owned);
-                self.repeat(class, status, region.as_deref(), at)
+                self.repeat(class, is_aws, status, region.as_deref(), at)
             }
             Verdict::ReadCode => {
                 self.answered.clone_from(headers);
@@ -1558,16 +1568,20 @@ impl Exchange {
     fn answer<'a>(&'a self, status: u16, headers: &'a HeaderMap) -> judge::Answer<'a> {
         let method = self.head.as_ref().map_or(&Method::GET, |head| &head.method);
         let s3 = self.signing.as_ref().is_some_and(|signing| signing.style == Style::S3);
-        judge::Answer { status, headers, operation: self.record.operation.as_deref(), s3, method }
+        let operation = self.record.operation.as_deref();
+        // What is an operation of AWS's, AWS answers.
+        let author = self.terms.as_ref().filter(|_| operation.is_none()).map_or(Author::Aws, |terms| terms.author);
+        judge::Answer { status, headers, operation, s3, method, author }
     }
 
-    /// An answer that another attempt may better: at once with other credentials, another time or region, else after a wait.
-    fn repeat(&mut self, class: RetryClass, status: u16, region: Option<&str>, at: &Moment<'_>) -> Step {
+    /// An answer that another attempt may better: at once with other credentials, another time or region, else after a wait. `is_aws`: it
+    /// is AWS's word.
+    fn repeat(&mut self, class: RetryClass, is_aws: bool, status: u16, region: Option<&str>, at: &Moment<'_>) -> Step {
         self.learn(Some(class), status, at);
         let skew = self.endpoint.as_ref().map_or(0, |endpoint| endpoint.skew());
         let ahead = self.ahead.filter(|ahead| class == RetryClass::Skew || ahead.abs_diff(skew) > judge::SKEW_LIMIT);
         match (class, &self.signing) {
-            (RetryClass::Transient | RetryClass::Throttling, _) if self.may_repeat(class == RetryClass::Throttling, at) => {
+            (RetryClass::Transient | RetryClass::Throttling, _) if self.may_repeat(is_aws && class == RetryClass::Throttling, at) => {
                 self.again(class, code(status), at).unwrap_or_else(|| self.hand_over(status, at))
             }
             (RetryClass::Expired, Some(signing)) if self.may_mend(at) && !self.refreshed => {
@@ -1755,6 +1769,7 @@ impl Exchange {
                 ),
             ),
             Failure::Forbidden(address) => ("forbidden-address", false, forbidden(address)),
+            Failure::Loop => ("loop", false, leads_back(&host)),
             Failure::Broken(why) => (
                 "connection-broken",
                 true,
@@ -2051,6 +2066,7 @@ struct ReadingTerms {
     query_plus: QueryPlus,
     host: Arc<str>,
     of_customer: bool,
+    author: Author,
     may_hold_bucket: bool,
 }
 
@@ -2084,6 +2100,7 @@ impl Reading<'_> {
             query_plus: self.signed_plus.unwrap_or_else(|| route.map_or(QueryPlus::Blank, |route| route.query_plus)),
             host: Arc::clone(host),
             of_customer: there.is_some_and(|there| there.own_api),
+            author: Author::of(&self.config.knowledge, there, service.as_deref()),
             may_hold_bucket: rewritten.is_none() && route.is_some_and(Route::may_hold_bucket),
             service,
         }

@@ -5,6 +5,8 @@
 //! wrong clocks and S3's redirects are mended once each. Delays follow the SDKs' standard mode: full-jitter exponential,
 //! `random() · min(scale · 2^(n−1), cap)`; what AWS asks for (`x-amz-retry-after`, `retry-after`) raises it by at most 5 s.
 //! See the AWS SDKs and Tools Reference Guide, "Retry behavior".
+//!
+//! Not every answer of a host of AWS's is AWS's: see [`Author`].
 
 use std::borrow::Cow;
 use std::io::Read;
@@ -13,8 +15,58 @@ use std::time::{Duration, UNIX_EPOCH};
 use http::Method;
 use http::header::{CONTENT_ENCODING, HeaderMap, LOCATION, RETRY_AFTER};
 
-use crate::knowledge::{ErrorKind, Operation};
+use crate::knowledge::{ErrorKind, Knowledge, Operation};
+use crate::recognise::Recognised;
 use crate::settings::{Constants, RetrySettings};
+
+/// Who writes a host's answers, and so what they prove.
+///
+/// AWS's "throttled" and "expired" say that nothing was done. A customer's program can say the same after its work, in its status, its
+/// body and most of its headers, so its word allows no more than its status does: another attempt of what is safe to repeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Author {
+    /// AWS, or a store that speaks its protocol.
+    Aws,
+    /// AWS's search engines, which can also answer 429 after a part of the work.
+    Engine,
+    /// A customer's program, behind a gateway of AWS's that marks what it answers itself.
+    Gateway,
+    /// Somebody's program, and nothing tells its words from those of AWS.
+    Program,
+}
+
+/// By signing name. Sources: for `execute-api` and `lambda`, answers in aws/chalice issue 12, and "Amazon API Gateway important notes"
+/// (`x-amzn-Remapped-…`); for `appsync`, "HTTP helpers in util.http" (no header of a resolver begins with `x-amzn-`); for
+/// `bedrock-agentcore`, "Header propagation with Gateway"; for `es`, OpenSearch's `_update_by_query`, whose status is that of the worst
+/// of its failures. The functions of `s3-object-lambda` answer GET and HEAD alone, so they are not here.
+const AUTHORS: &[(&str, Author)] = &[
+    ("execute-api", Author::Gateway),
+    ("lambda", Author::Gateway),
+    ("appsync", Author::Gateway),
+    // Targets have their headers passed on.
+    ("bedrock-agentcore", Author::Program),
+    ("vpc-lattice-svcs", Author::Program),
+    // It passes queries on to its data sources.
+    ("grafana", Author::Program),
+    ("es", Author::Engine),
+    ("aoss", Author::Engine),
+];
+
+impl Author {
+    /// Of the answers of a host. `service`: the signing name, if requests are signed for it.
+    pub(crate) fn of(knowledge: &Knowledge, host: Option<Recognised<'_>>, service: Option<&str>) -> Self {
+        let listed = |name: &str| AUTHORS.iter().find(|(known, _)| *known == name).map(|(_, author)| *author);
+        match (host, service) {
+            (Some(host), _) if host.own_api => {
+                listed(host.signing_name).unwrap_or(if host.owner_reads { Self::Program } else { Self::Aws })
+            }
+            (Some(_), _) => Self::Aws,
+            // A name of the operator's own for such an endpoint, or what stands in AWS's place.
+            (None, Some(service)) => listed(service).unwrap_or(if knowledge.has_service(service) { Self::Aws } else { Self::Program }),
+            (None, None) => Self::Program,
+        }
+    }
+}
 
 /// Why a repeat may help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +109,19 @@ pub struct Answer<'a> {
     pub s3: bool,
     /// The answer to HEAD has no body.
     pub method: &'a Method,
+    /// Who wrote it.
+    pub author: Author,
+}
+
+impl Answer<'_> {
+    /// What it says of throttling and of signatures is AWS's word: the call has done nothing.
+    pub fn is_aws(&self) -> bool {
+        match self.author {
+            Author::Aws | Author::Engine => true,
+            Author::Gateway => code_of_gateway(self.headers).is_some(),
+            Author::Program => false,
+        }
+    }
 }
 
 /// Error codes that mean throttling. Source: botocore's retry handler (`ThrottledRetryableChecker`) and EC2's documentation.
@@ -121,6 +186,12 @@ pub fn judge_head(answer: &Answer<'_>) -> Verdict {
     if status < 400 && !answer.s3 {
         return Verdict::Deliver;
     }
+    match answer.author {
+        Author::Aws | Author::Engine => {}
+        // No body of theirs counts.
+        Author::Gateway => return by_code(answer, code_of_gateway(headers)),
+        Author::Program => return by_code(answer, None),
+    }
     match code_in_headers(headers) {
         Some(code) => by_code(answer, Some(code)),
         None if method == Method::HEAD || headers.get("content-length").is_some_and(|length| length == "0") => by_code(answer, None),
@@ -141,6 +212,9 @@ pub fn judge_body(answer: &Answer<'_>, prefix: &[u8]) -> Verdict {
         let failed = find(prefix.trim_ascii_start(), b"<Error>").is_some();
         let status = if failed { 500 } else { 200 };
         return if failed { by_code(&Answer { status, ..*answer }, code_in_body(&prefix)) } else { Verdict::Deliver };
+    }
+    if answer.author == Author::Engine && prefix.get(..prefix.len().min(32)).is_some_and(|start| find(start, b"took").is_some()) {
+        return Verdict::Deliver;
     }
     by_code(answer, code_in_body(&prefix))
 }
@@ -226,6 +300,16 @@ fn code_in_headers(headers: &HeaderMap) -> Option<&str> {
     Some(bare_code(value.to_str().ok()?))
 }
 
+/// What a gateway of AWS's says itself, in place of the program behind it. The program's answers bear the header too if it sets it, and
+/// then also what the gateway adds to them: where they were traced, or what their headers were called. HTTP APIs mark nothing.
+fn code_of_gateway(headers: &HeaderMap) -> Option<&str> {
+    let mut codes = headers.get_all("x-amzn-errortype").iter();
+    let (Some(code), None) = (codes.next(), codes.next()) else { return None };
+    let of_program = |name: &str| matches!(name, "x-amzn-trace-id" | "apigw-requestid") || name.starts_with("x-amzn-remapped-");
+    let marked = headers.contains_key("x-amzn-requestid") && !headers.keys().any(|name| of_program(name.as_str()));
+    code.to_str().ok().filter(|_| marked).map(bare_code)
+}
+
 /// `<Code>…</Code>` in XML; `__type` or `code` in JSON and CBOR. Whatever comes first.
 fn code_in_body(prefix: &[u8]) -> Option<&str> {
     let text = if let Some(after) = find(prefix, b"<Code>") {
@@ -301,7 +385,7 @@ mod tests {
     }
 
     fn answer(status: u16, headers: &HeaderMap) -> Answer<'_> {
-        Answer { status, headers, operation: None, s3: false, method: &Method::POST }
+        Answer { status, headers, operation: None, s3: false, method: &Method::POST, author: Author::Aws }
     }
 
     const THROTTLING: Verdict = Verdict::Retry(RetryClass::Throttling);
@@ -373,6 +457,92 @@ mod tests {
         assert!(inflated(&headers, &bomb).len() as u64 <= INFLATED);
         for nonsense in [&b""[..], b"\x1f\x8b", b"nothing of the kind"] {
             assert_eq!(judge_body(&answer(503, &headers), nonsense), TRANSIENT);
+        }
+    }
+
+    #[test]
+    fn a_programs_word_is_its_status() {
+        let judged = |author, status, headers: &HeaderMap| {
+            let answer = Answer { author, ..answer(status, headers) };
+            (judge_head(&answer), answer.is_aws())
+        };
+        let gateways = |more: &[(&'static str, &'static str)]| {
+            let own = [("x-amzn-requestid", "1"), ("x-amz-apigw-id", "2")];
+            let named = own.iter().chain(more);
+            named.map(|(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_static(value))).collect::<HeaderMap>()
+        };
+        let code = |code| ("x-amzn-errortype", code);
+        let throttled = gateways(&[code("TooManyRequestsException")]);
+        assert_eq!(judged(Author::Gateway, 429, &throttled), (THROTTLING, true));
+        assert_eq!(judged(Author::Gateway, 403, &gateways(&[code("ExpiredTokenException")])), (Verdict::Retry(RetryClass::Expired), true));
+        assert_eq!(
+            judged(Author::Gateway, 403, &gateways(&[code("InvalidSignatureException")])),
+            (Verdict::Retry(RetryClass::Signature), true)
+        );
+        assert_eq!(judged(Author::Program, 429, &throttled), (THROTTLING, false));
+        assert_eq!(judged(Author::Program, 403, &gateways(&[code("ExpiredTokenException")])), (Verdict::Deliver, false));
+        let mut twice = throttled.clone();
+        twice.append("x-amzn-errortype", HeaderValue::from_static("TooManyRequestsException"));
+        for (why, headers) in [
+            ("no gateway", with("x-amzn-errortype", "TooManyRequestsException")),
+            ("traced", gateways(&[code("TooManyRequestsException"), ("x-amzn-trace-id", "Root=1-2")])),
+            ("remapped", gateways(&[code("TooManyRequestsException"), ("x-amzn-remapped-date", "now")])),
+            ("an HTTP API", gateways(&[code("TooManyRequestsException"), ("apigw-requestid", "3")])),
+            ("twice", twice),
+            ("none", gateways(&[])),
+        ] {
+            assert_eq!(judged(Author::Gateway, 429, &headers), (THROTTLING, false), "{why}");
+            assert_eq!(judged(Author::Gateway, 403, &headers).0, Verdict::Deliver, "{why}");
+            assert_eq!(judged(Author::Gateway, 503, &headers), (TRANSIENT, false), "{why}");
+        }
+        let none = HeaderMap::new();
+        let search = Answer { author: Author::Engine, ..answer(429, &none) };
+        assert_eq!(judge_body(&search, br#"{"error":{"type":"rejected_execution_exception"}}"#), THROTTLING);
+        assert_eq!(judge_body(&search, b"{\n  \"took\" : 5, \"updated\": 2}"), Verdict::Deliver, "a part is done");
+    }
+
+    #[test]
+    fn who_writes_answers() {
+        let knowledge = Knowledge::shipped().unwrap();
+        let author =
+            |host: &str, service: Option<&str>| Author::of(&knowledge, crate::recognise::recognise(&knowledge, host, None), service);
+        for (host, expected) in [
+            ("sqs.us-east-1.amazonaws.com", Author::Aws),
+            ("lambda.us-east-1.amazonaws.com", Author::Aws),
+            ("appsync.us-east-1.amazonaws.com", Author::Aws),
+            ("bedrock-agentcore.us-east-1.amazonaws.com", Author::Aws),
+            ("b.s3.us-east-1.amazonaws.com", Author::Aws),
+            ("a-1.s3-object-lambda.us-east-1.amazonaws.com", Author::Aws),
+            ("a.b.us-east-1.neptune.amazonaws.com", Author::Aws),
+            ("a-ats.iot.us-east-1.amazonaws.com", Author::Aws),
+            ("aps-workspaces.us-east-1.amazonaws.com", Author::Aws),
+            ("brand-new.us-east-1.amazonaws.com", Author::Aws),
+            ("d.us-east-1.es.amazonaws.com", Author::Engine),
+            ("c.us-east-1.aoss.amazonaws.com", Author::Engine),
+            ("a.execute-api.us-east-1.amazonaws.com", Author::Gateway),
+            ("a.lambda-url.us-east-1.on.aws", Author::Gateway),
+            ("a.appsync-api.us-east-1.amazonaws.com", Author::Gateway),
+            ("a.gateway.bedrock-agentcore.us-east-1.amazonaws.com", Author::Program),
+            ("s.1.vpc-lattice-svcs.us-east-1.on.aws", Author::Program),
+            ("g-1.grafana-workspace.us-east-1.amazonaws.com", Author::Program),
+            ("lb-1.us-east-1.elb.amazonaws.com", Author::Program),
+            ("example.com", Author::Program),
+        ] {
+            assert_eq!(author(host, None), expected, "{host}");
+        }
+        for (service, expected) in [
+            ("s3", Author::Aws),
+            ("execute-api", Author::Gateway),
+            ("vpc-lattice-svcs", Author::Program),
+            ("es", Author::Engine),
+            ("of-our-own", Author::Program),
+        ] {
+            assert_eq!(author("api.example.com", Some(service)), expected, "{service}");
+        }
+        for row in knowledge.hosts.rows().iter().filter(|row| row.owner_reads()) {
+            for scope in &row.scopes {
+                assert!(AUTHORS.iter().any(|(name, _)| *name == &*scope.signing_name), "{}: who answers there?", row.pattern);
+            }
         }
     }
 

@@ -45,4 +45,4 @@ pub use live::Live;
 pub use record::{Attempt, Disposition, Record};
 pub use refuse::{Fault, Reader, Refusal, Shape};
 pub use route::Upstream;
-pub use via::Hop;
+pub use via::{Hop, leads_back};

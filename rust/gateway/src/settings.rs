@@ -28,6 +28,8 @@ pub struct EngineSettings {
     pub audit_log: LogTo,
     /// What becomes of calls while that cannot be written.
     pub audit_when_full: AuditFull,
+    /// Whether a line is written before each call goes out; `None`: where calls are refused without one.
+    pub audit_begun: Option<bool>,
     /// What the engine tells its front's log.
     pub log_level: LogLevel,
     /// A file with a table of hosts and operations; `None`: the shipped one.
@@ -77,6 +79,7 @@ impl Default for EngineSettings {
             access_log: LogTo::Off,
             audit_log: LogTo::Off,
             audit_when_full: AuditFull::Refuse,
+            audit_begun: None,
             log_level: LogLevel::Info,
             knowledge: None,
             inspect: false,
@@ -114,6 +117,11 @@ impl EngineSettings {
             return Err("limits.connections, limits.in_flight: at least 1".into());
         }
         Ok(settings)
+    }
+
+    /// True if the audit log gets a line before each call goes out.
+    pub fn writes_begun(&self) -> bool {
+        self.audit_begun.unwrap_or(self.audit_when_full == AuditFull::Refuse)
     }
 }
 
@@ -698,6 +706,9 @@ pub struct OtlpSettings {
     /// Between metrics and the next.
     #[serde(deserialize_with = "seconds")]
     pub interval: Duration,
+    /// How long spans wait for others to be sent with them, and the first pause after a failure.
+    #[serde(deserialize_with = "seconds")]
+    pub delay: Duration,
     /// Of the requests whose client says nothing, 0 to 1.
     pub sample_ratio: f64,
     /// Who tells: `service.name` and others.
@@ -712,6 +723,7 @@ impl Default for OtlpSettings {
             headers: BTreeMap::new(),
             timeout: Duration::from_secs(10),
             interval: Duration::from_secs(60),
+            delay: Duration::from_secs(1),
             sample_ratio: 1.0,
             attributes: BTreeMap::from([("service.name".into(), "sigward".into())]),
         }

@@ -51,6 +51,16 @@ fn looped() -> Refusal {
     )
 }
 
+/// The refusal of a tunnel, or a redirected connection, whose far end is this process.
+pub fn leads_back(to: &str) -> Refusal {
+    Refusal::sigward(
+        508,
+        "loop",
+        format!("the connection to {to} leads back to this sigward: it would go round for ever."),
+        "Is it a listener of sigward's? Call it directly, without a proxy. Does iptables redirect sigward's own connections? Exempt its user.",
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,8 +10,8 @@ use http::{HeaderValue, Method};
 use sigward_gateway::knowledge::Knowledge;
 use sigward_gateway::settings::EngineSettings;
 use sigward_gateway::{
-    BodyPlan, BodySize, Clients, Config, Entry, Event, Exchange, Failure, Identities, Identity, Keep, Load, Moment, Outgoing, RequestHead,
-    Scheme, Step, Target, Wrap,
+    BodyPlan, BodySize, Clients, Config, Disposition, Entry, Event, Exchange, Failure, Identities, Identity, Keep, Load, Moment, Outgoing,
+    RequestHead, Scheme, Step, Target, Wrap,
 };
 use sigward_sigv4::chunked::{ChunkSigner, Encoder};
 use sigward_sigv4::{Credentials, Options, Payload, Request, Scope, Style, Variant, sign};
@@ -765,6 +765,19 @@ fn no_room_is_asked_for_a_route_first_and_for_a_form_that_must_be_read() {
     assert_eq!(refused(drive.tell(Event::Head { head: denied, load: FULL })).1, "denied");
     drive.next();
     assert_eq!(refused(drive.tell(Event::Head { head: receive(true), load: FULL })).1, "overloaded");
+}
+
+#[test]
+fn a_call_that_the_audit_log_did_not_take_is_refused_and_was_no_attempt() {
+    let mut drive = Drive::new(r#"{"circuit": {"concurrency": 1}}"#);
+    for _ in 0..2 {
+        sent(drive.tell(Event::arrived(receive(false))));
+        assert_eq!(refused(drive.tell(Event::Unlogged)), (503, "audit-log-unavailable".to_owned()));
+        assert_eq!((drive.exchange.record().disposition, drive.exchange.record().attempts.len()), (Disposition::Refuse, 0));
+        drive.next();
+    }
+    // One of them has been in flight, and is no more.
+    sent(drive.tell(Event::arrived(receive(false))));
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! `Engine`, `Job` and `Report`. Nothing here waits: what takes time happens on the engine's threads, which never take the GIL.
 
 use std::borrow::Cow;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::RawFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -34,6 +35,11 @@ pub(crate) struct Engine {
 #[pyclass(frozen, module = "sigward._core")]
 pub(crate) struct Job {
     job: sigward_engine::Job,
+}
+
+#[pyclass(frozen, module = "sigward._core")]
+pub(crate) struct Allowance {
+    allowance: Arc<sigward_engine::Allowance>,
 }
 
 #[pyclass(frozen, module = "sigward._core")]
@@ -75,7 +81,7 @@ impl Engine {
     }
 
     #[allow(clippy::too_many_arguments, reason = "positional arguments cost least")]
-    #[pyo3(signature = (entry, method, scheme, host, port, path, headers, body, client, /))]
+    #[pyo3(signature = (entry, method, scheme, host, port, path, headers, body, client, allowance = None, /))]
     fn submit(
         &self,
         entry: u8,
@@ -87,6 +93,7 @@ impl Engine {
         headers: &Bound<'_, PyAny>,
         body: Option<&[u8]>,
         client: &str,
+        allowance: Option<&Allowance>,
     ) -> PyResult<Job> {
         let entry = match entry {
             ENTRY_FORWARD => Entry::Forward,
@@ -114,7 +121,8 @@ impl Engine {
             client: client.into(),
             malformed: wrong,
         };
-        let job = self.engine.submit(head, body.map(Bytes::copy_from_slice));
+        let allowance = allowance.map_or_else(|| self.engine.allowance(), |given| Arc::clone(&given.allowance));
+        let job = self.engine.submit(head, body.map(Bytes::copy_from_slice), allowance);
         Ok(Job { job: job.ok_or_else(|| PyRuntimeError::new_err("the engine is closed"))? })
     }
 
@@ -157,6 +165,26 @@ impl Engine {
         Ok(self.engine.check_loop(&headers).err().map(|refusal| refusal.reason()))
     }
 
+    fn allowance(&self) -> Allowance {
+        Allowance { allowance: self.engine.allowance() }
+    }
+
+    #[pyo3(signature = (host, port, /))]
+    fn listens(&self, host: &str, port: u16) {
+        self.engine.listens(host, port);
+    }
+
+    #[pyo3(signature = (address, port, /))]
+    fn leads_back(&self, address: &str, port: u16) -> PyResult<Option<String>> {
+        let to = SocketAddr::new(read_address(address)?, port);
+        Ok(self.engine.check_tunnel(to).err().map(|refusal| refusal.reason()))
+    }
+
+    #[pyo3(signature = (for_client, /))]
+    fn make_room(&self, for_client: bool) {
+        self.engine.make_room(for_client);
+    }
+
     fn client_timeouts(&self) -> (f64, f64, f64, f64) {
         self.engine.client_timeouts().map(|timeout| timeout.as_secs_f64()).into()
     }
@@ -166,9 +194,26 @@ impl Engine {
         self.engine.slow_client(at);
     }
 
-    #[pyo3(signature = (path, /))]
-    fn load_authority(&self, python: Python<'_>, path: &str) -> PyResult<bool> {
-        python.detach(|| self.engine.load_authority(std::path::Path::new(path))).map_err(PyValueError::new_err)
+    #[pyo3(signature = (path, needed = false, /))]
+    fn load_authority(&self, python: Python<'_>, path: &str, needed: bool) -> PyResult<bool> {
+        python.detach(|| self.engine.load_authority(std::path::Path::new(path), needed)).map_err(PyValueError::new_err)
+    }
+
+    #[pyo3(signature = (host, /))]
+    fn certificate<'py>(&self, python: Python<'py>, host: &str) -> PyResult<(Bound<'py, PyTuple>, Bound<'py, PyBytes>)> {
+        let shown = python.detach(|| self.engine.certificate(host)).map_err(PyValueError::new_err)?;
+        let chain = shown.chain.iter().map(|certificate| PyBytes::new(python, certificate));
+        Ok((PyTuple::new(python, chain)?, PyBytes::new(python, &shown.key)))
+    }
+
+    #[pyo3(signature = (host, /))]
+    fn refuses_tunnel(&self, host: &str) -> Option<(u16, &'static str, String)> {
+        self.engine.refuses_tunnel(host).map(|refusal| (refusal.status, refusal.slug, refusal.reason()))
+    }
+
+    fn certificates(&self) -> Vec<(&'static str, &'static str, u64, String, &'static str)> {
+        let standings = self.engine.certificates().into_iter();
+        standings.map(|one| (one.name, one.state.as_str(), one.until, one.what, one.mend)).collect()
     }
 
     #[pyo3(signature = (host, /))]
@@ -207,12 +252,7 @@ impl Engine {
 
     #[pyo3(signature = (host, address = None, /))]
     fn may_connect(&self, host: &str, address: Option<&str>) -> PyResult<bool> {
-        let read = |address: &str| -> PyResult<IpAddr> {
-            // A scope (fe80::1%eth0) says only which link.
-            let bare = address.split('%').next().unwrap_or_default();
-            bare.parse().map_err(|_| PyValueError::new_err(format!("address: an IP address is expected, not {address:?}")))
-        };
-        let address = address.map(read).transpose()?;
+        let address = address.map(read_address).transpose()?;
         Ok(self.engine.may_connect(host, address))
     }
 
@@ -288,6 +328,20 @@ impl Engine {
     #[allow(clippy::unused_self, reason = "a method for Python")]
     fn __repr__(&self) -> &'static str {
         "Engine(…)"
+    }
+}
+
+fn read_address(address: &str) -> PyResult<IpAddr> {
+    // A scope (fe80::1%eth0) says only which link.
+    let bare = address.split('%').next().unwrap_or_default();
+    bare.parse().map_err(|_| PyValueError::new_err(format!("address: an IP address is expected, not {address:?}")))
+}
+
+#[pymethods]
+impl Allowance {
+    #[allow(clippy::unused_self, reason = "a method for Python")]
+    fn __repr__(&self) -> &'static str {
+        "Allowance(…)"
     }
 }
 
@@ -585,5 +639,6 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(metric_descriptions, module)?)?;
     module.add_class::<Engine>()?;
     module.add_class::<Job>()?;
+    module.add_class::<Allowance>()?;
     module.add_class::<Report>()
 }

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use sigward_gateway::judge::{Answer, RetryClass, Verdict, asked_for, delay, judge_body, judge_head};
+use sigward_gateway::judge::{Answer, Author, RetryClass, Verdict, asked_for, delay, judge_body, judge_head};
 use sigward_gateway::knowledge::{Knowledge as Table, Operation as Found};
 use sigward_gateway::recognise::{Ambiguity, Body, Call as Read, Part, Source, style_of};
 use sigward_gateway::settings::RetrySettings;
@@ -141,7 +141,8 @@ impl Knowledge {
         let (headers, _) = crate::engine::header_map(headers)?;
         let operation = self.table.named(signing_name, service, operation);
         let s3 = style_of(signing_name) == Style::S3;
-        let answer = Answer { status, headers: &headers, operation: operation.map(|found| &**found), s3, method: &Method::POST };
+        let operation = operation.map(|found| &**found);
+        let answer = Answer { status, headers: &headers, operation, s3, method: &Method::POST, author: Author::Aws };
         let verdict = match judge_head(&answer) {
             Verdict::ReadCode => judge_body(&answer, body),
             verdict => verdict,

@@ -75,7 +75,7 @@ class Client:
         if not lacking:
             return None
         how = f"make {self.target}" if self.target else f"apt-get install {lacking[0]}"
-        return f"{self.name}: no {', '.join(lacking)} ({how})"
+        return f"{lacking[0].removeprefix(f'{ROOT}/')} is missing: {how}"
 
 
 def bytes_of(size: int) -> bytes:

@@ -131,6 +131,7 @@ def test_clients_learn_the_kind_of_failure_and_the_log_its_text(make: Any, caplo
     assert "the vault at 10.0.0.1 says: sealed" in caplog.text
 
 
+@pytest.mark.fault("a source of credentials that is away for ten minutes", holds="not noticed: keys are refreshed early enough")
 def test_an_outage_of_ten_minutes_is_not_noticed(make: Any) -> None:
     """The source is away from the first renewal on, and comes back ten minutes later: the keys are valid all the while."""
     bench = make(keys("ONE"))
@@ -182,6 +183,7 @@ def test_a_session_that_only_a_person_can_renew_is_announced(make: Any, caplog: 
     assert "sigward login" in caplog.text
 
 
+@pytest.mark.fault("a source of credentials that keeps failing", holds="it is asked ever more rarely")
 def test_failures_back_off_and_end(make: Any) -> None:
     bench = make(*[DOWN] * 9, keys("ONE"))
     pauses = [bench.until_idle(), *(bench.pass_time() for _ in range(8))]

@@ -32,6 +32,7 @@ class FakeJob:
     headers: Sequence[tuple[bytes, bytes]]
     body: bytes | None
     client: str
+    allowance: object = None
     sent: bytearray = field(default_factory=bytearray)
     trailers: Sequence[tuple[bytes, bytes]] | None = None
     ended: bool = False
@@ -88,9 +89,12 @@ class FakeEngine:
     def fileno(self) -> int:
         return self._reader.fileno()
 
-    def load_authority(self, _: str, /) -> bool:
+    def load_authority(self, _: str, __: bool = False, /) -> bool:
         """It is limited."""
         return True
+
+    def refuses_tunnel(self, _: str, /) -> None:
+        """No CONNECT."""
 
     def vouches_for(self, _: str, /) -> bool:
         """For every host."""
@@ -121,6 +125,18 @@ class FakeEngine:
         return ("intercept" if host.endswith(".amazonaws.com") and opening != "other" else "tunnel"), "", ""
 
     def came_round(self, _headers: object, /) -> None:
+        return None
+
+    def leads_back(self, _address: str, _port: int, /) -> None:
+        return None
+
+    def listens(self, _host: str, _port: int, /) -> None:
+        """No tunnel is asked for."""
+
+    def make_room(self, _for_client: bool, /) -> None:
+        """There is."""
+
+    def allowance(self) -> None:
         return None
 
     def client_timeouts(self) -> tuple[float, float, float, float]:

@@ -190,6 +190,24 @@ async def test_credit_is_given_back_when_the_client_has_read(running: Running) -
     writer.close()
 
 
+async def test_answers_that_are_told_whole_count_until_the_client_has_read_them(running: Running) -> None:
+    """A client may send requests without reading: each of its answers is told at once."""
+    piece = b"x" * (60 << 10)
+    reader, writer = await asyncio.open_connection(*running.reverse, limit=1 << 14)
+    count = 400
+    writer.write(post(b"") * count)
+    for number in range(count):
+        await running.engine.until(lambda number=number: len(running.engine.jobs) > number)
+        running.engine.jobs[number].respond(headers=((b"content-length", b"%d" % len(piece)),), data=piece)
+    jobs = running.engine.jobs
+    await running.engine.until(lambda: any(job.acked for job in jobs))
+    assert sum(job.acked for job in jobs) < count * len(piece) // 2, "more than the sockets hold"
+    for _ in range(count):
+        assert (await asyncio.wait_for(read_response(reader), 20)).body == piece
+    await running.engine.until(lambda: all(job.acked == len(piece) for job in jobs))
+    writer.close()
+
+
 async def test_a_client_that_leaves_cancels_its_job(running: Running) -> None:
     async with connected(running.reverse) as (_, writer):
         writer.write(post(b""))

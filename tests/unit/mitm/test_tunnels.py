@@ -26,6 +26,12 @@ class Engine:
     def came_round(self, _headers: object) -> None:
         return None
 
+    def leads_back(self, _address: str, _port: int) -> None:
+        return None
+
+    def make_room(self, _for_client: bool, /) -> None:
+        """There is."""
+
     def may_connect(self, _host: str, _address: str | None = None) -> bool:
         return True
 

@@ -12,7 +12,7 @@ use sigward_sigv4::time::amz_date;
 const LONGEST_ID: usize = 256;
 
 /// The line of a request that is under way.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Line(pub(super) Vec<u8>);
 
 impl Line {
@@ -155,6 +155,11 @@ impl Line {
     fn fraction(&mut self, thousandths: u32) {
         let digit = |number: u32| b'0' + (number % 10) as u8;
         self.0.extend_from_slice(&[b'.', digit(thousandths / 100), digit(thousandths / 10), digit(thousandths)]);
+    }
+
+    /// Sixteen digits.
+    pub(crate) fn hexadecimal(&mut self, number: u64) {
+        let _ = write!(self.0, "{number:016x}");
     }
 
     pub(crate) fn number(&mut self, mut number: u64) {

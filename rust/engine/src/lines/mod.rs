@@ -5,6 +5,9 @@
 //! log. One that [keeps](Trouble::Keep) them tries again until they are written; [`LineLog::accepts`] says meanwhile that nothing more
 //! should be begun that has to be told of, so what it holds is bounded by what was under way.
 //!
+//! A line may also be [waited for](LineLog::write) until the file has it. The writer does not gather then: it takes all that is there,
+//! writes it in one go, and wakes all who wait for it. The more wait, the more lines one write is shared by.
+//!
 //! A file that is opened anew has a queue and a writer of its own; those before write what they have into the file that they have. So no
 //! line is lost when a file is renamed and then opened anew, and a writer that is blocked holds up nobody but itself.
 
@@ -12,15 +15,19 @@ mod line;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::path::Path;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use prometheus::IntCounter;
 use sigward_gateway::settings::LogTo;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tracing::Dispatch;
 
 pub(crate) use line::{Line, request_id};
@@ -35,6 +42,8 @@ const GATHER: Duration = Duration::from_millis(10);
 const PLENTY: usize = 1024;
 /// The end waits so long for a writer that is blocked.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// A line is waited for at most so long; then the writer counts as blocked.
+const WRITE_PATIENCE: Duration = Duration::from_secs(2);
 /// What could not be written and is kept is tried again after so long.
 const AGAIN: Duration = Duration::from_millis(100);
 /// A pipe takes so much without mixing it with what others write: POSIX's `PIPE_BUF`, on Linux.
@@ -117,10 +126,14 @@ impl LineLog {
     fn opened(&self, terms: Terms) -> Result<Opened, String> {
         let (output, to) = match &terms.to {
             LogTo::Off => return Ok(Opened { terms, queue: None }),
-            LogTo::Stderr => (Output::new(Box::new(io::stderr()), true), "stderr".to_owned()),
+            LogTo::Stderr => {
+                // Rust's own takes a descriptor that is closed for one that takes everything.
+                let stderr = io::stderr().as_fd().try_clone_to_owned().map_err(|error| format!("{}: stderr: {error}", self.name))?;
+                (Output::new(Box::new(File::from(stderr)), true), "stderr".to_owned())
+            }
             LogTo::File(path) => {
                 let (file, is_pipe) = open_file(path).map_err(|error| format!("{}: {}: {error}", self.name, path.display()))?;
-                (Output::new(Box::new(file), is_pipe), path.display().to_string())
+                (Output::at(path, file, is_pipe), path.display().to_string())
             }
         };
         let queue = self.start(output, &to, terms.trouble).map_err(|error| format!("{}: no thread for it: {error}", self.name))?;
@@ -141,7 +154,7 @@ impl LineLog {
         let mut state = self.state();
         state.0 = to.terms.clone();
         let before = self.current.swap(to.queue.take());
-        state.1.retain(|queue| !queue.state().done);
+        state.1.retain(|queue| queue.state().writer != Doing::Ended);
         state.1.extend(before.inspect(|queue| queue.close()));
     }
 
@@ -185,17 +198,49 @@ impl LineLog {
     }
 
     /// `sure`: it was accepted before it was begun, and is taken whatever there is already.
-    pub(crate) fn push(&self, mut line: Line, sure: bool) {
+    pub(crate) fn push(&self, line: Line, sure: bool) {
+        self.put(line, if sure { Kind::Sure } else { Kind::Usual });
+    }
+
+    /// The writer waits for no others to write with it. Nobody waits for the writer.
+    pub(crate) fn push_at_once(&self, line: Line) {
+        self.put(line, Kind::Urgent);
+    }
+
+    fn put(&self, mut line: Line, kind: Kind) {
         line.end();
         loop {
             let queue = self.current.load();
             let Some(queue) = queue.as_ref() else { return };
-            match queue.push(&line.0, sure) {
+            match queue.push(&line.0, kind) {
                 Pushed::Taken => return,
                 Pushed::Full => return self.counts.dropped.inc(),
                 // Another has come for it.
                 Pushed::Closed => {}
             }
+        }
+    }
+
+    /// Waits until the line is written. False: it is not, or nobody knows; nothing may be done that it tells of. It may still be written
+    /// later.
+    pub(crate) async fn write(&self, mut line: Line) -> bool {
+        line.end();
+        loop {
+            let Some(queue) = self.current.load_full() else { return true };
+            let Some(written) = queue.push_awaited(&line.0) else {
+                if queue.state().is_closed() {
+                    // Another has come for it.
+                    continue;
+                }
+                return false;
+            };
+            if let Ok(written) = tokio::time::timeout(WRITE_PATIENCE, written).await {
+                return written.is_ok();
+            }
+            if !queue.failing.swap(true, Ordering::Relaxed) {
+                tracing::error!("{}: nothing was written for {WRITE_PATIENCE:?}; no call is signed until it can be", self.name);
+            }
+            return false;
         }
     }
 
@@ -214,8 +259,21 @@ impl Drop for LineLog {
 fn open_file(path: &Path) -> io::Result<(File, bool)> {
     let is_pipe = path.metadata().is_ok_and(|found| found.file_type().is_fifo());
     // A named pipe that is opened for writing alone waits for its reader, and fails when that one ends.
-    let file = OpenOptions::new().append(true).read(is_pipe).create(!is_pipe).mode(0o600).open(path)?;
+    let mut file = OpenOptions::new().append(true).read(is_pipe).create(!is_pipe).mode(0o600).open(path)?;
+    end_line(&mut file, path)?;
     Ok((file, is_pipe))
+}
+
+/// A process that was killed may have left a line without its end. What comes now is no part of it.
+fn end_line(file: &mut File, path: &Path) -> io::Result<()> {
+    let length = file.metadata()?.len();
+    let mut last = *b"\n";
+    // What may not be read is left as it is; pipes and devices have no length.
+    let mut read = |at| File::open(path).and_then(|reading| reading.read_exact_at(&mut last, at));
+    if length.checked_sub(1).is_some_and(|at| read(at).is_ok()) && last != *b"\n" {
+        file.write_all(b"\n")?;
+    }
+    Ok(())
 }
 
 /// Lines on their way to one writer. Its lock is held for as long as it takes to copy a line.
@@ -231,11 +289,25 @@ struct Queue {
 struct Waiting {
     lines: Vec<u8>,
     count: usize,
-    /// The writer waits for a line.
-    idle: bool,
+    /// Whom to tell that lines are written.
+    awaited: Awaited,
+    /// The writer is to wait for no more lines.
+    urgent: bool,
+    writer: Doing,
     ending: Ending,
-    /// The writer has ended.
-    done: bool,
+}
+
+/// What the writer does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Doing {
+    /// It writes, or is about to.
+    #[default]
+    Works,
+    /// It waits for a line.
+    Waits,
+    /// It waits for more lines.
+    Gathers,
+    Ended,
 }
 
 /// How far a queue has come to its end.
@@ -257,6 +329,67 @@ impl Waiting {
     fn has_room(&self, size: usize) -> bool {
         self.count < MOST_LINES && self.lines.len() + size <= MOST_BYTES
     }
+
+    /// The other half is for what is told all the same: that calls were refused.
+    fn is_half_empty(&self) -> bool {
+        self.count < MOST_LINES / 2 && self.lines.len() < MOST_BYTES / 2
+    }
+
+    /// True: the writer must be woken for it.
+    fn add(&mut self, line: &[u8], urgent: bool) -> bool {
+        self.lines.extend_from_slice(line);
+        self.count += 1;
+        self.urgent |= urgent;
+        let wakes = self.writer == Doing::Waits || (urgent && self.writer == Doing::Gathers);
+        if wakes {
+            // Once is enough.
+            self.writer = Doing::Works;
+        }
+        wakes || self.count == PLENTY
+    }
+}
+
+/// Who waits until lines are written, by the thread that their tasks run on. Dropped, it says that they are not.
+#[derive(Debug, Default)]
+struct Awaited(Vec<(ThreadId, Handle, Vec<oneshot::Sender<()>>)>);
+
+impl Awaited {
+    /// Within a runtime of one thread.
+    fn wait(&mut self) -> oneshot::Receiver<()> {
+        let (sender, written) = oneshot::channel();
+        let here = std::thread::current().id();
+        match self.0.iter_mut().find(|(thread, ..)| *thread == here) {
+            Some((.., waiting)) => waiting.push(sender),
+            None => self.0.push((here, Handle::current(), vec![sender])),
+        }
+        written
+    }
+
+    /// They are written. A thread is woken once for all of its tasks: one that wakes another's task makes a system call each time.
+    fn tell(&mut self) {
+        for (_, runtime, waiting) in self.0.drain(..) {
+            runtime.spawn(async move {
+                for waits in waiting {
+                    // Who waited may have gone.
+                    let _ = waits.send(());
+                }
+            });
+        }
+    }
+
+    fn give_up(&mut self) {
+        self.0.clear();
+    }
+}
+
+/// How a line is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Usual,
+    /// Written without waiting for others.
+    Urgent,
+    /// Whatever there is already.
+    Sure,
 }
 
 enum Pushed {
@@ -267,22 +400,18 @@ enum Pushed {
 
 impl Queue {
     fn accepts(&self) -> bool {
-        // The other half is for what is told all the same: that calls were refused.
-        let half = |state: &Waiting| state.count < MOST_LINES / 2 && state.lines.len() < MOST_BYTES / 2;
-        !self.failing.load(Ordering::Relaxed) && half(&self.state())
+        !self.failing.load(Ordering::Relaxed) && self.state().is_half_empty()
     }
 
-    fn push(&self, line: &[u8], sure: bool) -> Pushed {
+    fn push(&self, line: &[u8], kind: Kind) -> Pushed {
         let mut state = self.state();
         if state.is_closed() {
             return Pushed::Closed;
         }
-        if !(sure || state.has_room(line.len())) {
+        if !(kind == Kind::Sure || state.has_room(line.len())) {
             return Pushed::Full;
         }
-        state.lines.extend_from_slice(line);
-        state.count += 1;
-        let wakes = std::mem::take(&mut state.idle) || state.count == PLENTY;
+        let wakes = state.add(line, kind == Kind::Urgent);
         drop(state);
         if wakes {
             self.changed.notify_all();
@@ -290,18 +419,43 @@ impl Queue {
         Pushed::Taken
     }
 
-    /// Waits for lines and takes them into `batch`, which is empty. False: there will be no more.
-    fn take(&self, batch: &mut Vec<u8>) -> bool {
+    /// Gives what says that the line is written; dropped, it is not. `None`: it is not taken.
+    fn push_awaited(&self, line: &[u8]) -> Option<oneshot::Receiver<()>> {
+        let mut state = self.state();
+        if self.failing.load(Ordering::Relaxed) || state.is_closed() || !state.is_half_empty() {
+            return None;
+        }
+        let written = state.awaited.wait();
+        let wakes = state.add(line, true);
+        drop(state);
+        if wakes {
+            self.changed.notify_all();
+        }
+        Some(written)
+    }
+
+    /// Waits for lines and takes them into `batch`, which is empty, as is `awaited`. False: there will be no more.
+    fn take(&self, batch: &mut Vec<u8>, awaited: &mut Awaited) -> bool {
         let mut state = self.state();
         while state.count == 0 && !state.is_closed() {
-            state.idle = true;
+            state.writer = Doing::Waits;
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        if !state.is_closed() && state.count < PLENTY {
+        if !state.is_closed() && !state.urgent && state.count < PLENTY {
+            state.writer = Doing::Gathers;
             (state, _) = self.changed.wait_timeout(state, GATHER).unwrap_or_else(PoisonError::into_inner);
         }
-        state.idle = false;
+        if state.urgent {
+            state.writer = Doing::Works;
+            // Where the workers wait for this processor, they go on first: what they have is written with it.
+            drop(state);
+            std::thread::yield_now();
+            state = self.state();
+        }
+        state.writer = Doing::Works;
+        state.urgent = false;
         std::mem::swap(&mut state.lines, batch);
+        std::mem::swap(&mut state.awaited, awaited);
         std::mem::take(&mut state.count) > 0
     }
 
@@ -318,7 +472,7 @@ impl Queue {
     /// True: the writer has ended.
     fn wait_done(&self, until: Instant) -> bool {
         let mut state = self.state();
-        while !state.done {
+        while state.writer != Doing::Ended {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
@@ -357,23 +511,24 @@ struct Writer {
 
 impl Writer {
     fn run(mut self, trouble: Trouble) {
-        let mut batch = Vec::new();
+        let (mut batch, mut awaited) = (Vec::new(), Awaited::default());
         // While writing fails: how many lines that has cost.
         let mut failing: Option<u64> = None;
-        while self.queue.take(&mut batch) {
+        while self.queue.take(&mut batch, &mut awaited) {
             match trouble {
-                Trouble::Lose => self.write_or_lose(&batch, &mut failing),
-                Trouble::Keep => self.write_all(&mut batch),
+                Trouble::Lose => self.write_or_lose(&batch, &mut awaited, &mut failing),
+                Trouble::Keep => self.write_all(&mut batch, &mut awaited),
             }
+            awaited.tell();
             batch.clear();
             // What a rush took is given back.
             batch.shrink_to(1 << 20);
         }
-        self.queue.state().done = true;
+        self.queue.state().writer = Doing::Ended;
         self.queue.changed.notify_all();
     }
 
-    fn write_or_lose(&mut self, batch: &[u8], failing: &mut Option<u64>) {
+    fn write_or_lose(&mut self, batch: &[u8], awaited: &mut Awaited, failing: &mut Option<u64>) {
         match self.output.write(batch) {
             Ok(()) => {
                 if let Some(lost) = failing.take() {
@@ -381,6 +536,7 @@ impl Writer {
                 }
             }
             Err(Lost { lines, error }) => {
+                awaited.give_up();
                 self.counts.errors.inc();
                 self.counts.dropped.inc_by(lines);
                 if failing.is_none() {
@@ -391,8 +547,8 @@ impl Writer {
         }
     }
 
-    /// Tries until it is written, or given up.
-    fn write_all(&mut self, batch: &mut Vec<u8>) {
+    /// Tries until it is written, or given up. Nobody is kept waiting for another try: of a write that fails, all who wait for it hear.
+    fn write_all(&mut self, batch: &mut Vec<u8>, awaited: &mut Awaited) {
         while let Err((written, error)) = self.output.write_all(batch) {
             // A line that was written in part goes on where it was torn.
             batch.drain(..written);
@@ -400,6 +556,7 @@ impl Writer {
             if !self.queue.failing.swap(true, Ordering::Relaxed) {
                 tracing::error!("{}: {error}; no call is signed until it can be written again", self.name);
             }
+            awaited.give_up();
             if !self.queue.wait_again() {
                 let lost = count_lines(batch);
                 self.counts.dropped.inc_by(lost);
@@ -420,6 +577,10 @@ struct Output {
     is_pipe: bool,
     /// The rest of a line that was written in part. Nothing else may follow that part.
     torn: Vec<u8>,
+    /// The last that was written is not the end of a line.
+    is_torn: bool,
+    /// Of a file: the same file again, and where it was opened.
+    file: Option<(File, PathBuf)>,
 }
 
 /// So many lines could not be written, or not as a whole.
@@ -430,7 +591,26 @@ struct Lost {
 
 impl Output {
     fn new(to: Box<dyn Write + Send>, is_pipe: bool) -> Self {
-        Self { to, is_pipe, torn: Vec::new() }
+        Self { to, is_pipe, torn: Vec::new(), is_torn: false, file: None }
+    }
+
+    /// A file that is deleted is made again, if it can be seen that it is.
+    fn at(path: &Path, file: File, is_pipe: bool) -> Self {
+        let seen = file.try_clone().ok().map(|file| (file, path.to_owned()));
+        Self { file: seen, ..Self::new(Box::new(file), is_pipe) }
+    }
+
+    /// Makes the file again if it is deleted: what is written to it would vanish. Gives how many of these bytes belong to a line whose
+    /// beginning has gone with it.
+    fn remake(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Some((file, path)) = &self.file else { return Ok(0) };
+        if file.metadata().is_ok_and(|found| !found.is_file() || found.nlink() > 0) {
+            return Ok(0);
+        }
+        let (file, is_pipe) = open_file(path)?;
+        let skipped = if self.is_torn { memchr::memchr(b'\n', bytes).map_or(bytes.len(), |end| end + 1) } else { 0 };
+        *self = Self { torn: std::mem::take(&mut self.torn), ..Self::at(&path.clone(), file, is_pipe) };
+        Ok(skipped)
     }
 
     fn write(&mut self, lines: &[u8]) -> Result<(), Lost> {
@@ -451,11 +631,14 @@ impl Output {
 
     /// The error comes with how much was written.
     fn write_all(&mut self, bytes: &[u8]) -> Result<(), (usize, io::Error)> {
-        let mut written = 0;
+        let mut written = self.remake(bytes).map_err(|error| (0, error))?;
         while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
             match self.to.write(if self.is_pipe { whole(rest) } else { rest }) {
                 Ok(0) => return Err((written, ErrorKind::WriteZero.into())),
-                Ok(size) => written += size,
+                Ok(size) => {
+                    written += size;
+                    self.is_torn = rest.get(size.saturating_sub(1)).is_some_and(|last| *last != b'\n');
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 // Somebody who has the same pipe made it so. It is waited for, as if it had blocked.
                 Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::sleep(GATHER),
@@ -591,19 +774,20 @@ pub(crate) mod tests {
         log.close();
     }
 
+    /// Writes nothing until the sender is dropped.
+    struct Blocked(Receiver<()>, Told);
+    impl Write for Blocked {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.0.recv();
+            self.1.write(bytes)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
     #[test]
     fn a_blocked_writer_costs_lines_and_holds_nobody_up() {
-        struct Blocked(Receiver<()>, Told);
-        impl Write for Blocked {
-            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-                // Until the sender is dropped.
-                let _ = self.0.recv();
-                self.1.write(bytes)
-            }
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
-        }
         let ((gate, blocked), (sender, told)) = (channel(), channel());
         let log = log_to(Blocked(blocked, Told(sender)), Trouble::Lose);
         // What the writer has taken, and as much again.
@@ -624,7 +808,7 @@ pub(crate) mod tests {
     fn long_lines_do_not_fill_the_memory() {
         let queue = Queue::default();
         let line = vec![b'x'; 1 << 20];
-        let taken = (0..100).filter(|_| matches!(queue.push(&line, false), Pushed::Taken)).count();
+        let taken = (0..100).filter(|_| matches!(queue.push(&line, Kind::Usual), Pushed::Taken)).count();
         assert_eq!(taken, MOST_BYTES >> 20);
     }
 
@@ -775,6 +959,96 @@ pub(crate) mod tests {
         expected.push("/sure".into());
         assert_eq!(paths(&disk.lock().unwrap().1), expected);
         assert_eq!(log.counts.dropped.get(), 0);
+    }
+
+    fn line(path: &str) -> Line {
+        Line::begin(&head(path), SystemTime::now())
+    }
+
+    #[tokio::test]
+    async fn a_line_that_is_waited_for_is_written_then_and_many_share_a_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.log");
+        let log = log();
+        log.switch(log.open(Terms { trouble: Trouble::Keep, ..to_file(&path) }).unwrap().unwrap());
+        for number in 0..20 {
+            assert!(log.write(line(&format!("/{number}"))).await);
+            assert_eq!(paths(&std::fs::read(&path).unwrap()).len(), number + 1);
+        }
+
+        let ((gate, blocked), (sender, told)) = (channel(), channel());
+        let log = log_to(Blocked(blocked, Told(sender)), Trouble::Keep);
+        let all = futures_util::future::join_all((0..500).map(|number| log.write(line(&format!("/{number}")))));
+        // Each is on its way before the first is written.
+        let (written, ()) = tokio::join!(all, async { drop(gate) });
+        assert_eq!(written, [true; 500]);
+        log.close();
+        let pieces: Vec<_> = told.try_iter().collect();
+        assert_eq!(pieces.iter().map(|piece| paths(piece).len()).sum::<usize>(), 500);
+        assert!(pieces.len() <= 2, "what came before the first is written goes with it or after it, at once");
+    }
+
+    #[tokio::test]
+    async fn a_line_that_is_waited_for_and_cannot_be_written_is_said_not_to_be() {
+        let disk = Arc::new(Mutex::new((20, Vec::new())));
+        let log = log_to(Small(Arc::clone(&disk)), Trouble::Keep);
+        assert!(!log.write(line("/torn")).await, "a part of it is there");
+        assert!(!log.accepts() && !log.write(line("/not-taken")).await);
+        disk.lock().unwrap().0 = usize::MAX;
+        while !log.accepts() {
+            std::thread::yield_now();
+        }
+        assert!(log.write(line("/after")).await);
+        assert_eq!(paths(&disk.lock().unwrap().1), ["/torn", "/after"]);
+        assert!(log_to(Small(Arc::clone(&disk)), Trouble::Lose).write(line("/lost-if-not-written")).await);
+        disk.lock().unwrap().0 = 0;
+        assert!(!log_to(Small(Arc::clone(&disk)), Trouble::Lose).write(line("/lost")).await);
+        let off = super::tests::log();
+        assert!(off.write(line("/")).await, "what is off holds nothing back");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_blocked_writer_is_waited_for_once_and_not_for_ever() {
+        let ((gate, blocked), (sender, told)) = (channel(), channel());
+        let log = log_to(Blocked(blocked, Told(sender)), Trouble::Keep);
+        let began = tokio::time::Instant::now();
+        assert!(!log.write(line("/late")).await);
+        assert!(!log.accepts() && !log.write(line("/not-taken")).await);
+        assert_eq!(began.elapsed().as_secs(), WRITE_PATIENCE.as_secs());
+        drop(gate);
+        assert_eq!(paths(&next(&told)), ["/late"]);
+        while !log.accepts() {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_deleted_is_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("logs").join("audit.log");
+        std::fs::create_dir(path.parent().unwrap()).unwrap();
+        let (file, is_pipe) = open_file(&path).unwrap();
+        let mut output = Output::at(&path, file, is_pipe);
+        let mut write = |lines: &[u8]| output.write_all(lines).map_err(|(written, _)| written);
+        assert_eq!(write(b"one\ntw"), Ok(()));
+        std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+        assert_eq!(write(b"o\nthree\n"), Err(0), "its folder has gone, too");
+        std::fs::create_dir(path.parent().unwrap()).unwrap();
+        assert_eq!(write(b"o\nthree\n"), Ok(()));
+        assert_eq!(std::fs::read(&path).unwrap(), b"three\n", "no rest of a line without its beginning");
+        assert_eq!(write(b"four\n"), Ok(()));
+        assert_eq!(std::fs::read(&path).unwrap(), b"three\nfour\n");
+    }
+
+    #[test]
+    fn a_line_without_its_end_that_is_there_already_is_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.log");
+        for (before, after) in [("", ""), ("one\n", "one\n"), ("one\ntw", "one\ntw\n"), ("t", "t\n")] {
+            std::fs::write(&path, before).unwrap();
+            open_file(&path).unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), after);
+        }
     }
 
     #[test]

@@ -7,6 +7,8 @@ use std::sync::{Mutex, PoisonError};
 
 use rustls::{AlertDescription, Error};
 
+use crate::system::unix_seconds;
+
 /// A handshake's first byte.
 pub(super) const TLS: u8 = 0x16;
 /// Fatal alerts as records (RFC 8446, sections 5.1 and 6.2), for handshakes that have not begun on our side.
@@ -14,7 +16,7 @@ pub(super) const ACCESS_DENIED: [u8; 7] = [21, 3, 3, 0, 2, 2, 49];
 pub(super) const DECODE_ERROR: [u8; 7] = [21, 3, 3, 0, 2, 2, 50];
 pub(super) const INTERNAL_ERROR: [u8; 7] = [21, 3, 3, 0, 2, 2, 80];
 
-/// What the log tells once is remembered for so many.
+/// What the log tells once a day is remembered for so many.
 const MOST_TOLD: usize = 4096;
 
 /// What the log has told.
@@ -25,13 +27,13 @@ pub(super) struct Told {
 }
 
 impl Told {
-    /// True the first time, for each pair.
+    /// True the first time on each day, for each pair.
     pub(super) fn is_new(&self, who: &str, what: &str) -> bool {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= MOST_TOLD {
             known.clear();
         }
-        known.insert(self.hasher.hash_one((who, what)))
+        known.insert(self.hasher.hash_one((unix_seconds() / 86_400, who, what)))
     }
 }
 
@@ -47,10 +49,13 @@ pub(super) fn reason(error: &io::Error) -> (&'static str, String) {
             | AlertDescription::BadCertificate
             | AlertDescription::CertificateUnknown
             | AlertDescription::UnsupportedCertificate
-            | AlertDescription::CertificateExpired
             | AlertDescription::CertificateRevoked
             | AlertDescription::AccessDenied,
         ) => ("untrusted", format!("the client does not trust the CA ({error}). docs/trust.md says how it learns to")),
+        Error::AlertReceived(AlertDescription::CertificateExpired) => (
+            "untrusted",
+            "the client says that the certificate has expired, or is not valid yet: is its clock right, and has the CA expired?".into(),
+        ),
         Error::AlertReceived(_) => ("alert", format!("the client says: {error}")),
         Error::NoApplicationProtocol => {
             ("alpn", "the client offers no protocol that is served: HTTP/1.1, or HTTP/2 unless client_http2 is \"never\"".into())

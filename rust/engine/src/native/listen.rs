@@ -15,6 +15,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::task::JoinSet;
 
 use super::{Ending, Front, Kind, Native, at_least};
+use crate::descriptors;
 use crate::net::Socket;
 
 /// After a failed accept: out of descriptors, mostly. Doubled each time, up to the longest.
@@ -200,6 +201,7 @@ async fn accept_all(bound: Bound, front: Front, accepting: Accepting) {
                     pause = FIRST_PAUSE;
                     serve(&front, &mut connections, socket, client);
                 }
+                Err(error) if front.shared.network.descriptors.room_for_a_client(&error).await => {}
                 Err(error) => {
                     front.shared.metrics.accept_paused.with_label_values(&["descriptors"]).inc();
                     if pause == FIRST_PAUSE {
@@ -245,11 +247,16 @@ fn serve(front: &Front, connections: &mut JoinSet<()>, socket: Socket, client: A
 
 /// The next connection, when there is room for one. `early`: one that came when another listener had just taken the last place.
 async fn next(listener: &Listener, front: &Front, early: &mut Option<(Socket, Arc<str>)>) -> io::Result<(Socket, Arc<str>)> {
-    let most = || i64::try_from(front.shared.config.load().settings.limits.connections).unwrap_or(i64::MAX);
+    // How many there may be, and why no more.
+    let most = || {
+        let (limit, descriptors) = (front.shared.config.load().settings.limits.connections, descriptors::most_clients());
+        (i64::try_from(limit.min(descriptors)).unwrap_or(i64::MAX), if descriptors < limit { "descriptors" } else { "limit" })
+    };
     let mut told = false;
     loop {
         let ended = front.native.ended.notified();
-        if front.native.connections.load(Ordering::Relaxed) < most() {
+        let (most, why) = most();
+        if front.native.connections.load(Ordering::Relaxed) < most {
             if let Some(accepted) = early.take() {
                 return Ok(accepted);
             }
@@ -257,7 +264,7 @@ async fn next(listener: &Listener, front: &Front, early: &mut Option<(Socket, Ar
             continue;
         }
         if !std::mem::replace(&mut told, true) {
-            front.shared.metrics.accept_paused.with_label_values(&["limit"]).inc();
+            front.shared.metrics.accept_paused.with_label_values(&[why]).inc();
         }
         // Settings may change, too.
         let _ = tokio::time::timeout(LONGEST_PAUSE, ended).await;

@@ -14,12 +14,12 @@ mod tunnel;
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
-use sigward_gateway::{Entry, RequestHead, Target};
+use arc_swap::{ArcSwap, ArcSwapOption};
+use sigward_gateway::{Entry, Refusal, RequestHead, Target};
 use tokio::sync::{Notify, watch};
 
 use crate::body::Inbound;
@@ -28,6 +28,8 @@ use crate::job::UnderWay;
 use crate::net::{Socket, Stream};
 use crate::pool::Pool;
 use crate::shared::Shared;
+use crate::system::unix_seconds;
+use crate::validity::{RENEW_CA, ca_standing};
 use leaf::Authority;
 
 pub(crate) use http1::Upload;
@@ -61,8 +63,8 @@ pub(crate) enum Ending {
 /// What all listeners share.
 #[derive(Debug)]
 pub(crate) struct Native {
-    /// Signs leaves, once a forward listener needs it.
-    authority: OnceLock<Authority>,
+    /// Signs leaves. Replaced when the CA in its file is another.
+    authority: ArcSwapOption<Authority>,
     /// No new connections; those that are open end after what they are at, or at once.
     ending: watch::Sender<Ending>,
     connections: AtomicI64,
@@ -79,7 +81,7 @@ pub(crate) struct Native {
 impl Default for Native {
     fn default() -> Self {
         Self {
-            authority: OnceLock::new(),
+            authority: ArcSwapOption::empty(),
             ending: watch::Sender::new(Ending::No),
             connections: AtomicI64::new(0),
             accepting: AtomicI64::new(0),
@@ -91,21 +93,34 @@ impl Default for Native {
 }
 
 impl Native {
-    /// Reads the CA that forward listeners sign with.
-    pub(crate) fn load_authority(&self, path: &Path) -> Result<(), String> {
-        let authority = Authority::load(path)?;
-        let _ = self.authority.set(authority);
-        Ok(())
+    /// Reads the CA that forward listeners sign with. An error leaves the one that there is.
+    pub(crate) fn load_authority(&self, path: &Path) -> Result<Arc<Authority>, String> {
+        let authority = Authority::load(path, self.authority.load_full())?;
+        self.authority.store(Some(Arc::clone(&authority)));
+        Ok(authority)
     }
 
-    /// True if name constraints limit the CA.
-    pub(crate) fn is_constrained(&self) -> bool {
-        self.authority.get().is_some_and(Authority::is_constrained)
+    /// The CA, once it is read.
+    pub(crate) fn authority(&self) -> Option<Arc<Authority>> {
+        self.authority.load_full()
     }
 
     /// True if clients take a certificate of the CA's for this host. Without a CA there is nothing to refuse.
     pub(crate) fn vouches_for(&self, host: &str) -> bool {
-        self.authority.get().is_none_or(|authority| authority.vouches_for(host))
+        self.authority.load().as_ref().is_none_or(|authority| authority.vouches_for(host))
+    }
+
+    /// Why a CONNECT to this host is refused although it would be intercepted: clients would refuse the certificate.
+    pub(crate) fn refuses(&self, host: &str) -> Option<Refusal> {
+        let authority = self.authority.load();
+        let authority = authority.as_ref()?;
+        let now = unix_seconds();
+        if authority.validity.has_ended(now) {
+            let what = ca_standing(authority.validity, now).what;
+            return Some(Refusal::sigward(503, "ca-expired", format!("{what}."), RENEW_CA));
+        }
+        let unvouched = || format!("{host:?} is not among the hosts that clients take a certificate of sigward's CA for.");
+        (!authority.vouches_for(host)).then(|| Refusal::sigward(403, "not-vouched-for", unvouched(), NOT_VOUCHED))
     }
 
     pub(crate) fn end(&self, ending: Ending) {

@@ -8,13 +8,16 @@ use futures_util::future::BoxFuture;
 use http::header::{HOST, HeaderMap};
 use rustls::{Error, InvalidMessage, ServerConfig};
 use sigward_gateway::interception::Why;
-use sigward_gateway::{Config, FirstBytes, Handling, Opening, Refusal, Scheme, Target, first_bytes, is_forbidden, speaks_http};
+use sigward_gateway::{
+    Config, FirstBytes, Handling, Opening, Refusal, Scheme, Shape, Target, first_bytes, is_forbidden, leads_back, speaks_http,
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::handshake::{self, TLS};
-use super::{Ending, Front, LAME_DUCK, NOT_VOUCHED, Via, at_least};
+use super::{Ending, Front, LAME_DUCK, Via, at_least};
 use crate::connect::ConnectError;
 use crate::h1::head::{self, Most};
+use crate::loops::Listening;
 use crate::net::{Socket, Stream, as_io};
 
 /// A `ClientHello`, or the head of a plain request, is not longer.
@@ -65,16 +68,8 @@ impl Front {
             self.shared.hop.check(headers)?;
         }
         match config.handling(&target.host, target.port, Opening::Unknown) {
-            Handling::Intercept if self.native.authority.get().is_some() => {
-                if !self.native.vouches_for(&target.host) {
-                    return Err(Refusal::sigward(
-                        403,
-                        "not-vouched-for",
-                        format!("{:?} is not among the hosts that clients take a certificate of sigward's CA for.", target.host),
-                        NOT_VOUCHED,
-                    ));
-                }
-                Ok(Beyond::Inside(target))
+            Handling::Intercept if self.native.authority.load().is_some() => {
+                self.native.refuses(&target.host).map_or(Ok(Beyond::Inside(target)), Err)
             }
             Handling::Refuse(why) => Err(why.refusal(&target.host, target.port)),
             Handling::Intercept | Handling::Tunnel => Ok(Beyond::Tunnel(Box::new(self.reach(&target).await?))),
@@ -97,6 +92,7 @@ impl Front {
         let pool = self.pool.load_full();
         pool.tunnel(target, config.router.names(&target.host)).await.map_err(|error| match error {
             ConnectError::Forbidden(_) => forbidden(&target.host),
+            ConnectError::Loop => leads_back(&format!("{}:{}", target.host, target.port)),
             error => {
                 Refusal::upstream(502, "connect-failed", format!("no connection to {:?}: {error}.", target.host), "Check the host's name.")
             }
@@ -153,6 +149,11 @@ impl Front {
             Some((Hello::Other, stream))
         };
         let Some((hello, mut stream)) = began else { return };
+        // What has come was sent by whoever made the connection, who has noted it before.
+        let loops = &self.shared.network.loops;
+        if stream.socket().peer_addr().is_some_and(|peer| loops.is_own(peer, original)) {
+            return self.came_back(stream, &hello, original).await;
+        }
         let config = self.shared.config.load_full();
         let named = match &hello {
             Hello::Tls(name, _) => name.clone().map(|name| (Scheme::Https, name)),
@@ -175,14 +176,41 @@ impl Front {
             }
             Handling::Tunnel if is_forbidden(original.ip()) => {}
             Handling::Tunnel => {
-                if let Ok(mut upstream) = self.reach(&bound).await {
-                    copy(&mut stream, &mut upstream).await;
+                let Some(silent) = loops.begins(original) else {
+                    return self.came_back(stream, &hello, original).await;
+                };
+                if let Ok(upstream) = self.reach(&bound).await {
+                    copy(&mut stream, &mut Listening::new(upstream, silent)).await;
                 }
             }
             Handling::Refuse(why) => {
                 self.untunnelled(stream, &hello, target.as_ref().map_or(&bound.host, |target| &target.host), original.port(), &why).await;
             }
         }
+    }
+
+    /// The connection is sigward's own, or goes round between several of them: it ends here, or would go out again, and come back again.
+    async fn came_back(&self, stream: Stream, hello: &Hello, original: SocketAddr) {
+        if self.native.told.is_new(&original.to_string(), "loop") {
+            tracing::warn!(
+                "a connection of sigward's own to {original} was redirected to its transparent listener and is refused: it would go round for \
+                 ever. Exempt sigward's user from the redirection: iptables … -m owner ! --uid-owner USER (docs/fronts.md)"
+            );
+        }
+        let last = match hello {
+            Hello::Tls(..) => handshake::ACCESS_DENIED.to_vec(),
+            Hello::Plain => {
+                let (parts, body) = leads_back(&original.to_string()).response(Shape::Plain, false, None).into_parts();
+                let mut last = Vec::new();
+                head::write_response(&mut last, parts.status, &parts.headers);
+                head::write_length(&mut last, body.len() as u64);
+                last.extend_from_slice(b"connection: close\r\n\r\n");
+                last.extend_from_slice(&body);
+                last
+            }
+            Hello::Other => Vec::new(),
+        };
+        stream.end_with(&last).await;
     }
 
     /// What came is not HTTP, and may not be passed on.
@@ -221,7 +249,7 @@ impl Front {
         }
     }
 
-    /// Counts it, and tells the log once for each client and reason.
+    /// Counts it, and tells the log once a day for each client and reason.
     fn failed_handshake(&self, client: &str, name: &str, reason: &'static str, why: &str) {
         self.shared.metrics.tls_failures.with_label_values(&[reason]).inc();
         if self.native.told.is_new(client, reason) {
@@ -231,7 +259,7 @@ impl Front {
 
     fn server_config(&self, name: &str) -> Option<Result<Arc<ServerConfig>, String>> {
         let http2 = self.shared.config.load().client_http2(name);
-        self.native.authority.get().map(|authority| authority.server(name, http2))
+        self.native.authority().map(|authority| authority.server(name, http2))
     }
 
     fn patience(&self) -> Duration {

@@ -3,10 +3,12 @@
 //! A [`Stream`] reads into a buffer of its own and writes from one, so that a whole message is one system call, and TLS records are
 //! opened where they were read. HTTP is not known here; [`h1`](crate::h1) and HTTP/2's libraries stand on it.
 
+mod bounded;
 mod session;
 mod socket;
 mod stream;
 
+pub(crate) use bounded::{Allowance, Bounded};
 pub(crate) use session::as_io;
 pub(crate) use socket::Socket;
 pub(crate) use stream::{End, Stream};

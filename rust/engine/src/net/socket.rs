@@ -3,6 +3,8 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -10,6 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
+
+use crate::loops::Departed;
 
 /// Anything else that carries bytes both ways: a stream of HTTP/2, or TLS inside TLS.
 pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -19,6 +23,8 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 /// See the module.
 pub(crate) enum Socket {
     Tcp(TcpStream),
+    /// One that went out. It is forgotten before it is closed: its ends can be another's from then on.
+    Outgoing(Departed, TcpStream),
     #[cfg(unix)]
     Unix(UnixStream),
     Other(Box<dyn Duplex>),
@@ -27,7 +33,7 @@ pub(crate) enum Socket {
 impl Socket {
     /// Ends it so that the peer sees that something is missing.
     pub(crate) fn abort(&self) {
-        if let Self::Tcp(stream) = self {
+        if let Self::Tcp(stream) | Self::Outgoing(_, stream) = self {
             // Closed like this, it is reset.
             let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
         }
@@ -36,7 +42,7 @@ impl Socket {
     /// Ready when a read would find something, its end or an error.
     pub(crate) fn poll_read_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Tcp(stream) => stream.poll_read_ready(context),
+            Self::Tcp(stream) | Self::Outgoing(_, stream) => stream.poll_read_ready(context),
             #[cfg(unix)]
             Self::Unix(stream) => stream.poll_read_ready(context),
             Self::Other(_) => Poll::Ready(Ok(())),
@@ -47,6 +53,22 @@ impl Socket {
     pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(stream) => stream.local_addr().ok(),
+            _ => None,
+        }
+    }
+
+    /// Who connected.
+    pub(crate) fn peer_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(stream) => stream.peer_addr().ok(),
+            _ => None,
+        }
+    }
+
+    /// Of one that went out: becomes true once it has come back.
+    pub(crate) fn returned(&self) -> Option<Arc<AtomicBool>> {
+        match self {
+            Self::Outgoing(departed, _) => Some(departed.returned()),
             _ => None,
         }
     }
@@ -68,7 +90,7 @@ impl From<UnixStream> for Socket {
 macro_rules! each {
     ($self:expr, $stream:ident => $done:expr) => {
         match $self.get_mut() {
-            Socket::Tcp($stream) => $done,
+            Socket::Tcp($stream) | Socket::Outgoing(_, $stream) => $done,
             #[cfg(unix)]
             Socket::Unix($stream) => $done,
             Socket::Other($stream) => $done,

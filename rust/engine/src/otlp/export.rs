@@ -26,10 +26,10 @@ use crate::logs;
 use crate::pool::{self, Pool, Way};
 use crate::shared::Shared;
 
-/// Spans wait so long for others to be sent with them.
-const DELAY: Duration = Duration::from_secs(1);
-/// Between attempts: doubled from the first to the last.
-const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// `delay` is no shorter: the thread never spins.
+const SHORTEST: Duration = Duration::from_millis(10);
+/// `delay` is no longer, and neither is the pause between attempts, which is doubled from it on.
+const LONGEST: Duration = Duration::from_secs(30);
 /// An answer is read so far.
 const MOST_ANSWER: usize = 64 << 10;
 
@@ -38,9 +38,15 @@ const MOST_ANSWER: usize = 64 << 10;
 pub(crate) struct Exporter {
     thread: JoinHandle<()>,
     end: watch::Sender<Option<Instant>>,
+    pool: watch::Sender<Arc<Pool>>,
 }
 
 impl Exporter {
+    /// Connects by this one from now on: whom it trusts may have changed.
+    pub(crate) fn use_pool(&self, pool: Arc<Pool>) {
+        self.pool.send_replace(pool);
+    }
+
     /// Sends what there is, for as long as `patience` at most.
     pub(crate) fn close(self, patience: Duration) {
         self.end.send_replace(Some(Instant::now() + patience));
@@ -51,13 +57,14 @@ impl Exporter {
 /// Starts it. `pool`: of its own. The error names the setting.
 pub(crate) fn start(shared: &Arc<Shared>, telemetry: &Arc<Telemetry>, pool: Arc<Pool>) -> Result<Exporter, String> {
     let settings = &telemetry.settings;
+    let (pool, pools) = watch::channel(pool);
     let sending = Sending {
         traces: settings.traces.as_deref().map(Place::new).transpose()?,
         metrics: settings.metrics.as_deref().map(Place::new).transpose()?,
         headers: headers(telemetry)?,
         shared: Arc::clone(shared),
         telemetry: Arc::clone(telemetry),
-        pool,
+        pools,
         began: SystemTime::now(),
         pending: None,
         pause: Duration::ZERO,
@@ -76,7 +83,7 @@ pub(crate) fn start(shared: &Arc<Shared>, telemetry: &Arc<Telemetry>, pool: Arc<
             runtime.shutdown_background();
         })
         .map_err(|error| format!("otlp: no thread for it: {error}"))?;
-    Ok(Exporter { thread, end })
+    Ok(Exporter { thread, end, pool })
 }
 
 fn headers(telemetry: &Telemetry) -> Result<HeaderMap, String> {
@@ -124,6 +131,7 @@ impl From<Failure> for Refused {
     fn from(failure: Failure) -> Self {
         let why = match failure {
             Failure::HeadTimeout => "no answer in time".to_owned(),
+            Failure::Loop => "the connection leads back to sigward".to_owned(),
             Failure::Connect(why)
             | Failure::Forbidden(why)
             | Failure::Tls(why)
@@ -147,7 +155,7 @@ struct Sending {
     headers: HeaderMap,
     shared: Arc<Shared>,
     telemetry: Arc<Telemetry>,
-    pool: Arc<Pool>,
+    pools: watch::Receiver<Arc<Pool>>,
     began: SystemTime,
     pending: Option<Pending>,
     pause: Duration,
@@ -158,14 +166,18 @@ struct Sending {
 
 impl Sending {
     async fn run(mut self, mut ending: watch::Receiver<Option<Instant>>) {
-        tokio::spawn(pool::sweep(Arc::downgrade(&self.pool)));
+        self.pools.mark_changed();
         let telemetry = Arc::clone(&self.telemetry);
         let mut metrics_at = Instant::now() + telemetry.settings.interval;
+        let delay = self.delay();
         loop {
             tokio::select! {
                 _ = ending.wait_for(Option::is_some) => break,
                 () = telemetry.plenty.notified() => {}
-                () = tokio::time::sleep(DELAY) => {}
+                () = tokio::time::sleep(delay) => {}
+            }
+            if self.pools.has_changed().unwrap_or(false) {
+                tokio::spawn(pool::sweep(Arc::downgrade(&self.pools.borrow_and_update())));
             }
             let metrics_due = Instant::now() >= metrics_at;
             if metrics_due {
@@ -190,6 +202,11 @@ impl Sending {
         self.give_up();
     }
 
+    /// How long spans wait for others, and the first pause after a failure.
+    fn delay(&self) -> Duration {
+        self.telemetry.settings.delay.clamp(SHORTEST, LONGEST)
+    }
+
     /// All that waits, batch by batch, unless the collector is to be left alone for a while.
     async fn send_spans(&mut self) {
         while Instant::now() >= self.not_before {
@@ -212,7 +229,7 @@ impl Sending {
                 }
                 Err(Refused { why, again }) => {
                     if again {
-                        self.pause = (self.pause * 2).clamp(AGAIN.0, AGAIN.1);
+                        self.pause = (self.pause * 2).clamp(self.delay(), LONGEST);
                         self.not_before = Instant::now() + self.pause;
                     } else {
                         self.pending = None;
@@ -272,7 +289,8 @@ impl Sending {
         headers.insert(HOST, HeaderValue::try_from(place.upstream.target.authority()).map_err(internal)?);
         headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
         let request = Request { method: Method::POST, path: place.path.clone(), headers, body: Outbound::held(body) };
-        let Way::Http1(connection, back) = self.pool.way(&place.upstream, false).await? else {
+        let pool = Arc::clone(&self.pools.borrow());
+        let Way::Http1(connection, back) = pool.way(&place.upstream, false).await? else {
             return Err(Failure::Internal("no way".into()).into());
         };
         let answer = exchange(connection, request, Waits { idle: patience, head: patience, until: Some(until) }, back, None).await?;

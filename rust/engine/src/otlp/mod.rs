@@ -30,7 +30,7 @@ use spans::Finished;
 
 /// So many requests wait to be sent at most.
 const MOST: usize = 4096;
-/// So many are sent at once; as soon as there are, or after [`export::DELAY`].
+/// So many are sent at once; as soon as there are, or after `delay`.
 const BATCH: usize = 512;
 
 /// See the module.

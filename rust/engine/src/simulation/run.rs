@@ -75,7 +75,7 @@ fn new_pool(shared: &Arc<Shared>) -> Arc<Pool> {
         Arc::new(versions.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth())
     });
     let config = shared.config.load();
-    let connector = Connector::new(tls, &config.settings, &shared.resolver, &shared.hop);
+    let connector = Connector::new(tls, &config.settings, &shared.network, &shared.hop);
     let pool = Pool::new(connector, config.settings.timeouts.pool_idle);
     tokio::spawn(pool::sweep(Arc::downgrade(&pool)));
     pool

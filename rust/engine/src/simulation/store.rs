@@ -95,7 +95,6 @@ impl Store {
 
     /// A command's answer, as it goes over the wire.
     fn answer(&self, world: &World, arguments: &[String]) -> String {
-        let bulk = |text: &str| format!("${}\r\n{text}\r\n", text.len());
         let part = |at: usize| arguments.get(at).map(String::as_str).unwrap_or_default();
         let millis = 1000 * super::EPOCH + world.began.elapsed().as_millis() as u64;
         self.now.store(millis.saturating_add_signed(self.ahead.load(Ordering::Relaxed)), Ordering::Relaxed);
@@ -110,13 +109,10 @@ impl Store {
                 self.lua.globals().set("KEYS", texts(3, 3 + keys)).unwrap();
                 self.lua.globals().set("ARGV", texts(3 + keys, arguments.len())).unwrap();
                 match function.call::<Value>(()) {
-                    Ok(Value::String(text)) => {
-                        world.tell(|| format!("store: {:?} gives {}", &arguments[3 + keys..], text.to_string_lossy()));
-                        bulk(&text.to_string_lossy())
+                    Ok(given) => {
+                        world.tell(|| format!("store: {:?} gives {given:#?}", &arguments[3 + keys..]));
+                        encoded(&given)
                     }
-                    Ok(Value::Integer(number)) => format!(":{number}\r\n"),
-                    Ok(Value::Number(number)) => format!(":{}\r\n", number as i64),
-                    Ok(_) => "$-1\r\n".into(),
                     Err(error) => {
                         world.violation(|| format!("the store's script failed: {error}"));
                         "-ERR script\r\n".into()
@@ -125,6 +121,24 @@ impl Store {
             }
             other => format!("-ERR unknown command {other}\r\n"),
         }
+    }
+}
+
+fn bulk(text: &str) -> String {
+    format!("${}\r\n{text}\r\n", text.len())
+}
+
+/// What a script gives, as it goes over the wire.
+fn encoded(value: &Value) -> String {
+    match value {
+        Value::String(text) => bulk(&text.to_string_lossy()),
+        Value::Integer(number) => format!(":{number}\r\n"),
+        Value::Number(number) => format!(":{}\r\n", *number as i64),
+        Value::Table(items) => {
+            let items: Vec<String> = items.sequence_values::<Value>().map(|item| encoded(&item.unwrap())).collect();
+            format!("*{}\r\n{}", items.len(), items.concat())
+        }
+        _ => "$-1\r\n".into(),
     }
 }
 
@@ -138,6 +152,11 @@ fn command(lua: &Lua, data: &mut Data, now: u64, arguments: &[Value]) -> mlua::R
             let pair = [format!("{}", now / 1000), format!("{}", now % 1000 * 1000)];
             Ok(Value::Table(lua.create_sequence_from(pair)?))
         }
+        "TYPE" => {
+            let kind = if data.contains_key(part(1)) { "hash" } else { "none" };
+            Ok(Value::Table(lua.create_table_from([("ok", kind)])?))
+        }
+        "HLEN" => Ok(Value::Integer(data.get(part(1)).map_or(0, BTreeMap::len) as _)),
         "HGET" => text(data.get(part(1)).and_then(|hash| hash.get(part(2)))),
         "HSET" => {
             let hash = data.entry(part(1).to_owned()).or_default();

@@ -245,10 +245,11 @@ impl Bucket {
     }
 
     fn is_idle(&self, now: u64) -> bool {
-        // What was learnt counts for a minute after the last call.
+        // What was learnt or leased counts for a minute after the last call: a store that is away takes no lease back.
         match &self.more {
             Some(more) => {
-                more.waiting == 0 && more.lease.is_none() && (more.adaptive.is_none() || self.full_at.saturating_add(60_000_000_000) < now)
+                let kept = more.adaptive.is_some() || more.lease.is_some();
+                more.waiting == 0 && (!kept || self.full_at.saturating_add(60_000_000_000) < now)
             }
             None => self.full_at <= now,
         }
@@ -422,17 +423,26 @@ impl Pacer {
 
     /// The store has leased so many calls a second of a limit, until then. Zero and nothing asked: the bucket leaves.
     pub fn lease(&self, key: Key, rate: f64, now: Duration, until: Duration) {
+        self.set_lease(key, Some(rate), now, until);
+    }
+
+    /// What the store says of a limit is of no use: from now on the share that needs no lease counts.
+    pub fn lapse(&self, key: Key, now: Duration) {
+        self.set_lease(key, None, now, now);
+    }
+
+    fn set_lease(&self, key: Key, rate: Option<f64>, now: Duration, until: Duration) {
         let now = nanos(now);
         let mut inner = self.lock();
         let Some(bucket) = inner.buckets.get_mut(&key) else { return };
         let Some(more) = &mut bucket.more else { return };
         let learnt = more.adaptive.as_ref().and_then(Adaptive::rate);
         let Some(lease) = &mut more.lease else { return };
-        if rate <= 0.0 && lease.asked == 0 && more.waiting == 0 {
+        if rate.is_none_or(|rate| rate <= 0.0) && lease.asked == 0 && more.waiting == 0 {
             more.lease = None;
             return;
         }
-        (lease.rate, lease.until) = (Some(rate), nanos(until));
+        (lease.rate, lease.until) = (rate, nanos(until));
         let terms = terms(lease.limit(now), learnt);
         let tolerance = bucket.set(now, terms);
         if let Some(more) = &mut bucket.more {
@@ -611,6 +621,26 @@ mod tests {
         pacer.demands(at(3000));
         pacer.lease(1, 0.0, at(3000), at(4000));
         assert!(pacer.demands(at(3000)).is_empty(), "what nobody uses leaves");
+    }
+
+    #[test]
+    fn leases_of_a_store_that_is_of_no_use_are_not_kept() {
+        let pacer = Arc::new(Pacer::default());
+        let name: Arc<str> = "limit".into();
+        let ask = |key, now| pacer.ask_shared(key, Limit { rate: 100.0, burst: 1.0 }, Some((&name, 0.1)), 0, now, PATIENT);
+        let first = waits(ask(1, at(0)));
+        pacer.lease(1, 0.0, at(10), at(5000));
+        pacer.advance(at(200));
+        assert!(!first.granted());
+        pacer.lapse(1, at(200));
+        pacer.advance(at(200));
+        assert!(first.granted(), "the share counts");
+        assert!(matches!(ask(1, at(350)), Asked::Go), "ten a second");
+        for key in 2..=SWEEP as u64 {
+            drop(ask(key, at(400)));
+        }
+        drop(ask(0, at(120_000)));
+        assert_eq!(pacer.size().0, 1, "the others have left, though no store has taken their leases back");
     }
 
     #[test]
