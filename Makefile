@@ -73,6 +73,13 @@ bench: build ## Measure; prints the tables, and writes them into README.md and d
 bench-deploy: build ## Measure the sidecar's image: size, start to ready, idle memory. Run `make deploy-test` before.
 	$(BIN)/python -m tests.bench.bench_deploy
 
+SEEDS := 10000
+
+.PHONY: simulate
+simulate: ## Simulate the engine and its whole world for SEEDS seeds; one that fails prints itself. FIRST_SEED: where to begin.
+	SIGWARD_SEEDS=$(SEEDS) SIGWARD_FIRST_SEED=$(or $(FIRST_SEED),0) \
+		cargo test --profile simulation --locked -p sigward-engine --lib -- simulation --nocapture
+
 SOAK_SECONDS := 600
 
 .PHONY: soak

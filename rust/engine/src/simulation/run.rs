@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use sigward_gateway::knowledge::Knowledge;
-use sigward_gateway::settings::EngineSettings;
+use sigward_gateway::pace::Paces;
+use sigward_gateway::settings::{EngineSettings, RetryMode};
 use sigward_gateway::{Clients, Config, Live};
 
 use super::clients::client;
@@ -56,8 +57,13 @@ impl Sidecar {
 }
 
 fn config(settings: &str, live: Arc<Live>) -> Config {
-    let settings = EngineSettings::from_json(settings).unwrap();
-    Config::new(settings, Knowledge::shipped().unwrap(), Clients::default(), live).unwrap()
+    let mut settings = EngineSettings::from_json(settings).unwrap();
+    // Comparing rules with the table of operations takes longer than all the rest of a run.
+    let pace = std::mem::take(&mut settings.pace);
+    let mut config = Config::new(settings, Knowledge::shipped().unwrap(), Clients::default(), live).unwrap();
+    config.paces = Paces::new(&pace, config.settings.retry.mode == RetryMode::Adaptive).unwrap();
+    config.settings.pace = pace;
+    config
 }
 
 fn new_pool(shared: &Arc<Shared>) -> Arc<Pool> {

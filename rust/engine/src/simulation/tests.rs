@@ -31,6 +31,9 @@ fn failures(from: u64, count: u64, most: usize, sabotage: Option<Sabotage>) -> V
                         return;
                     }
                     if let Some(violation) = run_one(seed, false, sabotage).violations.into_iter().next() {
+                        if sabotage.is_none() {
+                            eprintln!("seed {seed}: {violation}");
+                        }
                         locked(&found).push((seed, violation));
                     }
                 }
@@ -60,7 +63,7 @@ fn every_seed_holds() {
         assert!(run_one(seed, false, None).violations.is_empty(), "seed {seed} fails");
         return;
     }
-    let (from, count) = (variable("SIGWARD_FIRST_SEED").unwrap_or(0), variable("SIGWARD_SEEDS").unwrap_or(300));
+    let (from, count) = (variable("SIGWARD_FIRST_SEED").unwrap_or(0), variable("SIGWARD_SEEDS").unwrap_or(200));
     let began = Instant::now();
     let failed = failures(from, count, 20, None);
     if let Some((seed, _)) = failed.first() {
