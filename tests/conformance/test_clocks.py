@@ -93,3 +93,50 @@ async def test_credentials_expire_by_the_endpoint_s_clock(proxy: Proxy, upstream
 
 def key(received: Received) -> Any:
     return (received.get("authorization") or "").partition("Credential=")[2].split("/")[0]
+
+
+EXPIRED = b'{"__type": "ExpiredTokenException"}'
+TOO_OLD = (("custom-process", "its keys expired"),)
+
+
+@pytest.mark.fault(
+    "the host's clock is ahead by more than the keys' life", holds="keys expire by AWS's clock: calls are signed by it, and go on"
+)
+async def test_keys_that_have_expired_by_our_clock_alone(start: Start, upstream: Upstream) -> None:
+    """Nobody has told the time yet: the endpoint judges the keys, and tells it. The next endpoint needs no such try."""
+    proxy = await start(upstream)
+    proxy.engine.set_credentials("default", "AKIDOLD", SECRET, None, time.time() - HOUR, "custom-process")
+    proxy.engine.set_credentials_failed("default", TOO_OLD)
+    assert proxy.engine.clock_ahead() == 0
+    upstream.answers = [skewed(-7 * HOUR)]
+    assert (await proxy.ask(request())).status == 200
+    assert [(ahead(received), key(received)) for received in upstream.received] == [(0, "AKIDOLD"), (-7, "AKIDOLD")]
+    assert round(proxy.engine.clock_ahead() / HOUR) in (0, -7), "as the last answer was dated, if it was"
+    assert (await proxy.ask(request())).status == 200
+    assert ahead(upstream.received[-1]) == -7
+
+
+@pytest.mark.fault("keys are expired, and no other source has the time", holds="AWS says so once, then sigward does")
+async def test_keys_that_have_expired_by_every_clock(start: Start, upstream: Upstream) -> None:
+    proxy = await start(upstream)
+    proxy.engine.set_credentials("default", "AKIDOLD", SECRET, None, time.time() - HOUR, "custom-process")
+    proxy.engine.set_credentials_failed("default", TOO_OLD)
+    proxy.on_refresh = lambda name: proxy.engine.set_credentials_failed(name, TOO_OLD)
+    upstream.answers = [answer(403, EXPIRED, f"Date: {formatdate(time.time(), usegmt=True)}")]
+    for _ in range(2):
+        response = await proxy.ask(request())
+        assert (response.status, response.get("x-sigward-error")) == (503, "no-credentials")
+    assert len(upstream.received) == 1
+
+
+async def test_what_a_source_says_of_the_time_makes_keys_usable(start: Start, upstream: Upstream) -> None:
+    proxy = await start(upstream)
+    proxy.engine.set_credentials("default", "AKIDOLD", SECRET, None, time.time() - HOUR, "container-role")
+    assert 'sigward_credentials_usable{identity="default"} 0' in proxy.engine.metrics()
+    proxy.engine.hear_clock(-7 * HOUR)
+    assert proxy.engine.clock_ahead() == -7 * HOUR
+    assert 'sigward_credentials_usable{identity="default"} 1' in proxy.engine.metrics()
+    asked: list[str] = []
+    proxy.on_refresh = asked.append
+    assert (await proxy.ask(request())).status == 200
+    assert asked == []

@@ -140,12 +140,17 @@ def bound_session(session: Any) -> None:
 
 def bound_client(client: Any) -> None:
     """The same of a client, which then signs by the walk's time: AWS refuses what is signed by a clock that is wrong."""
+    from botocore.auth import SigV4Auth
+
     bound_session(client._endpoint.http_session)
     signer = client._request_signer
     make = signer.get_auth_instance
 
     def made(*given: Any, **more: Any) -> Any:
         auth = make(*given, **more)
+        if type(auth).__name__ == "CrtSigV4Auth":
+            # With the C library botocore leaves the time to nobody else.
+            auth = SigV4Auth(auth.credentials, auth._service_name, auth._region_name)
         prepare = getattr(auth, "_modify_request_before_signing", None)
         if prepare is not None:
 

@@ -35,7 +35,7 @@ use crate::identity::{Identities, Identity};
 use crate::judge::{self, Author, CODE_PREFIX, RetryClass, Verdict};
 use crate::knowledge::{Knowledge, Operation};
 use crate::labels::Labels;
-use crate::live::{Endpoint, Live, UnderWay};
+use crate::live::{Endpoint, Live, MOST_SKEW, UnderWay};
 use crate::location;
 use crate::pace::{Asked as PaceAsked, Paced, Paces, Patience, Subject, Ticket};
 use crate::quota;
@@ -1538,7 +1538,7 @@ impl Exchange {
         }
         match self.config.live.ahead() {
             Some(ahead) => identity.usable(unix_seconds.saturating_add_signed(ahead)),
-            None => identity.credentials.as_ref().filter(|_| !may_refresh),
+            None => identity.usable(unix_seconds.saturating_sub(MOST_SKEW)).filter(|_| !may_refresh),
         }
     }
 
@@ -1546,8 +1546,8 @@ impl Exchange {
         let date = headers.get(DATE).and_then(|value| httpdate::parse_http_date(value.to_str().ok()?).ok());
         let theirs = date.and_then(|date| date.duration_since(UNIX_EPOCH).ok()).map(|since| since.as_secs());
         self.ahead = theirs.map(|theirs| theirs.cast_signed().saturating_sub(at.unix_seconds.cast_signed()));
-        if let (Some(endpoint), Some(ahead)) = (&self.endpoint, self.ahead) {
-            endpoint.hear(ahead);
+        if let Some(endpoint) = &self.endpoint {
+            endpoint.hear(self.ahead);
         }
         self.asked_for =
             judge::asked_for(headers, self.endpoint.as_ref().map_or(at.unix_seconds, |endpoint| endpoint.clock(at.unix_seconds)));

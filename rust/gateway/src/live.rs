@@ -44,6 +44,8 @@ pub struct Endpoint {
     skew: AtomicI64,
     /// The same as its last answer was dated. Keys expire by it; what is signed follows `skew` alone.
     heard: Clock,
+    /// Whether there was an answer.
+    answered: AtomicBool,
     /// A clock that is not followed was reported.
     clock_reported: AtomicBool,
     /// That it refuses clients' own credentials was reported.
@@ -61,14 +63,20 @@ impl Endpoint {
         unix_seconds.saturating_add_signed(self.skew())
     }
 
-    /// Notes how an answer is dated: seconds ahead of ours.
-    pub fn hear(&self, ahead: i64) {
-        self.heard.hear(ahead);
+    /// Notes how an answer is dated: seconds ahead of ours; `None`: not at all.
+    pub fn hear(&self, ahead: Option<i64>) {
+        if let Some(ahead) = ahead {
+            self.heard.hear(ahead);
+        }
+        // The hot path only reads, but for the first time.
+        if !self.is_heard() {
+            self.answered.store(true, Ordering::Relaxed);
+        }
     }
 
-    /// True once it has said what time it is.
+    /// True once it has answered: it has said what time it is, or does not say.
     pub fn is_heard(&self) -> bool {
-        self.heard.ahead().is_some()
+        self.answered.load(Ordering::Relaxed)
     }
 
     /// The time by which keys have expired there: the earlier of what it was corrected to and what it says. It refuses them itself
@@ -245,13 +253,18 @@ mod tests {
         live.hear_source(-7200);
         assert_eq!(live.ahead(), Some(-7200));
         for (name, ahead) in [("wrong", 3600), ("one", -7100), ("two", -7101), ("ages-away", -100_000)] {
-            live.endpoint(name).hear(ahead);
+            live.endpoint(name).hear(Some(ahead));
         }
         assert_eq!(live.ahead(), Some(-7100));
         let endpoint = live.endpoint("one");
         assert_eq!((endpoint.is_heard(), endpoint.clock(10_000), endpoint.expiry_clock(10_000)), (true, 10_000, 2_900));
         let other = live.endpoint("ages-away");
-        assert_eq!((other.is_heard(), other.expiry_clock(10_000)), (false, 10_000));
+        assert_eq!((other.is_heard(), other.expiry_clock(10_000)), (true, 10_000));
+        let silent = live.endpoint("silent");
+        assert!(!silent.is_heard());
+        silent.hear(None);
+        assert!(silent.is_heard());
+        assert_eq!(live.ahead(), Some(-7100));
     }
 
     #[test]
