@@ -21,6 +21,7 @@ __all__ = [
     "Call",
     "Difference",
     "Engine",
+    "Held",
     "Job",
     "Knowledge",
     "Operation",
@@ -500,6 +501,13 @@ class Job:
         """The client went away: stops waiting, retrying and sending at once. No event for this job follows."""
 
 @final
+class Held:
+    """A body that a front holds, as a part of `limits.held_bytes` for as long as this is there. Obtained from `Engine.held`."""
+
+    def grow(self, size: int, /) -> bool:
+        """It is so large by now. False: more than `limits.held_bytes` is held."""
+
+@final
 class Allowance:
     """What one client's connection may have under way. Obtained from `Engine.allowance`."""
 
@@ -592,6 +600,8 @@ class Engine:
         """Notes a listener of this process, so that no tunnel leads to it."""
     def leads_back(self, address: str, port: int, /) -> str | None:
         """Why a tunnel to this IP address is refused (508 `loop`): a listener of this process has it. None: none has."""
+    def held(self) -> Held:
+        """For a body that is held before it is handed over."""
     def allowance(self) -> Allowance:
         """What one client's connection may have under way."""
     def make_room(self, for_client: bool, /) -> None:

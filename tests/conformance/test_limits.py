@@ -227,6 +227,24 @@ async def test_bodies_in_memory_at_once(start: Start, upstream: Upstream) -> Non
     assert metric(proxy, "sigward_overloaded_total") == 1
 
 
+@pytest.mark.fault("many bodies on one connection that do not come to their end", holds="all that is held of them is bounded")
+async def test_bodies_that_do_not_come_to_their_end(start: Start, upstream: Upstream) -> None:
+    """Each is short enough to be held; together they are not."""
+    most, size = 1 << 20, 100_000
+    proxy = await start(upstream, limits={"held_bytes": most}, **FIVE)
+    async with proxy.tunnel(f"{HOST}:443", HOST, ["h2"]) as (reader, writer):
+        client = Http2Client(reader, writer)
+        numbers = [client.begin("POST", "/", HOST, ("content-length", str(size))) for _ in range(30)]
+        for number in numbers:
+            await client.upload(number, size - 1, patience=0.2)
+        async with asyncio.timeout(20):
+            while not any(stream.headers.get("x-sigward-error") == "overloaded" for stream in client.streams.values()):
+                await client.read()
+        assert 0 < metric(proxy, "sigward_held_body_bytes") <= most + size
+    await idle(proxy)
+    await until(lambda: metric(proxy, "sigward_held_body_bytes") == 0)
+
+
 async def test_one_body_alone_is_always_held(start: Start, upstream: Upstream) -> None:
     """However little may be: it would never be served otherwise. In chunks, too."""
     proxy = await start(upstream, limits={"held_bytes": 1000})

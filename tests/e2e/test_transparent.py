@@ -627,6 +627,7 @@ async def test_its_own_connections_are_recognised(alone: Namespace, public: Path
         assert proxy.descriptors() < before + MOST_DESCRIPTORS
 
 
+@pytest.mark.long
 @pytest.mark.fault("two sigwards redirect each other's connections", holds="the circle has an end, and closes from there")
 async def test_a_circle_of_two_has_an_end(alone: Namespace, public: Path) -> None:
     ca = public / "aws-alone.pem"

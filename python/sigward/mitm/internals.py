@@ -928,6 +928,9 @@ class EngineHttpStream(HttpStream):
     """
 
     answer_ended = False
+    engine: _core.Engine
+    held: _core.Held | None = None
+    """What it holds of its body, as the engine counts it."""
 
     def _handle_event(self, event: events.Event) -> Commands:
         if not isinstance(event, RequestStalled):
@@ -936,9 +939,29 @@ class EngineHttpStream(HttpStream):
             self.flow.response = refusal(400, "body-failed", "the request's body did not come to its end in time. Send all of it.")
             if not self.flow.request.is_http2:
                 self.flow.response.headers["connection"] = "close"
+            self.held = None
             self.request_body_buf.clear()
             self.client_state = self.state_discard_request_body
             yield from self.answer()
+
+    def state_consume_request_body(self, event: events.Event) -> Commands:
+        if isinstance(event, RequestEndOfMessage):
+            # From here on the engine counts it.
+            self.held = None
+        yield from super().state_consume_request_body(event)
+        if isinstance(event, RequestData) and self.client_state == self.state_consume_request_body:
+            self.held = self.held or self.engine.held()
+            if not self.held.grow(len(self.request_body_buf)):
+                # Too much is held already. The engine says what becomes of the request, as of any other.
+                body = bytes(self.request_body_buf)
+                self.request_body_buf.clear()
+                self.flow.request.stream = True
+                yield from self.start_request_stream()
+                yield from self.handle_event(RequestData(self.stream_id, body))
+
+    def handle_protocol_error(self, event: RequestProtocolError | ResponseProtocolError) -> Commands:
+        self.held = None
+        yield from super().handle_protocol_error(event)
 
     def send_response(self, already_streamed: bool = False) -> Commands:
         yield from super().send_response(already_streamed)
@@ -954,6 +977,7 @@ class EngineHttpStream(HttpStream):
                 yield command
 
     def start_request_stream(self) -> Commands:
+        self.held = None
         if self.flow.response is None:
             yield from super().start_request_stream()
         else:
@@ -1058,6 +1082,7 @@ class EngineHttpLayer(HttpLayer):
 
     def make_stream(self, stream_id: int) -> Commands:
         stream = self.streams[stream_id] = EngineHttpStream(self.context.fork(), stream_id)
+        stream.engine = self.bridge.engine
         yield from self.event_to_child(stream, events.Start())
 
     def get_connection(self, event: GetHttpConnection, *, reuse: bool = True) -> Commands:

@@ -56,7 +56,7 @@ pub use job::Job;
 pub use metrics::{Description, descriptions};
 pub use native::Kind;
 pub use outbox::OutboxEvent;
-pub use shared::credentials;
+pub use shared::{Held, credentials};
 pub use tracing::Level;
 pub use validity::{Standing, State};
 
@@ -260,6 +260,11 @@ impl Engine {
     /// What may be under way on one client's connection.
     pub fn allowance(&self) -> Arc<Allowance> {
         Allowance::new(&self.answers)
+    }
+
+    /// For a front that holds a body before it hands it over.
+    pub fn held(&self) -> Held {
+        Held::nothing(&self.shared)
     }
 
     /// All that there is to tell. Never blocks.

@@ -231,7 +231,7 @@ impl Shared {
 
 /// A body's part of what may be held in memory at once.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub struct Held {
     shared: Arc<Shared>,
     bytes: u64,
 }
@@ -243,6 +243,19 @@ impl Held {
         let held = Self { shared: Arc::clone(shared), bytes };
         // One alone is served, however little may be held.
         (before == 0 || before.saturating_add(bytes) <= most).then_some(held)
+    }
+
+    /// Nothing yet.
+    pub(crate) fn nothing(shared: &Arc<Shared>) -> Self {
+        Self { shared: Arc::clone(shared), bytes: 0 }
+    }
+
+    /// So much it has become. False: all that may be held is held.
+    pub fn grow(&mut self, bytes: u64) -> bool {
+        self.settle(bytes);
+        let all = self.shared.held.load(Ordering::Relaxed);
+        // One alone is served, however little may be held.
+        all <= bytes || all <= self.shared.config.load().settings.limits.held_bytes
     }
 
     /// So much it is.

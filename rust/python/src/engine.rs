@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::RawFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -40,6 +40,11 @@ pub(crate) struct Job {
 #[pyclass(frozen, module = "sigward._core")]
 pub(crate) struct Allowance {
     allowance: Arc<sigward_engine::Allowance>,
+}
+
+#[pyclass(frozen, module = "sigward._core")]
+pub(crate) struct Held {
+    held: Mutex<sigward_engine::Held>,
 }
 
 #[pyclass(frozen, module = "sigward._core")]
@@ -167,6 +172,10 @@ impl Engine {
 
     fn allowance(&self) -> Allowance {
         Allowance { allowance: self.engine.allowance() }
+    }
+
+    fn held(&self) -> Held {
+        Held { held: Mutex::new(self.engine.held()) }
     }
 
     #[pyo3(signature = (host, port, /))]
@@ -351,6 +360,19 @@ impl Allowance {
     #[allow(clippy::unused_self, reason = "a method for Python")]
     fn __repr__(&self) -> &'static str {
         "Allowance(…)"
+    }
+}
+
+#[pymethods]
+impl Held {
+    #[pyo3(signature = (size, /))]
+    fn grow(&self, size: u64) -> bool {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).grow(size)
+    }
+
+    #[allow(clippy::unused_self, reason = "a method for Python")]
+    fn __repr__(&self) -> &'static str {
+        "Held(…)"
     }
 }
 
@@ -649,5 +671,6 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Engine>()?;
     module.add_class::<Job>()?;
     module.add_class::<Allowance>()?;
+    module.add_class::<Held>()?;
     module.add_class::<Report>()
 }

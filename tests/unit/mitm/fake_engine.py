@@ -136,6 +136,12 @@ class FakeEngine:
     def make_room(self, _for_client: bool, /) -> None:
         """There is."""
 
+    def held(self) -> "FakeEngine":
+        return self
+
+    def grow(self, _size: int, /) -> bool:
+        return True
+
     def allowance(self) -> None:
         return None
 
