@@ -54,6 +54,11 @@ impl Call {
         self.id.is_some()
     }
 
+    /// The log does not have it.
+    pub(crate) fn has_no_beginning(&mut self) {
+        self.id = None;
+    }
+
     /// The line that comes before it goes out.
     pub(crate) fn begun(&mut self, id: u64, record: &Record, identities: &Identities) -> Line {
         self.id = Some(id);

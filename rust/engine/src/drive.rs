@@ -22,6 +22,7 @@ use crate::body::{BodyError, Inbound, Next, Outbound, Progress, Read, SharedInbo
 pub use crate::h1::client::AnswerBody;
 use crate::h1::client::{Request as Http1Request, Waits, exchange};
 use crate::job::UnderWay;
+use crate::lines::Written;
 use crate::net::Stream;
 use crate::pool::{Pool, Way};
 use crate::shared::{Held, Shared};
@@ -210,8 +211,10 @@ impl Driver<'_> {
             }
             Step::Send(outgoing) => {
                 if let Some(line) = self.under_way.begins(&self.exchange.config().settings, self.exchange.record())
-                    && !Box::pin(self.shared.audit.write(line)).await
+                    && let written = Box::pin(self.shared.audit.write(line)).await
+                    && written != Written::Yes
                 {
+                    self.under_way.did_not_begin(written);
                     return self.tell(Event::Unlogged);
                 }
                 // What is left of the last answer goes first: its connection is not worth waiting for.

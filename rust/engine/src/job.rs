@@ -20,7 +20,7 @@ use crate::allowance::{Allowance, Credit, Queued};
 use crate::audit;
 use crate::body::{BodyError, Inbound};
 use crate::drive::{Answer, AnswerBody, Listener, drive};
-use crate::lines::{Line, request_id};
+use crate::lines::{Line, Written, request_id};
 use crate::net::Stream;
 use crate::otlp::Trace;
 use crate::outbox::OutboxEvent;
@@ -197,6 +197,13 @@ impl UnderWay {
         }
         self.shared.audit.push_at_once(line);
         None
+    }
+
+    /// It does not go out: its first line is not written.
+    pub(crate) fn did_not_begin(&mut self, written: Written) {
+        if let Some(call) = self.audit.as_mut().filter(|_| written == Written::NotTaken) {
+            call.has_no_beginning();
+        }
     }
 
     /// Nobody waits for the answer any more.

@@ -95,6 +95,16 @@ pub(crate) struct Counts {
     pub(crate) errors: IntCounter,
 }
 
+/// What became of a line that was waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Written {
+    Yes,
+    /// Not now. A log that [keeps](Trouble::Keep) its lines writes it once it can.
+    Late,
+    /// The log does not have it.
+    NotTaken,
+}
+
 /// A log that is open and not in use yet. Dropped, it ends.
 pub(crate) struct Opened {
     terms: Terms,
@@ -221,26 +231,25 @@ impl LineLog {
         }
     }
 
-    /// Waits until the line is written. False: it is not, or nobody knows; nothing may be done that it tells of. It may still be written
-    /// later.
-    pub(crate) async fn write(&self, mut line: Line) -> bool {
+    /// Waits until the line is written. If it is not, nothing may be done that it tells of.
+    pub(crate) async fn write(&self, mut line: Line) -> Written {
         line.end();
         loop {
-            let Some(queue) = self.current.load_full() else { return true };
+            let Some(queue) = self.current.load_full() else { return Written::Yes };
             let Some(written) = queue.push_awaited(&line.0) else {
                 if queue.state().is_closed() {
                     // Another has come for it.
                     continue;
                 }
-                return false;
+                return Written::NotTaken;
             };
             if let Ok(written) = tokio::time::timeout(WRITE_PATIENCE, written).await {
-                return written.is_ok();
+                return if written.is_ok() { Written::Yes } else { Written::Late };
             }
             if !queue.failing.swap(true, Ordering::Relaxed) {
                 tracing::error!("{}: nothing was written for {WRITE_PATIENCE:?}; no call is signed until it can be", self.name);
             }
-            return false;
+            return Written::Late;
         }
     }
 
@@ -972,7 +981,7 @@ pub(crate) mod tests {
         let log = log();
         log.switch(log.open(Terms { trouble: Trouble::Keep, ..to_file(&path) }).unwrap().unwrap());
         for number in 0..20 {
-            assert!(log.write(line(&format!("/{number}"))).await);
+            assert_eq!(log.write(line(&format!("/{number}"))).await, Written::Yes);
             assert_eq!(paths(&std::fs::read(&path).unwrap()).len(), number + 1);
         }
 
@@ -981,7 +990,7 @@ pub(crate) mod tests {
         let all = futures_util::future::join_all((0..500).map(|number| log.write(line(&format!("/{number}")))));
         // Each is on its way before the first is written.
         let (written, ()) = tokio::join!(all, async { drop(gate) });
-        assert_eq!(written, [true; 500]);
+        assert_eq!(written, [Written::Yes; 500]);
         log.close();
         let pieces: Vec<_> = told.try_iter().collect();
         assert_eq!(pieces.iter().map(|piece| paths(piece).len()).sum::<usize>(), 500);
@@ -992,19 +1001,19 @@ pub(crate) mod tests {
     async fn a_line_that_is_waited_for_and_cannot_be_written_is_said_not_to_be() {
         let disk = Arc::new(Mutex::new((20, Vec::new())));
         let log = log_to(Small(Arc::clone(&disk)), Trouble::Keep);
-        assert!(!log.write(line("/torn")).await, "a part of it is there");
-        assert!(!log.accepts() && !log.write(line("/not-taken")).await);
+        assert_eq!(log.write(line("/torn")).await, Written::Late, "a part of it is there");
+        assert_eq!((log.accepts(), log.write(line("/not-taken")).await), (false, Written::NotTaken));
         disk.lock().unwrap().0 = usize::MAX;
         while !log.accepts() {
             std::thread::yield_now();
         }
-        assert!(log.write(line("/after")).await);
+        assert_eq!(log.write(line("/after")).await, Written::Yes);
         assert_eq!(paths(&disk.lock().unwrap().1), ["/torn", "/after"]);
-        assert!(log_to(Small(Arc::clone(&disk)), Trouble::Lose).write(line("/lost-if-not-written")).await);
+        assert_eq!(log_to(Small(Arc::clone(&disk)), Trouble::Lose).write(line("/lost-if-not-written")).await, Written::Yes);
         disk.lock().unwrap().0 = 0;
-        assert!(!log_to(Small(Arc::clone(&disk)), Trouble::Lose).write(line("/lost")).await);
+        assert_eq!(log_to(Small(Arc::clone(&disk)), Trouble::Lose).write(line("/lost")).await, Written::Late);
         let off = super::tests::log();
-        assert!(off.write(line("/")).await, "what is off holds nothing back");
+        assert_eq!(off.write(line("/")).await, Written::Yes, "what is off holds nothing back");
     }
 
     #[tokio::test(start_paused = true)]
@@ -1012,8 +1021,8 @@ pub(crate) mod tests {
         let ((gate, blocked), (sender, told)) = (channel(), channel());
         let log = log_to(Blocked(blocked, Told(sender)), Trouble::Keep);
         let began = tokio::time::Instant::now();
-        assert!(!log.write(line("/late")).await);
-        assert!(!log.accepts() && !log.write(line("/not-taken")).await);
+        assert_eq!(log.write(line("/late")).await, Written::Late);
+        assert_eq!((log.accepts(), log.write(line("/not-taken")).await), (false, Written::NotTaken));
         assert_eq!(began.elapsed().as_secs(), WRITE_PATIENCE.as_secs());
         drop(gate);
         assert_eq!(paths(&next(&told)), ["/late"]);
