@@ -203,10 +203,10 @@ SMUGGLED = request("DELETE", "/smuggled")
 def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
     """A directory that takes no large file, and what mends it."""
     directory = tmp_path / "spool"
+    directory.mkdir()
     if request.param == "gone":
         yield directory, directory.mkdir
         return
-    directory.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={SPOOLED // 4}", "spool", str(directory)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
         pytest.skip("a small disk can be mounted by root alone")
@@ -226,6 +226,9 @@ Disk = tuple[Path, Callable[[], None]]
 @pytest_asyncio.fixture
 async def spooling(start: Start, upstream: Upstream, disk: Disk) -> Proxy:
     running: Proxy = await start(upstream, body={"hold": HOLD, "spool_dir": str(disk[0])})
+    if not disk[0].is_mount():
+        # It was there at the start, else sigward would not have started.
+        disk[0].rmdir()
     return running
 
 
@@ -305,7 +308,10 @@ async def test_a_disk_that_is_full_ends_one_stream_of_http2(spooling: Proxy) -> 
 
 
 async def test_what_was_not_sent_is_no_attempt(start: Start, upstream: Upstream, tmp_path: Path) -> None:
-    proxy = await start(upstream, body={"hold": HOLD, "spool_dir": str(tmp_path / "gone")})
+    spool = tmp_path / "gone"
+    spool.mkdir()
+    proxy = await start(upstream, body={"hold": HOLD, "spool_dir": str(spool)})
+    spool.rmdir()
     response = await proxy.ask(b"".join(upload()))
     assert (response.status, upstream.received) == (500, [])
     assert response.get("x-sigward-attempts") is None
