@@ -57,10 +57,16 @@ def marked(path: Path) -> Iterator[tuple[str, str, set[str]]]:
     module = parsed(path)
     for test in module.functions.values():
         for mark in marks(test, "fault"):
-            arguments = [text_of(argument, module) for argument in (*mark.args, *(keyword.value for keyword in mark.keywords))]
+            arguments = [text(argument, module) for argument in (*mark.args, *(keyword.value for keyword in mark.keywords))]
             if len(arguments) != 2 or not test.name.startswith("test_"):
                 raise ValueError(f"{path}:{test.lineno}: fault(what, holds=…) marks a test")
             yield arguments[0], arguments[1], alone(test) or through(test, module)
+
+
+def text(node: ast.expr, module: "Module") -> str:
+    """A text as it is written, or by a constant's name."""
+    node = module.constants.get(node.id, node) if isinstance(node, ast.Name) else node
+    return str(ast.literal_eval(node))
 
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -111,11 +117,6 @@ def parsed(path: Path) -> Module:
 def marks(test: Function, name: str) -> list[ast.Call]:
     """Its marks of that name, as far as they are calls."""
     return [mark for mark in test.decorator_list if isinstance(mark, ast.Call) and ast.unparse(mark.func) == f"pytest.mark.{name}"]
-
-
-def text_of(argument: ast.expr, module: Module) -> str:
-    """What it stands for: a string, or the name of one."""
-    return str(ast.literal_eval(module.constants[argument.id] if isinstance(argument, ast.Name) else argument))
 
 
 def alone(test: Function) -> set[str]:
