@@ -36,6 +36,7 @@ __all__ = [
     "Verifier",
     "__version__",
     "aws_domains",
+    "cut_ini",
     "difference",
     "first_bytes",
     "header_text",
