@@ -38,6 +38,7 @@ __all__ = [
     "Verifier",
     "__version__",
     "aws_domains",
+    "cut_ini",
     "difference",
     "first_bytes",
     "header_text",
