@@ -86,6 +86,8 @@ BREAKS = {
     "between chunks": HEAD + b"transfer-encoding: chunked\r\n\r\na\r\n" + SMALL + b"\r\n",
     "in a chunk": HEAD + b"transfer-encoding: chunked\r\n\r\n64\r\n" + SMALL,
     "before the last chunk's end": HEAD + b"transfer-encoding: chunked\r\n\r\na\r\n" + SMALL + b"\r\n0\r\n",
+    "an error's body, of known length": b"HTTP/1.1 400 X\r\ncontent-length: 100\r\n\r\n" + SMALL,
+    "an error's body, between chunks": b"HTTP/1.1 400 X\r\ntransfer-encoding: chunked\r\n\r\na\r\n" + SMALL + b"\r\n",
 }
 
 
@@ -107,6 +109,32 @@ async def test_an_upstream_that_dies_in_its_answer(proxy: Proxy, where: str, res
         assert client.streams[number].reset is not None or not client.streams[number].ended, "the stream came to its end"
     assert len(proxy.upstream.received) == 2, "nothing is repeated once an answer has begun"
     await works(proxy)
+
+
+@pytest.mark.fault("an error's body that does not come to its end", holds="the client has the head when `timeouts.total` ends")
+@pytest.mark.native("mitmproxy shows its hooks a small answer whole")
+async def test_an_errors_body_that_does_not_go_on(start: Start, upstream: Upstream) -> None:
+    """Its code is read from it, if it comes in time."""
+
+    async def stalled(_: Received, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 X\r\ntransfer-encoding: chunked\r\n\r\na\r\n" + SMALL + b"\r\n")
+        await writer.drain()
+        await asyncio.Event().wait()
+
+    upstream.answers = [stalled]
+    proxy = await start(upstream, timeouts={"total": 1, "idle": 3600})
+    async with connected(proxy.reverse) as (reader, writer):
+        writer.write(request())
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
+    assert head.startswith(b"HTTP/1.1 400 "), head
+    await works(proxy)
+
+
+@pytest.mark.fault("credentials that do not come", holds="the client has its answer when `timeouts.total` ends")
+async def test_credentials_that_do_not_come(start: Start, upstream: Upstream) -> None:
+    proxy = await start(upstream, credentials=False, timeouts={"total": 1, "credentials": 3600})
+    refused(await proxy.ask(request()), 503, "no-credentials")
+    assert not upstream.received
 
 
 async def test_answers_that_break_off_are_counted(proxy: Proxy) -> None:
