@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sigward import descriptors
-from sigward.credentials.chain import Process
+from sigward.credentials.process import CredentialProcess
 
 SCRIPT = "import resource; print(*resource.getrlimit(resource.RLIMIT_NOFILE))"
 
@@ -37,7 +37,8 @@ def test_it_is_raised_and_children_keep_theirs(low: tuple[int, int]) -> None:
     descriptors.raise_limit()
     said = subprocess.run(descriptors.for_child(command), capture_output=True, text=True, check=True).stdout.split()
     assert said[0] == str(soft)
-    process = Process(["sh", "-c", 'ulimit -S -n; test "$1" = "a b"', "sh", "a b"], 30, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    told = ["sh", "-c", 'ulimit -S -n; test "$1" = "a b"', "sh", "a b"]
+    process = CredentialProcess(told, 30, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     out, _ = subprocess.Popen.communicate(process)
     assert (out.strip(), process.returncode) == (str(soft).encode(), 0)
 
