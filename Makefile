@@ -83,7 +83,7 @@ simulate: ## Simulate the engine and its whole world for SEEDS seeds; one that f
 SOAK_SECONDS := 600
 
 .PHONY: soak
-soak: build ## Let 300 days pass in SOAK_SECONDS for each front, with everything around it coming and going. Needs redis-server, libfaketime.
+soak: build ## Let 300 days pass in SOAK_SECONDS for each front, with everything around it coming and going. Needs redis-server.
 	@mkdir -p build/bench
 	$(BIN)/python -m tests.bench.years --seconds $(SOAK_SECONDS) --json build/bench/years.json
 

@@ -58,7 +58,6 @@ TOOLS = {
     "keytool": debian("default-jdk-headless"),
     "kubectl": debian("kubernetes-client"),
     "kustomize": made("build/kustomize/bin/kustomize"),
-    "libfaketime": debian("libfaketime"),
     "LWP::Protocol::https": debian("liblwp-protocol-https-perl", "perl -MLWP::Protocol::https -e1"),
     "mvn": debian("maven"),
     "ncat": debian("ncat"),
@@ -101,8 +100,6 @@ REASON = re.compile(r"(?:Skipped: )?(?P<tool>.+?) is missing: (?P<how>.+)", re.D
 def where(tool: str) -> str | None:
     """A tool's path, or its name if it has none; None: it is not here."""
     known = TOOLS[tool]
-    if tool == "libfaketime":
-        return next((str(path) for path in Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), None)
     if known.check:
         command = shlex.split(known.check)
         works = shutil.which(command[0]) and subprocess.run(command, capture_output=True).returncode == 0

@@ -28,7 +28,7 @@ KEY = "ASIASOAK"
 SKEW = 300
 """Seconds that a signature's date may be off. See 'Troubleshoot SigV4 signature errors'."""
 LAG = 5
-"""Seconds until every process has seen that its clock was moved; libfaketime looks once a second."""
+"""Seconds after a step of the clock in which a call that was signed before it may still arrive."""
 LARGE = 1_500_000
 PATIENCE = 60.0
 

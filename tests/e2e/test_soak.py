@@ -3,7 +3,6 @@
 import pytest
 
 from tests.bench import years
-from tests.moved_clock import needs_moved_clock
 from tests.needs import needs
 
 
@@ -13,7 +12,6 @@ from tests.needs import needs
     holds="each call that an upstream answered succeeds, nothing is executed twice or missing in the audit log, no descriptor is left",
 )
 @needs("redis-server")
-@needs_moved_clock
 @pytest.mark.parametrize("front", ["mitmproxy", "native"])
 def test_300_days_in_20_seconds(front: str) -> None:
     world = years.soak(front, 20)

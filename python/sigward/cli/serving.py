@@ -392,14 +392,18 @@ class Reloads:
     async def _reload(self) -> None:
         async with self._turn:
             notify.reloading()
-            self.service.reload(await asyncio.to_thread(self._read))
-            notify.ready()
+            try:
+                self.service.reload(await asyncio.to_thread(self._read))
+            finally:
+                notify.ready()
 
     def _read(self) -> Plan | SigwardError:
         try:
             return read_again(self.name, self.arguments)
         except SigwardError as error:
             return error
+        except OSError as error:
+            return SigwardError(f"the settings could not be read again: {error}.", hint="Is there memory for another process?")
 
 
 def run_program(plan: Plan, program: list[str], key: IssuedKey, *, identity: str, needs_credentials: bool) -> int:
