@@ -165,7 +165,7 @@ class Keeper:
         if self._logged is not None and self._logged[0] == line and ticks() - self._logged[1] < REMINDER:
             return
         self._logged = line, ticks()
-        if failure.down is None or self._pool.is_news(failure.down):
+        if failure.down is None or self._pool.is_news(failure.down, ticks()):
             logger.warning("%s", line)
 
     def _extend(self) -> None:
@@ -237,12 +237,14 @@ class Pool:
                         self._push(sooner, outage.due)
                 self._watch()
 
-    def is_news(self, source: str) -> bool:
-        """True the first time that a source does not work, until it does."""
+    def is_news(self, source: str, now: float) -> bool:
+        """True the first time that a source does not work, and again after `REMINDER`, until it does."""
         with self._lock:
-            news = source not in self._outages
-            self._outages.setdefault(source, Outage())
-            return news
+            outage = self._outages.setdefault(source, Outage())
+            if outage.logged is not None and now - outage.logged < REMINDER:
+                return False
+            outage.logged = now
+            return True
 
     def remove(self, keeper: Keeper) -> None:
         """It is run no more. With the last one the threads end."""

@@ -8,11 +8,12 @@ if TYPE_CHECKING:
 
 
 class Outage[Waiter]:
-    """`due`: when the next one tries, by the caller's clock. `failure`: of the last that did. Not thread-safe."""
+    """`due`: when the next one tries, by the caller's clock. `failure`: of the last that did. `logged`: when. Not thread-safe."""
 
     def __init__(self) -> None:
         self.due = -math.inf
         self.failure: Failure | None = None
+        self.logged: float | None = None
         self._ended = -math.inf
         self._next: Waiter | None = None
         """Who tries at `due`, or tries now."""

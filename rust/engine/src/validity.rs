@@ -118,6 +118,7 @@ impl fmt::Display for Standing {
 pub(crate) const RENEW_CA: &str =
     "Run `sigward ca renew`, let clients trust the new certificate, then send SIGHUP to sigward or restart it.";
 const REPLACE: &str = "Replace the file, then send SIGHUP to sigward or restart it.";
+const SET_CLOCK: &str = "Set this host's clock. Make another certificate only if this one was made while the clock was ahead.";
 
 /// What the CA is called, and what its end means.
 pub(crate) fn ca_standing(validity: Validity, now: u64) -> Standing {
@@ -136,8 +137,9 @@ fn standing(name: &'static str, what: &str, validity: Validity, now: u64, soon: 
         State::Valid => format!("{what} expires on {}", date(validity.until)),
         State::Soon => format!("{what} expires in {} (on {})", span(validity.until - now), date(validity.until)),
         State::Expired => format!("{what} expired {} ago (on {}), and clients refuse it", span(now - validity.until), date(validity.until)),
-        State::Early => format!("{what} is not valid before {}, and clients refuse it; the clock may be wrong", date(validity.from)),
+        State::Early => format!("by this host's clock, {what} is not valid before {}", date(validity.from)),
     };
+    let mend = if state == State::Early { SET_CLOCK } else { mend };
     Standing { name, state, until: validity.until, what, mend }
 }
 
@@ -283,7 +285,7 @@ mod tests {
         assert!(said(UNTIL - 7200).starts_with("the CA expires in 2 hours (on 2033-11-11). "));
         assert!(said(UNTIL).starts_with("the CA expired 0 minutes ago (on 2033-11-11), and clients refuse it. "));
         assert!(said(UNTIL + 2 * DAY).starts_with("the CA expired 2 days ago (on 2033-11-11), and clients refuse it. "));
-        assert!(said(FROM - 1).starts_with("the CA is not valid before 2023-11-14, and clients refuse it; the clock may be wrong. "));
+        assert_eq!(said(FROM - 1), format!("by this host's clock, the CA is not valid before 2023-11-14. {SET_CLOCK}"));
         // One that lives for six days is new for four of them.
         let short = Validity { from: FROM, until: FROM + 6 * DAY };
         assert_eq!(listener_standing(short, FROM + 4 * DAY - 1).state, State::Valid);

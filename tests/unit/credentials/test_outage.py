@@ -130,3 +130,12 @@ def test_who_tries_and_who_waits() -> None:
     assert outage.leave("b") is None
     assert outage.leave("a") == "c"
     assert outage.waiting() == ["c"]
+
+
+def test_an_outage_that_lasts_is_logged_again() -> None:
+    pool = Pool(1)
+    assert pool.is_news("STS", 0)
+    assert not pool.is_news("STS", module.REMINDER - 1)
+    assert pool.is_news("STS", module.REMINDER)
+    assert not pool.is_news("STS", module.REMINDER + 1)
+    assert pool.is_news("IMDS", module.REMINDER + 1)

@@ -177,7 +177,13 @@ impl Front {
             Handling::Tunnel if is_forbidden(original.ip()) => {}
             Handling::Tunnel => {
                 let Some(silent) = loops.begins(original) else {
-                    return self.came_back(stream, &hello, original).await;
+                    if self.native.told.is_new(&original.to_string(), "silent") {
+                        tracing::warn!(
+                            "too many redirected connections to {original} have had no answer, so more are refused. Either nothing answers \
+                             there, or two sigwards redirect each other's connections (docs/fronts.md)"
+                        );
+                    }
+                    return refuse_loop(stream, &hello, original).await;
                 };
                 if let Ok(upstream) = self.reach(&bound).await {
                     copy(&mut stream, &mut Listening::new(upstream, silent)).await;
@@ -189,7 +195,7 @@ impl Front {
         }
     }
 
-    /// The connection is sigward's own, or goes round between several of them: it ends here, or would go out again, and come back again.
+    /// The connection is sigward's own: it ends here, or would go out again, and come back again.
     async fn came_back(&self, stream: Stream, hello: &Hello, original: SocketAddr) {
         if self.native.told.is_new(&original.to_string(), "loop") {
             tracing::warn!(
@@ -197,20 +203,7 @@ impl Front {
                  ever. Exempt sigward's user from the redirection: iptables … -m owner ! --uid-owner USER (docs/fronts.md)"
             );
         }
-        let last = match hello {
-            Hello::Tls(..) => handshake::ACCESS_DENIED.to_vec(),
-            Hello::Plain => {
-                let (parts, body) = leads_back(&original.to_string()).response(Shape::Plain, false, None).into_parts();
-                let mut last = Vec::new();
-                head::write_response(&mut last, parts.status, &parts.headers);
-                head::write_length(&mut last, body.len() as u64);
-                last.extend_from_slice(b"connection: close\r\n\r\n");
-                last.extend_from_slice(&body);
-                last
-            }
-            Hello::Other => Vec::new(),
-        };
-        stream.end_with(&last).await;
+        refuse_loop(stream, hello, original).await;
     }
 
     /// What came is not HTTP, and may not be passed on.
@@ -362,6 +355,24 @@ impl Front {
         };
         tokio::time::timeout(self.patience(), reading).await.ok()?
     }
+}
+
+/// Ends a connection that goes in a circle, in the client's own words where it has some.
+async fn refuse_loop(stream: Stream, hello: &Hello, original: SocketAddr) {
+    let last = match hello {
+        Hello::Tls(..) => handshake::ACCESS_DENIED.to_vec(),
+        Hello::Plain => {
+            let (parts, body) = leads_back(&original.to_string()).response(Shape::Plain, false, None).into_parts();
+            let mut last = Vec::new();
+            head::write_response(&mut last, parts.status, &parts.headers);
+            head::write_length(&mut last, body.len() as u64);
+            last.extend_from_slice(b"connection: close\r\n\r\n");
+            last.extend_from_slice(&body);
+            last
+        }
+        Hello::Other => Vec::new(),
+    };
+    stream.end_with(&last).await;
 }
 
 /// Without its port: the connection's own counts.
