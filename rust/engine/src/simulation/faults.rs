@@ -43,7 +43,7 @@ faults! {
     Throttled: 40 "Too many calls, says the upstream: nothing was executed.",
     Transient: 30 "500 to 504: nobody knows whether the call was executed.",
     Declined: 10 "The upstream refuses the call for good.",
-    StreamRefused: 20 "HTTP/2: REFUSED_STREAM, nothing was executed.",
+    StreamRefused: 20 "HTTP/2: `REFUSED_STREAM`, nothing was executed.",
     StreamReset: 10 "HTTP/2: another reset.",
     GoAway: 20 "HTTP/2: the connection ends in good order.",
     ClientGone: 20 "The client goes away, at any step.",

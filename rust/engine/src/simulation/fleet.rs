@@ -81,7 +81,7 @@ async fn all(world: Arc<World>) {
         }
     }
     let fine: Vec<usize> = calls.iter().filter(|(at, _)| *at >= STORMY + SETTLING).map(|(_, number)| *number).collect();
-    let span = (FINE - SETTLING).as_secs_f64();
+    let span = FINE.saturating_sub(SETTLING).as_secs_f64();
     let all = fine.len() as f64;
     world.check(all >= 0.9 * rate * span - count as f64, || {
         format!("{all} calls in {span} s, {rate} a second are allowed, and the store is well")
@@ -104,7 +104,7 @@ async fn load(world: Arc<World>, sidecar: Arc<Sidecar>, number: usize, rate: f64
     let mut waiting = tokio::task::JoinSet::new();
     loop {
         if Instant::now() >= until {
-            let fine = world.began.elapsed() >= STORMY - Duration::from_secs(1);
+            let fine = world.began.elapsed() >= STORMY.saturating_sub(Duration::from_secs(1));
             wanted = if fine { 2.0 * rate } else { rate * random.pick(&[0.0, 0.0, 0.1, 0.5, 1.0, 3.0]) };
             until = Instant::now() + random.millis(300, 3000);
             world.tell(|| format!("sidecar {number} wants {wanted}"));

@@ -144,7 +144,7 @@ fn encoded(value: &Value) -> String {
 
 /// What a script calls.
 fn command(lua: &Lua, data: &mut Data, now: u64, arguments: &[Value]) -> mlua::Result<Value> {
-    let texts: Vec<String> = arguments.iter().map(|value| value.to_string()).collect::<mlua::Result<_>>()?;
+    let texts: Vec<String> = arguments.iter().map(Value::to_string).collect::<mlua::Result<_>>()?;
     let part = |at: usize| texts.get(at).map(String::as_str).unwrap_or_default();
     let text = |value: Option<&String>| value.map_or(Ok(Value::Boolean(false)), |value| lua.create_string(value).map(Value::String));
     match part(0).to_ascii_uppercase().as_str() {

@@ -67,7 +67,8 @@ fn every_seed_holds() {
     let began = Instant::now();
     let failed = failures(from, count, 20, None);
     if let Some((seed, _)) = failed.first() {
-        let all: String = failed.iter().map(|(seed, violation)| format!("seed {seed}: {violation}\n")).collect();
+        let all: Vec<_> = failed.iter().map(|(seed, violation)| format!("seed {seed}: {violation}")).collect();
+        let all = all.join("\n");
         panic!("{}\n\nAll that failed:\n{all}", report(*seed));
     }
     println!("{count} seeds from {from} on hold, {:.1} s", began.elapsed().as_secs_f64());
