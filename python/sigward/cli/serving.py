@@ -335,10 +335,10 @@ def serve(name: str, arguments: list[str]) -> int:
         loop = asyncio.get_running_loop()
 
         def at_once() -> None:
-            # Whoever asks once more waits for nothing.
+            # Another signal would cost the logs their last lines, which take a second or two at most.
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
                 loop.remove_signal_handler(number)
-                signal.signal(number, signal.SIG_DFL)
+                signal.signal(number, signal.SIG_IGN)
             if in_flight := service.engine.in_flight():
                 logger.warning("ending at once: %d requests are cut off", in_flight)
             service.close(0)

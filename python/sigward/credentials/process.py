@@ -7,6 +7,7 @@ import os
 import selectors
 import signal
 import subprocess
+import sys
 import time
 import weakref
 from collections.abc import Iterator
@@ -97,9 +98,12 @@ class CredentialProcess(subprocess.Popen[bytes]):
     @contextlib.contextmanager
     def _descriptor(self) -> Iterator[int | None]:
         """Can be read when the process ends. None: the system has no such thing."""
+        pidfd_open = getattr(os, "pidfd_open", None)
         try:
-            descriptor = os.pidfd_open(self.pid)
-        except (AttributeError, OSError):
+            descriptor = pidfd_open(self.pid) if pidfd_open else None
+        except OSError:
+            descriptor = None
+        if descriptor is None:
             yield None
             return
         try:
@@ -109,9 +113,11 @@ class CredentialProcess(subprocess.Popen[bytes]):
 
     def _status(self) -> int | None:
         """0 when it has ended well, else another; None: it runs. It stays a zombie: no other process can have its number meanwhile."""
+        if sys.platform == "darwin":
+            return self.poll()
         try:
             ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except (AttributeError, ChildProcessError):
+        except ChildProcessError:
             return self.poll()
         return None if ended is None else int(ended.si_code != os.CLD_EXITED or ended.si_status != 0)
 
