@@ -8,7 +8,7 @@ from mitmproxy import http
 
 from tests.conformance.conftest import HOST, Proxy, Start
 from tests.conformance.test_hooks import Hook, idle
-from tests.conformance.test_http2 import Http2Client
+from tests.conformance.test_http2 import Http2Client, http2
 from tests.conformance.test_requests import BUCKET_HOST, request
 from tests.support import Received, Upstream, connected, read_response
 
@@ -119,6 +119,28 @@ async def test_an_http2_upload_that_is_held_back_does_not_hold_other_streams(sta
             client.end(upload)
             [stream] = await client.finished(upload)
             assert stream.body == b"ok"
+
+
+@pytest.mark.fault("answers on a connection that their client does not read yet", holds="the others on that connection come through")
+async def test_unread_answers_hold_up_no_other(proxy: Proxy) -> None:
+    """More of them than the connection's part of what may be ahead has room for."""
+    window, count = 65535, 30
+
+    async def much(_: Received, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % MUCH)
+        for _ in range(0, MUCH, 1 << 16):
+            writer.write(bytes(1 << 16))
+            await writer.drain()
+
+    proxy.upstream.answers = [much] * count
+    async with http2(proxy, BUCKET_HOST, window=window) as client:
+        client.connection.increment_flow_control_window(100 << 20)
+        client.flush()
+        numbers = [client.send("GET", f"/{number}", BUCKET_HOST) for number in range(count)]
+        while not all(len(client.streams[number].body) == window for number in numbers):
+            await asyncio.wait_for(client.read(), 10)
+        [small] = await client.finished(client.send("GET", "/small", BUCKET_HOST))
+        assert small.body == b"ok"
 
 
 @pytest.mark.mitmproxy("it reads ahead; the native one leaves what is early in the socket")

@@ -100,6 +100,19 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
     running.close()
 
 
+@pytest.mark.parametrize(
+    ("others", "demand", "due"),
+    [([], 45, 45), ([], 30, 30), ([25], 20, 20), ([10], 50, 40), ([5, 15], 25, 25), ([5, 30], 30, 22.5), ([50, 50, 50], 50, 12.5)],
+)
+def test_small_demands_are_met_and_large_ones_share_what_is_left(redis: Redis, others: list[float], demand: float, due: float) -> None:
+    redis.ask("DEL", "fair")
+    now = redis.now()
+    entries = [word for number, wanted in enumerate(others) for word in (f"other{number}", f"0 {wanted} {now + RESERVED}")]
+    redis.ask("HSET", "fair", "#", now - HOUR, *entries)
+    leased, fair, _ = redis.lease("fair", demand)
+    assert (leased, fair) == (due, due)
+
+
 # name: (commands that write to KEY, where NOW is the store's clock in ms; what is leased at once of LIMIT)
 NONSENSE: dict[str, tuple[list[list[str]], float]] = {
     "without end": ([["HSET", "KEY", "a", "inf inf inf"]], LIMIT),

@@ -259,7 +259,7 @@ impl Connector {
     /// A TCP connection to the first address that takes it. `local_allowed`: a loopback or link-local one, too.
     async fn outgoing(&self, host: &str, port: u16, local_allowed: bool, carries: Carries) -> Result<Socket, ConnectError> {
         let found = self.resolved(host).await?;
-        let allowed: Vec<SocketAddr> = found
+        let mut allowed: Vec<SocketAddr> = found
             .iter()
             .filter(|address| local_allowed || !is_forbidden(**address))
             .map(|address| SocketAddr::new(*address, port))
@@ -267,8 +267,11 @@ impl Connector {
         if let (Some(address), true) = (found.first(), allowed.is_empty()) {
             return Err(ConnectError::Forbidden(address.to_string()));
         }
-        if carries == Carries::Bytes && allowed.iter().any(|address| self.network.loops.leads_back(*address)) {
-            return Err(ConnectError::Loop);
+        if carries == Carries::Bytes {
+            allowed.retain(|address| !self.network.loops.leads_back(*address));
+            if allowed.is_empty() && !found.is_empty() {
+                return Err(ConnectError::Loop);
+            }
         }
         let connected = self.network.descriptors.again(|| first_of(&allowed, &self.network.loops)).await;
         if connected.is_err() {

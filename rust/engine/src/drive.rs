@@ -211,7 +211,7 @@ impl Driver<'_> {
             }
             Step::Send(outgoing) => {
                 if let Some(line) = self.under_way.begins(&self.exchange.config().settings, self.exchange.record())
-                    && let written = Box::pin(self.shared.audit.write(line)).await
+                    && let written = Box::pin(self.shared.audit.write(line, self.until())).await
                     && written != Written::Yes
                 {
                     self.under_way.did_not_begin(written);

@@ -55,12 +55,14 @@ for at = 1, #all, 2 do
 end
 -- Max-min fairness: small demands are met, the large ones share what is left.
 table.sort(demands)
-local left, fair = limit, 0
+local left, fair = limit, limit
 for at, wanted in ipairs(demands) do
-    fair = left / (#demands - at + 1)
-    if wanted >= fair then break end
+    local share = left / (#demands - at + 1)
+    if wanted >= share then
+        fair = share
+        break
+    end
     left = left - wanted
-    fair = left
 end
 local due = math.min(demand, fair)
 local grant = math.min(due, math.max(limit - others, 0))

@@ -63,7 +63,9 @@ impl Loops {
     /// True if a listener of this process has this address.
     pub(crate) fn leads_back(&self, to: SocketAddr) -> bool {
         let to = plain(to);
-        let at = |listener: &SocketAddr| listener.port() == to.port() && (listener.ip() == to.ip() || listener.ip().is_unspecified());
+        // One of IPv6 may take IPv4, too; not the other way round.
+        let takes_any = |ip: IpAddr| ip.is_unspecified() && (ip.is_ipv6() || to.is_ipv4());
+        let at = |listener: &SocketAddr| listener.port() == to.port() && (listener.ip() == to.ip() || takes_any(listener.ip()));
         let found = locked(&self.listeners).iter().filter(|listener| at(listener)).map(|listener| listener.ip() == to.ip()).max();
         let leads_back = found.is_some_and(|exact| exact || is_of_this_host(to.ip()));
         if leads_back {
@@ -226,6 +228,7 @@ pub(crate) mod tests {
             ("127.0.0.2:8080", true),
             ("[::ffff:127.0.0.1]:8080", true),
             ("192.0.2.7:8080", false),
+            ("[::1]:8080", false),
             ("127.0.0.1:8081", true),
             ("127.0.0.2:8081", false),
             ("[::1]:8082", true),

@@ -151,7 +151,8 @@ impl LineLog {
     }
 
     fn start(&self, output: Output, to: &str, trouble: Trouble) -> io::Result<Arc<Queue>> {
-        let queue = Arc::new(Queue::default());
+        let file = output.file.as_ref().and_then(|(file, _)| file.metadata().ok()).map(|found| identity(&found));
+        let queue = Arc::new(Queue { file, ..Queue::default() });
         let writer = Writer { queue: Arc::clone(&queue), output, name: format!("{}: {to}", self.name), counts: self.counts.clone() };
         let log = self.log.clone();
         let work = move || tracing::dispatcher::with_default(&log, || writer.run(trouble));
@@ -168,10 +169,13 @@ impl LineLog {
         state.1.extend(before.inspect(|queue| queue.close()));
     }
 
-    /// Opens the file anew, after it was renamed. The error names the setting; the old file is used on.
+    /// Opens the file anew if it was renamed. The error names the setting; the old file is used on.
     pub(crate) fn reopen(&self) -> Result<(), String> {
         let terms = self.state().0.clone();
-        if matches!(terms.to, LogTo::File(_)) {
+        let LogTo::File(path) = &terms.to else { return Ok(()) };
+        // The same file has a writer, which may be in the middle of a line, or wait for a pipe's reader.
+        let there = path.metadata().ok().map(|found| identity(&found));
+        if there.is_none() || there != self.current.load().as_ref().and_then(|queue| queue.file) {
             self.switch(self.opened(terms)?);
         }
         Ok(())
@@ -231,8 +235,8 @@ impl LineLog {
         }
     }
 
-    /// Waits until the line is written. If it is not, nothing may be done that it tells of.
-    pub(crate) async fn write(&self, mut line: Line) -> Written {
+    /// Waits until the line is written, or `until`. If it is not written, nothing may be done that it tells of.
+    pub(crate) async fn write(&self, mut line: Line, until: Option<tokio::time::Instant>) -> Written {
         line.end();
         loop {
             let Some(queue) = self.current.load_full() else { return Written::Yes };
@@ -243,8 +247,14 @@ impl LineLog {
                 }
                 return Written::NotTaken;
             };
-            if let Ok(written) = tokio::time::timeout(WRITE_PATIENCE, written).await {
+            let late = tokio::time::Instant::now() + WRITE_PATIENCE;
+            let given_up = until.map_or(late, |until| until.min(late));
+            if let Ok(written) = tokio::time::timeout_at(given_up, written).await {
                 return if written.is_ok() { Written::Yes } else { Written::Late };
+            }
+            if given_up < late {
+                // The call had no more time. That says nothing about the log.
+                return Written::Late;
             }
             if !queue.failing.swap(true, Ordering::Relaxed) {
                 tracing::error!("{}: nothing was written for {WRITE_PATIENCE:?}; no call is signed until it can be", self.name);
@@ -292,6 +302,13 @@ struct Queue {
     changed: Condvar,
     /// What was written last could not be.
     failing: AtomicBool,
+    /// Which file it was begun with.
+    file: Option<(u64, u64)>,
+}
+
+/// A file's device and inode.
+fn identity(found: &std::fs::Metadata) -> (u64, u64) {
+    (found.dev(), found.ino())
 }
 
 #[derive(Debug, Default)]
@@ -981,13 +998,13 @@ pub(crate) mod tests {
         let log = log();
         log.switch(log.open(Terms { trouble: Trouble::Keep, ..to_file(&path) }).unwrap().unwrap());
         for number in 0..20 {
-            assert_eq!(log.write(line(&format!("/{number}"))).await, Written::Yes);
+            assert_eq!(log.write(line(&format!("/{number}")), None).await, Written::Yes);
             assert_eq!(paths(&std::fs::read(&path).unwrap()).len(), number + 1);
         }
 
         let ((gate, blocked), (sender, told)) = (channel(), channel());
         let log = log_to(Blocked(blocked, Told(sender)), Trouble::Keep);
-        let all = futures_util::future::join_all((0..500).map(|number| log.write(line(&format!("/{number}")))));
+        let all = futures_util::future::join_all((0..500).map(|number| log.write(line(&format!("/{number}")), None)));
         // Each is on its way before the first is written.
         let (written, ()) = tokio::join!(all, async { drop(gate) });
         assert_eq!(written, [Written::Yes; 500]);
@@ -1001,19 +1018,19 @@ pub(crate) mod tests {
     async fn a_line_that_is_waited_for_and_cannot_be_written_is_said_not_to_be() {
         let disk = Arc::new(Mutex::new((20, Vec::new())));
         let log = log_to(Small(Arc::clone(&disk)), Trouble::Keep);
-        assert_eq!(log.write(line("/torn")).await, Written::Late, "a part of it is there");
-        assert_eq!((log.accepts(), log.write(line("/not-taken")).await), (false, Written::NotTaken));
+        assert_eq!(log.write(line("/torn"), None).await, Written::Late, "a part of it is there");
+        assert_eq!((log.accepts(), log.write(line("/not-taken"), None).await), (false, Written::NotTaken));
         disk.lock().unwrap().0 = usize::MAX;
         while !log.accepts() {
             std::thread::yield_now();
         }
-        assert_eq!(log.write(line("/after")).await, Written::Yes);
+        assert_eq!(log.write(line("/after"), None).await, Written::Yes);
         assert_eq!(paths(&disk.lock().unwrap().1), ["/torn", "/after"]);
-        assert_eq!(log_to(Small(Arc::clone(&disk)), Trouble::Lose).write(line("/lost-if-not-written")).await, Written::Yes);
+        assert_eq!(log_to(Small(Arc::clone(&disk)), Trouble::Lose).write(line("/lost-if-not-written"), None).await, Written::Yes);
         disk.lock().unwrap().0 = 0;
-        assert_eq!(log_to(Small(Arc::clone(&disk)), Trouble::Lose).write(line("/lost")).await, Written::Late);
+        assert_eq!(log_to(Small(Arc::clone(&disk)), Trouble::Lose).write(line("/lost"), None).await, Written::Late);
         let off = super::tests::log();
-        assert_eq!(off.write(line("/")).await, Written::Yes, "what is off holds nothing back");
+        assert_eq!(off.write(line("/"), None).await, Written::Yes, "what is off holds nothing back");
     }
 
     #[tokio::test(start_paused = true)]
@@ -1021,14 +1038,41 @@ pub(crate) mod tests {
         let ((gate, blocked), (sender, told)) = (channel(), channel());
         let log = log_to(Blocked(blocked, Told(sender)), Trouble::Keep);
         let began = tokio::time::Instant::now();
-        assert_eq!(log.write(line("/late")).await, Written::Late);
-        assert_eq!((log.accepts(), log.write(line("/not-taken")).await), (false, Written::NotTaken));
+        assert_eq!(log.write(line("/late"), None).await, Written::Late);
+        assert_eq!((log.accepts(), log.write(line("/not-taken"), None).await), (false, Written::NotTaken));
         assert_eq!(began.elapsed().as_secs(), WRITE_PATIENCE.as_secs());
         drop(gate);
         assert_eq!(paths(&next(&told)), ["/late"]);
         while !log.accepts() {
             std::thread::yield_now();
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_without_time_does_not_wait_for_the_log_and_proves_nothing_about_it() {
+        let ((gate, blocked), (sender, _told)) = (channel(), channel());
+        let log = log_to(Blocked(blocked, Told(sender)), Trouble::Keep);
+        let began = tokio::time::Instant::now();
+        let until = began + Duration::from_millis(100);
+        assert_eq!(log.write(line("/hurried"), Some(until)).await, Written::Late);
+        assert_eq!(tokio::time::Instant::now(), until);
+        assert!(log.accepts());
+        drop(gate);
+    }
+
+    #[test]
+    fn the_same_file_keeps_its_writer() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.log");
+        let log = log();
+        log.switch(log.open(to_file(&path)).unwrap().unwrap());
+        let writer = || Arc::as_ptr(log.current.load().as_ref().unwrap());
+        let first = writer();
+        log.reopen().unwrap();
+        assert_eq!(writer(), first, "it may be in the middle of a line");
+        std::fs::rename(&path, folder.path().join("access.log.1")).unwrap();
+        log.reopen().unwrap();
+        assert_ne!(writer(), first);
     }
 
     #[test]
