@@ -247,7 +247,7 @@ impl LineLog {
                 return if written.is_ok() { Written::Yes } else { Written::Late };
             }
             if !queue.failing.swap(true, Ordering::Relaxed) {
-                tracing::error!("{}: nothing was written for {WRITE_PATIENCE:?}; no call is signed until it can be", self.name);
+                tracing::error!("{}: could not write for {} s; refusing calls until writing works", self.name, WRITE_PATIENCE.as_secs());
             }
             return Written::Late;
         }
