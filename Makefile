@@ -85,12 +85,12 @@ SOAK_SECONDS := 600
 .PHONY: soak
 soak: build ## Let 300 days pass in SOAK_SECONDS for each front, with everything around it coming and going. Needs redis-server.
 	@mkdir -p build/bench
-	$(BIN)/python -m tests.bench.years --seconds $(SOAK_SECONDS) --json build/bench/years.json
+	$(BIN)/python -m tests.bench.soak --seconds $(SOAK_SECONDS) --json build/bench/soak.json
 
 .PHONY: saturation
 saturation: build ## Load each front for SOAK_SECONDS at saturation; fails if memory or descriptors grow.
 	@mkdir -p build/bench
-	$(BIN)/python -m tests.bench.soak --seconds $(SOAK_SECONDS) --json build/bench/soak.json --plots docs/plots
+	$(BIN)/python -m tests.bench.saturation --seconds $(SOAK_SECONDS) --json build/bench/saturation.json --plots docs/plots
 
 .PHONY: screenshot
 screenshot: build ## Make the picture of `sigward web` anew. Needs chromium, chromium-driver, fonts-noto-color-emoji.

@@ -100,6 +100,14 @@ class CertificateAuthority:
         """True if it should have an RSA key and has none. The opposite is not said: mitmproxy's CA, which may be used, has one."""
         return self.key == "rsa2048" and "BEGIN EC PRIVATE KEY" in self.key_file.read_text()
 
+    def fingerprint(self) -> str:
+        """Of the certificate that clients trust: SHA-256, as `openssl x509 -fingerprint -sha256` prints it. Raises OSError."""
+        import hashlib
+        import ssl
+
+        der = ssl.PEM_cert_to_DER_cert(self.certificate_file.read_text())
+        return hashlib.sha256(der).digest().hex(":").upper()
+
     def exists(self) -> bool:
         """True if there is a key."""
         return self.key_file.exists()

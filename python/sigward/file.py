@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-from sigward.bounds import TooMuchError, read_file, size
+from sigward.bounds import TooLargeError, read_file, size
 from sigward.errors import UsageError
 from sigward.ownership import complaint
 
@@ -46,7 +46,7 @@ class TomlFile:
         with self.path.open("rb") as file:
             content = file.read(MOST + 1)
         if len(content) > MOST:
-            raise TooMuchError(f"it is larger than {size(MOST)}")
+            raise TooLargeError(f"it is larger than {size(MOST)}")
         return content
 
     def line(self, location: tuple[int | str, ...]) -> int | None:
@@ -158,7 +158,7 @@ def _local(own: list[Path], *, refuse: bool) -> TomlFile | None:
                 return TomlFile(place)
         content = read_file(path, MOST)
         state = allowed.state(path, content, config_home())
-    except (OSError, TooMuchError):
+    except (OSError, TooLargeError):
         content, state = b"", "unknown"
     if state == "allowed":
         return TomlFile(path, content)

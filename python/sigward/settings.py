@@ -376,8 +376,7 @@ class Limits(Group):
         16_384,
         ge=1,
         le=1_000_000,
-        description="Connections of clients to the native front at once, and three quarters of the descriptors (`ulimit -n`) at most; "
-        "beyond it none is accepted.",
+        description="Maximum client connections to the native front. Never more than three quarters of `ulimit -n`.",
     )
     streams: int = Field(1000, ge=1, le=100_000, description="Requests at once on one HTTP/2 connection to the native front.")
     in_flight: int = Field(16_384, ge=1, le=1_000_000, description="Requests under way at once; beyond it: 503 `overloaded`.")
@@ -719,7 +718,7 @@ class Settings(BaseSettings):
     )
     transparent: Listen = Field(
         "off",
-        description="Native front, Linux: connections that iptables' REDIRECT turned round; AWS's hosts are served, all else goes on. "
+        description="Native front, Linux: connections redirected by iptables; AWS's hosts are served, all else goes on. "
         "`localhost:PORT`: on 127.0.0.1, and on ::1 where there is one.",
     )
     admin: Listen = Field("127.0.0.1:9901", description="/healthz, /readyz and /metrics; `off`: none.")
@@ -765,7 +764,7 @@ class Settings(BaseSettings):
     )
     audit_begun: bool | None = Field(
         None,
-        description="Write a line before each call goes out, too: what was in flight when the process was killed is in the log. "
+        description="Also write a line before each call is sent. After a crash, the log shows which calls were in flight. "
         'Default: true where `audit_when_full` is `refuse`. See "Logs".',
     )
     log_format: Literal["text", "json"] = Field(

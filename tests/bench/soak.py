@@ -1,119 +1,317 @@
-"""Ten minutes at saturation through each front, one after the other: resident memory and descriptors, sampled every second.
+"""Ten minutes through each front in which 300 days pass, and everything around sigward comes and goes.
 
-`python -m tests.bench.soak`. All that can leak is exercised at once: kept and new connections, TLS inside a CONNECT, HTTP/2, large bodies.
-Fails if the resident memory grows by more than 5 % after the first minute, or if descriptors are left open when the load has gone.
-Needs what `bench_native` needs.
+`python -m tests.bench.soak`. The clock is moved forward in steps; SIGHUP every five seconds, each with another upstream, the last of which
+is killed; every third time the upstream is killed and comes back at its place; credentials live 60 s; Redis is killed and comes back.
+Fails if a call that an upstream answered did not succeed, if anything was executed twice, if a call failed for another reason than its
+upstream, if the audit log lacks a call, or if memory or descriptors grow. Needs redis-server.
 """
 
 import argparse
-import statistics
+import json
+import secrets
+import signal
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Self
 
-from tests.bench import plot
-from tests.bench.generators import MIB, Generators, LoadError, Turn
-from tests.bench.harness import Proxy, Table, finish, parser, sigward, upstream
-from tests.bench.ratios import growth
+import trustme
 
-FRONTS = ("native", "mitmproxy")
-MOST_GROWTH = 0.05
-TURN = 5
-"""Seconds of one turn of a generator; then the next begins, with new connections."""
-SETTLE = 30.0
-"""Seconds that descriptors may take to be closed when the load has gone; idle connections to the upstream are kept for 2 s here."""
+from sigward.demo.child import Child, clean_environment
+from sigward.demo.gateway import Gateway, settings_file
+from tests.bench.bench_fleet import redis
+from tests.bench.counted import HOSTS, KEY, Moved
+from tests.bench.generators import MIB
+from tests.bench.harness import ROOT, Proxy, Table, finish, free_port, parser
+from tests.bench.saturation import FRONTS, MOST_GROWTH, Soaked, settled
+from tests.moved_clock import MovedClock
+
+DAYS = 300
+DAY = 86_400.0
+LIFETIME = 60
+"""Seconds that keys live."""
+RELOAD = 5.0
+"""Seconds between two SIGHUPs."""
+STEP = 10.0
+"""Seconds between two steps of the clock, at most: a short run has four."""
+REDIS = 20.0
+"""Seconds from one restart of Redis to the next; it is away for one of them."""
+WARM = 3.0
+"""Seconds of load before descriptors are counted first."""
+LONG = 120.0
+"""Seconds of a run that says something about memory."""
+EXPECTED = {"502 connect-failed", "502 connection-broken", "503 circuit-open"}
+"""What a client is told while no upstream is there."""
+READ = "settings and credentials are read anew"
+
+
+class Clock:
+    """sigward's, its clients', its upstreams' and its credentials'."""
+
+    def __init__(self, directory: Path) -> None:
+        self.ahead = 0.0
+        self._file = directory / "clock.json"
+        self._moved = MovedClock(directory)
+        self.environment = self._moved.environment
+        Moved().write(self._file)
+
+    def step(self, seconds: float) -> None:
+        """Everybody is so much further ahead."""
+        before, self.ahead = self.ahead, self.ahead + seconds
+        Moved(self.ahead, before, time.time()).write(self._file)
+        self._moved.move(self.ahead)
+
+
+@contextmanager
+def credentials(clock: Clock) -> Iterator[dict[str, str]]:
+    """A container's credentials, as the SDKs' reference has it ('Container credential provider'); keys live `LIFETIME`."""
+    token = secrets.token_hex(8)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.headers.get("authorization") != token:
+                return self.send_error(401)
+            expires = int(time.time() + clock.ahead) + LIFETIME
+            keys = {"AccessKeyId": f"{KEY}{expires}", "SecretAccessKey": "s" * 40, "Token": "t" * 100}
+            body = json.dumps(keys | {"Expiration": datetime.fromtimestamp(expires, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}).encode()
+            self.send_response(200)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            return self.wfile.write(body) and None
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/keys"
+        yield {"AWS_CONTAINER_CREDENTIALS_FULL_URI": url, "AWS_CONTAINER_AUTHORIZATION_TOKEN": token}
+        server.shutdown()
+
+
+class Store:
+    """A Redis."""
+
+    def __init__(self, directory: Path) -> None:
+        self.port, self._directory = free_port(), str(directory)
+
+    def start(self) -> None:
+        """At its port."""
+        self._process = redis(self.port, self._directory)
+
+    def kill(self) -> None:
+        """As a crash does."""
+        self._process.kill()
+        self._process.wait()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+
+class Far:
+    """An upstream, as `Gateway` wants it: see `counted`."""
+
+    region = "us-east-1"
+
+    def __init__(self, directory: Path, port: int = 0) -> None:
+        self.ca_file, self._directory = directory / "upstream-ca.pem", directory
+        self.child = counting("upstream", directory, str(port))
+        self.port = int(self.child.wait_for(r"^listening (\d+)$")[1])
+
+    def credentials(self) -> dict[str, str]:
+        """Of no use here: its keys expire."""
+        return {}
+
+    def again(self) -> "Far":
+        """It is killed and comes back at its place."""
+        self.kill()
+        return Far(self._directory, self.port)
+
+    def kill(self) -> None:
+        """As a crash does."""
+        self.child.stop(signal.SIGKILL)
+
+
+def counting(role: str, directory: Path, *arguments: str, **environment: str) -> Child:
+    """A process of `counted`."""
+    return Child([sys.executable, "-m", "tests.bench.counted", role, str(directory), *arguments], clean_environment() | environment, ROOT)
 
 
 @dataclass
-class Soaked:
-    """What was sampled of one front. `resident`: MiB, `descriptors`: each by the second. `requests`: by the load's name."""
+class World:
+    """What is around a running sigward."""
 
-    resident: list[float] = field(default_factory=list)
-    descriptors: list[int] = field(default_factory=list)
-    requests: dict[str, float] = field(default_factory=dict)
-    errors: list[str] = field(default_factory=list)
-    idle_before: int = 0
-    idle_after: int = 0
+    directory: Path
+    clock: Clock
+    gateway: Gateway
+    far: Far
+    seconds: float
+    soaked: Soaked = field(default_factory=Soaked)
+    reloads: int = 0
+    asked: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)
 
-    def windows(self) -> tuple[list[float], list[float]]:
-        """The end of the first minute, and the end; of a shorter run, of its first quarter."""
-        warm = min(60, len(self.resident) // 4)
-        size = max(3, min(30, warm // 2))
-        return self.resident[max(0, warm - size) : max(warm, size)], self.resident[-size:]
+    def load(self) -> Child:
+        """Begins to ask."""
+        addresses = self.gateway.addresses
+        arguments = addresses["forward"], addresses["by-host"], str(self.gateway.ca_file)
+        child = counting("client", self.directory, *arguments, **self.clock.environment)
+        child.wait_for("^running$")
+        return child
 
-    @property
-    def grown(self) -> float:
-        """The resident memory's growth after the first minute: 0.05 for 5 %."""
-        return growth(*self.windows())
+    def reload(self) -> None:
+        """Another upstream, and SIGHUP; the old one is killed when the new settings count. Every third time at its place."""
+        self.reloads += 1
+        if self.reloads % 3 == 0:
+            self.far = self.far.again()
+        old, self.far = self.far, Far(self.directory)
+        gateway = self.gateway
+        before = gateway.child.output().count(READ)
+        gateway.config_file.write_text(settings_file(self.far, gateway.directory / "ca", gateway.settings))
+        gateway.child.process.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + 30
+        while gateway.child.output().count(READ) == before:
+            if time.monotonic() > deadline:
+                self.soaked.errors.append("SIGHUP was not answered in 30 s")
+                break
+            time.sleep(0.02)
+        old.kill()
 
-    def faults(self) -> list[str]:
-        """Why it fails; empty if it does not."""
-        found = list(self.errors)
-        if self.grown > MOST_GROWTH:
-            found.append(f"the resident memory grew by {self.grown:.1%} after the first minute")
-        if self.idle_after > self.idle_before:
-            found.append(f"{self.idle_after} descriptors are open without load; before it were {self.idle_before}")
-        return found
+    def leave(self) -> None:
+        """Ends the upstream."""
+        self.far.kill()
+
+    def judge(self) -> None:
+        """Compares what the upstreams noted with what arrived."""
+        told = json.loads((self.directory / "told.json").read_text())
+        executed: Counter[str] = Counter()
+        answered: Counter[str] = Counter()
+        for line in (self.directory / "journal").read_text().splitlines():
+            what, _, call = line.partition(" ")
+            if what in "ea":
+                (executed if what == "e" else answered)[call] += 1
+            else:
+                self.refused[what] += 1
+        failed: dict[str, str] = told["failed"]
+        self.asked = sum(told["asked"].values())
+        self.failed = Counter(failed.values())
+        asked = {
+            f"/{method}/{name}/{number}"
+            for name, count in told["asked"].items()
+            for number in range(1, count + 1)
+            for method in ("get", "post")
+        }
+        succeeded = (asked & executed.keys()) - failed.keys()
+        audited = {json.loads(line)["path"] for line in (self.directory / "audit.log").read_text().splitlines()}
+        self.soaked.requests["calls"] = len(succeeded)
+        wrong = {
+            "calls were answered by the upstream and failed for the client": [call for call in answered if call in failed],
+            "calls were executed twice": [call for call, times in executed.items() if times > 1 and call.startswith("/post/")],
+            "calls were answered twice": [call for call, times in answered.items() if times > 1],
+            "calls succeeded and were not executed": range(self.asked - len(failed) - len(succeeded)),
+            "calls failed though it was not for their upstream": [call for call, why in failed.items() if why not in EXPECTED],
+            "executed calls are not in the audit log": [call for call in executed if call not in audited],
+        }
+        for what, calls in wrong.items():
+            if calls:
+                reasons = Counter(failed[call] for call in calls if call in failed).most_common(3)
+                self.soaked.errors.append(f"{len(calls)} {what}: {list(calls)[:3]} {reasons or ''}")
+        output = self.gateway.child.output()
+        self.soaked.errors += [line for line in output.splitlines() if "Traceback" in line or "panicked" in line][:3]
 
 
-def loads(generators: Generators, front: str, large: Path) -> dict[str, Turn]:
-    """All at once."""
-    # mitmproxy ends a connection as it was asked to, but does not say so in the answer.
-    unsaid = front == "mitmproxy"
-    return {
-        "kept connections": generators.wrk(48),
-        "new connections": generators.wrk(4, close=True, unsaid=unsaid),
-        "HTTPS_PROXY, a handshake each": generators.wrk(2, to="forward", close=True, unsaid=unsaid),
-        "HTTPS_PROXY, HTTP/2": generators.http2(2, 16, to="forward"),
-        "uploads": generators.transfers(4, large, upload=True),
-        "downloads": generators.transfers(4, large, upload=False),
-    }
+def soak(front: str, seconds: float) -> World:
+    """All of it, through one front."""
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sigward-soak-")))
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(str(directory / "upstream-ca.pem"))
+        authority.issue_cert(*HOSTS).private_key_and_cert_chain_pem.write_to_path(str(directory / "upstream.pem"))
+        clock = Clock(directory)
+        store = stack.enter_context(Store(directory))
+        keys = stack.enter_context(credentials(clock))
+        far = Far(directory)
+        gateway = Gateway(
+            far, keys | clock.environment, front=front, audit_log=str(directory / "audit.log"), timeouts={"pool_idle": "2s"},
+            pacing={"shared": f"redis://127.0.0.1:{store.port}", "share": 1.0}, pace=[{"rate": 100_000.0}], retry={"base": "20ms"},
+        )  # fmt: skip
+        world = World(directory, clock, stack.enter_context(gateway), far, seconds)
+        stack.callback(world.leave)
+        gateway.wait_ready()
+        process = Proxy("sigward", gateway.child, {}, gateway.ca_file, "")
+        warm = world.load()
+        time.sleep(WARM)
+        end_load(warm)
+        world.soaked.idle_before = settled(process, None)
+        (directory / "journal").write_text("")
+        began = time.monotonic()
+        load = world.load()
+        ended = threading.Event()
+
+        def sample() -> None:
+            """By the second, whatever else goes on."""
+            while not ended.wait(1):
+                world.soaked.resident.append(process.resident() / MIB)
+                world.soaked.descriptors.append(process.descriptors())
+
+        sampler = threading.Thread(target=sample, daemon=True)
+        sampler.start()
+        steps = max(4, int(seconds / STEP))
+        due = {"reload": RELOAD, "step": seconds / (steps + 1), "redis": min(REDIS, seconds / 3), "back": float("inf")}
+        while (now := time.monotonic() - began) < seconds:
+            if now >= due["step"]:
+                clock.step(DAYS * DAY / steps)
+                due["step"] += seconds / (steps + 1)
+            if now >= due["redis"]:
+                store.kill()
+                due |= {"redis": due["redis"] + REDIS, "back": now + 1}
+            if now >= due["back"]:
+                store.start()
+                due["back"] = float("inf")
+            if now >= due["reload"]:
+                world.reload()
+                due["reload"] += RELOAD
+            time.sleep(0.05)
+        ended.set()
+        sampler.join()
+        end_load(load)
+        if round(clock.ahead) != round(DAYS * DAY):
+            world.soaked.errors.append(f"only {clock.ahead / DAY:.0f} days have passed")
+        world.soaked.idle_after = settled(process, world.soaked.idle_before)
+        status = gateway.child.stop()
+        if status:
+            world.soaked.errors.append(f"sigward ended with status {status}")
+        world.judge()
+        return world
 
 
-def soak(proxy: Proxy, turns: dict[str, Turn], seconds: float) -> Soaked:
-    """Loads it for so long."""
-    soaked = Soaked()
-    for turn in turns.values():
-        turn(proxy)
-    soaked.idle_before = settled(proxy, None)
-    end = time.monotonic() + seconds
-
-    def go_on(name: str, turn: Turn) -> None:
-        try:
-            while time.monotonic() < end:
-                soaked.requests[name] = soaked.requests.get(name, 0) + turn(proxy).amount
-        except LoadError as error:
-            soaked.errors.append(f"{name}: {str(error)[-1000:]}")
-
-    threads = [threading.Thread(target=go_on, args=item) for item in turns.items()]
-    for thread in threads:
-        thread.start()
-    began = time.monotonic()
-    while (now := time.monotonic()) < end:
-        soaked.resident.append(proxy.resident() / MIB)
-        soaked.descriptors.append(proxy.descriptors())
-        time.sleep(max(0.0, began + len(soaked.resident) - now))
-    for thread in threads:
-        thread.join()
-    soaked.idle_after = settled(proxy, soaked.idle_before)
-    return soaked
+def end_load(load: Child) -> None:
+    """It finishes what it is at."""
+    with suppress(BrokenPipeError):
+        assert load.process.stdin is not None
+        load.process.stdin.close()
+    if status := load.process.wait(120):
+        raise AssertionError(f"the client ended with status {status}:\n{load.output()[-2000:]}")
 
 
-def settled(proxy: Proxy, most: int | None) -> int:
-    """Descriptors without load: as soon as there are at most so many, or when they have not changed for five seconds."""
-    seen: list[int] = []
-    deadline = time.monotonic() + SETTLE
-    while time.monotonic() < deadline:
-        seen.append(proxy.descriptors())
-        if (most is not None and seen[-1] <= most) or (most is None and len(seen) > 10 and len(set(seen[-10:])) == 1):
-            break
-        time.sleep(0.5)
-    return seen[-1]
+def faults(world: World) -> list[str]:
+    """Why it fails; a short run says nothing about memory."""
+    found = world.soaked.faults()
+    return found if world.seconds >= LONG else [fault for fault in found if not fault.startswith("the resident memory grew")]
 
 
 def flags() -> argparse.ArgumentParser:
@@ -121,62 +319,37 @@ def flags() -> argparse.ArgumentParser:
     made = parser(str(__doc__).splitlines()[0])
     made.add_argument("--seconds", type=float, default=600.0, help="for each front")
     made.add_argument("--front", choices=FRONTS, action="append", help="only this one; may be repeated")
-    made.add_argument("--plots", type=Path, help="write the plots there")
     return made
 
 
 def main() -> None:
-    """Prints the table; ends with status 1 if something grew."""
+    """Prints the table; ends with status 1 if something was wrong."""
     arguments = flags().parse_args()
-    columns = [
-        "",
-        "requests",
-        "resident after the first minute, MiB",
-        "at the end, MiB",
-        "growth (goal ≤ 5 %)",
-        "descriptors idle, before / after",
-    ]
-    table = Table(f"Soak: {arguments.seconds:,.0f} s at saturation", columns, readme=False)
-    results: dict[str, Soaked] = {}
-    with ExitStack() as stack:
-        behind = stack.enter_context(upstream("1"))
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sigward-bench-")))
-        large = behind.directory / "files" / "large"
-        with large.open("wb") as file:
-            file.truncate(8 * MIB)
-        generators = Generators(directory, TURN, "1")
-        for front in arguments.front or FRONTS:
-            with sigward(behind, cpus="0", front=front, tables='[timeouts]\npool_idle = "2s"') as proxy:
-                results[front] = soak(proxy, loads(generators, front, large), arguments.seconds)
-            tell(table, front, results[front])
-    finish([table], arguments)
-    if arguments.plots:
-        draw(arguments.plots, results)
-    faults = [f"{front}: {fault}" for front, soaked in results.items() for fault in soaked.faults()]
-    if faults:
-        sys.exit("\n".join(faults))
-
-
-def tell(table: Table, front: str, soaked: Soaked) -> None:
-    """One row."""
-    before, after = (statistics.median(window) for window in soaked.windows())
-    requests = sum(amount for name, amount in soaked.requests.items() if name not in ("uploads", "downloads"))
-    idle = f"{soaked.idle_before} / {soaked.idle_after}"
-    table.rows.append([f"{front} front", f"{requests:,.0f}", f"{before:.1f}", f"{after:.1f}", f"**{soaked.grown:.1%}**", idle])
-
-
-def draw(folder: Path, results: dict[str, Soaked]) -> None:
-    """Resident memory and descriptors over time."""
-    figures: dict[str, tuple[str, Callable[[Soaked], list[float]]]] = {
-        "soak-memory": ("resident memory, MiB", lambda soaked: soaked.resident),
-        "soak-descriptors": ("open descriptors", lambda soaked: [float(count) for count in soaked.descriptors]),
-    }
-    for file, (label, values) in figures.items():
-        series = [
-            plot.Series(f"{front} front", [(second / 60, value) for second, value in enumerate(values(soaked))])
-            for front, soaked in results.items()
+    columns = ["", "calls", "without an upstream", "keys refused as expired", "resident after the first minute, MiB", "at the end, MiB"]
+    columns += [f"growth (goal ≤ {MOST_GROWTH:.0%})", "descriptors idle, before / after"]
+    table = Table(f"Soak: {DAYS} days in {arguments.seconds:,.0f} s", columns, readme=False)
+    wrong: list[str] = []
+    for front in arguments.front or FRONTS:
+        world = soak(front, arguments.seconds)
+        soaked = world.soaked
+        before, after = (sorted(window)[len(window) // 2] for window in soaked.windows())
+        expired = world.refused["ExpiredTokenException"]
+        idle = f"{soaked.idle_before} / {soaked.idle_after}"
+        row = [
+            f"{world.asked:,}",
+            f"{sum(world.failed.values()):,}",
+            f"{expired:,}",
+            f"{before:.1f}",
+            f"{after:.1f}",
+            f"**{soaked.grown:.1%}**",
+            idle,
         ]
-        plot.write(folder / f"{file}.svg", plot.line_plot(f"Soak at saturation: {label}", "minutes", label, series))
+        table.rows.append([f"{front} front", *row])
+        print(front, dict(world.failed), dict(world.refused), file=sys.stderr)
+        wrong += [f"{front}: {fault}" for fault in faults(world)]
+    finish([table], arguments)
+    if wrong:
+        sys.exit("\n".join(wrong))
 
 
 if __name__ == "__main__":

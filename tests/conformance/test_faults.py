@@ -605,7 +605,7 @@ def hold_up(far: Far, seconds: float) -> int:
     return got
 
 
-@pytest.mark.fault("an interpreter that is held up", holds="the native front goes on serving")
+@pytest.mark.fault("an interpreter that is held up", holds="the native front goes on serving; mitmproxy's waits, then goes on")
 async def test_a_busy_python_does_not_delay_native_requests(start: Start, far: Far, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """Client and upstream are another process's. mitmproxy's front needs Python, which shows that it was held up indeed."""
     native = request.node.callspec.params["start"] == "native"

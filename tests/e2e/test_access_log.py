@@ -60,7 +60,7 @@ async def test_no_line_is_lost_in_a_rotation_under_load(front: str, tmp_path: Pa
     assert_no_secret("".join(files), "the access log")
 
 
-@pytest.mark.fault("a log that cannot be opened again", holds="the old file is used on, and that is said")
+@pytest.mark.fault("a log that cannot be opened again", holds="sigward keeps writing to the old file and logs it")
 @pytest.mark.parametrize("front", ["mitmproxy", "native"])
 async def test_a_file_that_cannot_be_opened_anew_is_used_on(front: str, tmp_path: Path) -> None:
     folder = tmp_path / "logs"
@@ -73,7 +73,7 @@ async def test_a_file_that_cannot_be_opened_anew_is_used_on(front: str, tmp_path
             load = Load(upstream, gateway)
             folder.rename(tmp_path / "elsewhere")
             load.signal(signal.SIGHUP)
-            await asyncio.to_thread(gateway.child.wait_for, "a log's old file is used on: access_log: ")
+            await asyncio.to_thread(gateway.child.wait_for, "Could not reopen the log; still writing to the old file: access_log: ")
             client = await load.client("client")
             client.send()
             assert await asyncio.wait_for(client.read(), PATIENCE)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
 from sigward.ca import CertificateAuthority
 from sigward.demo.child import Child, clean_environment
@@ -157,6 +158,9 @@ def test_the_ca_expires(world: World) -> None:
     assert (status, "SIGHUP" in told) == (0, True), told
     assert "503" in world.fetch(), "whoever renews it says when"
     world.reload()
+    certificate = x509.load_pem_x509_certificate(gateway.ca_file.read_bytes())
+    fingerprint = certificate.fingerprint(hashes.SHA256()).hex(":").upper()
+    gateway.child.wait_for(f"CA changed: clients must trust SHA-256 {fingerprint}, expires {certificate.not_valid_after_utc.date()}")
     assert world.leaf().not_valid_after_utc > leaf.not_valid_after_utc
     assert gateway.admin("/readyz") == (200, "ready\n")
     assert "~/.mitmproxy" not in gateway.child.output()

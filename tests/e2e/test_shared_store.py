@@ -414,7 +414,7 @@ async def answering(answer: Answering, sent: list[int], context: ssl.SSLContext 
 
 
 @pytest.mark.fault(
-    "the shared store answers without end, slowly, or nonsense", holds="it is read to a bound and let go; calls go on by share"
+    "the shared store answers without end, slowly, or nonsense", holds="it is read to a bound and closed; calls go on by share"
 )
 async def test_answers_of_a_store_are_bounded(member: Callable[..., Member], tmp_path: Path) -> None:
     authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.bench import years
+from tests.bench import soak
 from tests.needs import needs
 
 
@@ -14,6 +14,6 @@ from tests.needs import needs
 @needs("redis-server")
 @pytest.mark.parametrize("front", ["mitmproxy", "native"])
 def test_300_days_in_20_seconds(front: str) -> None:
-    world = years.soak(front, 20)
-    assert years.faults(world) == [], world.failed
+    world = soak.soak(front, 20)
+    assert soak.faults(world) == [], world.failed
     assert world.reloads >= 3

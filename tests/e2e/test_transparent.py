@@ -595,6 +595,7 @@ def ended(client: socket.socket) -> bytes:
     return got
 
 
+@pytest.mark.native("mitmproxy's front has no transparent mode")
 @pytest.mark.fault(
     "iptables redirects sigward's own connections to itself", holds="each is refused at its second turn, and the log names the rule"
 )
@@ -628,6 +629,7 @@ async def test_its_own_connections_are_recognised(alone: Namespace, public: Path
 
 
 @pytest.mark.long
+@pytest.mark.native("mitmproxy's front has no transparent mode")
 @pytest.mark.fault("two sigwards redirect each other's connections", holds="the circle has an end, and closes from there")
 async def test_a_circle_of_two_has_an_end(alone: Namespace, public: Path) -> None:
     ca = public / "aws-alone.pem"

@@ -317,7 +317,8 @@ class Ca(Command):
         if self.what == "renew":
             for name in (name for name in self.vouched_names() if "*" in name):
                 sys.stderr.write(f"warning: {unvouched(authority.directory, name)}\n")
-            sys.stderr.write("Let clients trust the new certificate, then send SIGHUP to what serves with it, or restart it.\n")
+            sys.stderr.write("Let clients trust the new certificate, then send SIGHUP to sigward or restart it.\n")
+            sys.stderr.write("Pause log rotation until then if it sends SIGHUP: every SIGHUP takes the new CA.\n")
         return 0
 
 

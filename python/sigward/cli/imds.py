@@ -17,7 +17,7 @@ TTL = 300
 KEYS = "security-credentials/"
 
 
-class Stays(HTTPRedirectHandler):
+class NoRedirects(HTTPRedirectHandler):
     """The service has no business elsewhere: a redirect would take the token there."""
 
     def redirect_request(self, *_: object) -> None:
@@ -52,7 +52,7 @@ class Metadata:
     def _ask(self, method: str, path: str, headers: dict[str, str]) -> str:
         request = Request(self.endpoint + path, method=method, headers=headers)  # noqa: S310 - the endpoint is checked
         try:
-            with build_opener(ProxyHandler({}), Stays()).open(request, timeout=self.timeout) as answer:
+            with build_opener(ProxyHandler({}), NoRedirects()).open(request, timeout=self.timeout) as answer:
                 return str(answer.read(1 << 20).decode())
         except HTTPError as error:
             if method == "GET":

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sigward import _core, descriptors
 from sigward.ca import RENEW_KEY, unvouched
@@ -26,6 +26,9 @@ from sigward.errors import CaError, SigwardError, UnavailableError, UsageError
 from sigward.front import FrontOptions, NativeFront, ReverseListener, load_authority, log_event
 from sigward.ownership import complaint
 from sigward.plan import DEFAULT_IDENTITY, Plan
+
+if TYPE_CHECKING:
+    from sigward.ca import CertificateAuthority
 
 logger = logging.getLogger("sigward")
 
@@ -94,6 +97,7 @@ class Service:
         self.vendor = Vendor(plan.clients, plan.clients.socket) if plan.clients.socket else None
         self.front: Any = None
         self.admin: tuple[str, int] | None = None
+        self.ca_fingerprint = ""
 
     def _keeper(self, identity: str, chain: Chain) -> Keeper:
         def publish(snapshot: Snapshot) -> None:
@@ -158,7 +162,7 @@ class Service:
         try:
             self.engine.reopen_logs()
         except _core.SettingsError as error:
-            logger.warning("a log's old file is used on: %s", error.args[0])
+            logger.warning("Could not reopen the log; still writing to the old file: %s", error.args[0])
         for keeper in self.keepers.values():
             keeper.request_refresh()
 
@@ -173,11 +177,24 @@ class Service:
                 raise CaError(f"{authority.key_file} is gone.", hint="Put it back, or restart.")
             authority.ensure()
             load_authority(self.engine, plan.ca_dir, needed=not plan.reverse)
+            self._log_new_ca(authority)
         except CaError as error:
-            logger.warning("the CA is left as it was: %s", error.args[0])
+            logger.warning("Keeping the current CA: %s", error.args[0])
         except OSError as error:
-            logger.warning("the CA is left as it was: %s", error)
+            logger.warning("Keeping the current CA: %s", error)
         self._tell_unvouched()
+
+    def _log_new_ca(self, authority: "CertificateAuthority") -> None:
+        """Names the CA if it is not the one from before: clients that do not trust it yet fail from now on."""
+        fingerprint = authority.fingerprint()
+        if fingerprint != self.ca_fingerprint:
+            self.ca_fingerprint = fingerprint
+            end = next(end for name, _, end, _, _ in self.engine.certificates() if name == "ca")
+            logger.info(
+                "CA changed: clients must trust SHA-256 %s, expires %s",
+                fingerprint,
+                datetime.datetime.fromtimestamp(end, datetime.UTC).date(),
+            )
 
     def _adopt(self, plan: Plan) -> None:
         """Keepers for the identities that there are now; those of changed ones begin anew."""
@@ -215,6 +232,7 @@ class Service:
         plan = self.plan
         authority = CertificateAuthority(plan.ca_dir, plan.ca_names, plan.ca_key)
         authority.ensure()
+        self.ca_fingerprint = authority.fingerprint()
         if authority.has_other_key():
             logger.warning("the CA in %s has an EC key, and ca_key is %s. %s", plan.ca_dir, plan.ca_key, RENEW_KEY)
         # The default identity's first: the listeners wait for it.
@@ -339,8 +357,7 @@ def serve(name: str, arguments: list[str]) -> int:
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
                 loop.remove_signal_handler(number)
                 signal.signal(number, signal.SIG_IGN)
-            if in_flight := service.engine.in_flight():
-                logger.warning("ending at once: %d requests are cut off", in_flight)
+            logger.warning("Stopping at once: in-flight requests cut off: %d.", service.engine.in_flight())
             service.close(0)
             os._exit(1)
 
@@ -403,7 +420,10 @@ class Reloads:
         except SigwardError as error:
             return error
         except OSError as error:
-            return SigwardError(f"the settings could not be read again: {error}.", hint="Is there memory for another process?")
+            return SigwardError(
+                f"the settings could not be read again: {error}.",
+                hint="Check memory and process limits, and that the Python that runs sigward still exists.",
+            )
 
 
 def run_program(plan: Plan, program: list[str], key: IssuedKey, *, identity: str, needs_credentials: bool) -> int:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from sigward.bounds import TooMuchError, read_file
+from sigward.bounds import TooLargeError, read_file
 from sigward.credentials import files
 from sigward.credentials.process import CredentialProcess
 from sigward.credentials.region import scope_region
@@ -700,10 +700,10 @@ def told(error: BaseException, mend: str | None) -> str:
     return f"{text} ({mend})" if mend else text
 
 
-def too_much(error: BaseException) -> TooMuchError | None:
+def too_much(error: BaseException) -> TooLargeError | None:
     """What botocore has wrapped, where an answer was too long."""
     inner = getattr(error, "kwargs", {}).get("error")
-    return inner if isinstance(inner, TooMuchError) else None
+    return inner if isinstance(inner, TooLargeError) else None
 
 
 NO_ANSWER = "no answer in time"
@@ -736,7 +736,7 @@ def down(error: BaseException, provider: str) -> str | None:
         # Of the one that the role is taken with.
         provider = str(error.kwargs["provider"])
         return ASKED.get(provider) if provider == "container-role" else None
-    if isinstance(error, (exceptions.HTTPClientError, exceptions.ConnectionError, TooMuchError)):
+    if isinstance(error, (exceptions.HTTPClientError, exceptions.ConnectionError, TooLargeError)):
         return ASKED.get(provider)
     return None
 
@@ -751,7 +751,7 @@ def kind_of(error: BaseException, provider: str) -> str:
         return NO_ANSWER
     if provider in ("custom-process", "identity-process"):
         return "what the command printed is not valid" if isinstance(error, ValueError) else "the command failed"
-    if isinstance(error, TooMuchError):
+    if isinstance(error, TooLargeError):
         return "it gave too much"
     if isinstance(error, exceptions.ProfileNotFound):
         return "the profile does not exist"

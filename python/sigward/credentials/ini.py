@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from sigward import _core
-from sigward.bounds import TooMuchError, read_file
+from sigward.bounds import TooLargeError, read_file
 
 MOST = 64 << 20
 """Bytes of a file: half a million profiles."""
@@ -110,7 +110,7 @@ def read(file: str) -> Mapping[str, Section]:
     except OSError:
         # As configparser takes a file that cannot be opened.
         return {}
-    except (configparser.Error, TooMuchError, ValueError) as error:
+    except (configparser.Error, TooLargeError, ValueError) as error:
         raise ConfigParseError(path=path, error=error) from None
 
 

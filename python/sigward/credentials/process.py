@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Iterator
 from typing import IO, Any
 
-from sigward.bounds import MOST, TooMuchError, size
+from sigward.bounds import MOST, TooLargeError, size
 from sigward.descriptors import for_child
 
 _running: "weakref.WeakSet[CredentialProcess]" = weakref.WeakSet()
@@ -36,7 +36,7 @@ class CredentialProcess(subprocess.Popen[bytes]):
         input: bytes | None = None,  # noqa: A002 - Popen's name for it
         timeout: float | None = None,
     ) -> tuple[bytes, bytes]:
-        """(stdout, stderr). Raises `TimeoutError` when it takes too long and `TooMuchError` when it prints too much, and kills it then;
+        """(stdout, stderr). Raises `TimeoutError` when it takes too long and `TooLargeError` when it prints too much, and kills it then;
         `ValueError` for what botocore would stumble over."""
         try:
             out, err = self._printed(self.seconds if timeout is None else timeout)
@@ -93,7 +93,7 @@ class CredentialProcess(subprocess.Popen[bytes]):
                 return True
             content += piece
             if len(content) > MOST:
-                raise TooMuchError(f"credential_process {verb} more than {size(MOST)} and was killed")
+                raise TooLargeError(f"credential_process {verb} more than {size(MOST)} and was killed")
 
     @contextlib.contextmanager
     def _descriptor(self) -> Iterator[int | None]:
@@ -156,7 +156,7 @@ def check_printed(out: bytes) -> None:
         raise ValueError(f"a JSON object is expected, and it printed a {type(printed).__name__}")
     for name in ("AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration"):
         if not isinstance(printed.get(name), str | None):
-            raise ValueError(f"{name} is no text")
+            raise ValueError(f"{name} must be a string")
     if (expiration := printed.get("Expiration")) is not None:
         try:
             parse_timestamp(expiration)

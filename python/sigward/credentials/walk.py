@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
-from sigward.bounds import MOST, TooMuchError, read_file, size
+from sigward.bounds import MOST, TooLargeError, read_file, size
 
 if TYPE_CHECKING:
     from botocore.utils import JSONFileCache
@@ -84,12 +84,12 @@ class Counted(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        """Raises `TooMuchError`, `TimeoutError`."""
+        """Raises `TooLargeError`, `TimeoutError`."""
         walk.check()
         count = self._raw.readinto(buffer)
         self._left -= count or 0
         if self._left < 0:
-            raise TooMuchError(f"the answer is longer than {size(MOST)}")
+            raise TooLargeError(f"the answer is longer than {size(MOST)}")
         return count
 
     def close(self) -> None:

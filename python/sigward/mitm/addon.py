@@ -23,8 +23,8 @@ from sigward import _core
 from sigward.ca import RENEW
 from sigward.mitm.bridge import Bridge
 from sigward.mitm.internals import MESSAGE_LIMIT, EngineHttpLayer, adopt_tls, http_layer_to_adopt, is_inside_connect
+from sigward.mitm.log_once import once_a_day
 from sigward.mitm.refusals import refusal, refuse_flow
-from sigward.mitm.told import once_a_day
 
 logger = logging.getLogger(__name__)
 

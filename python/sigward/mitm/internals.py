@@ -73,8 +73,8 @@ from OpenSSL import SSL
 from sigward import _core
 from sigward.mitm.floods import Ledger
 from sigward.mitm.heads import END, ChunkReader, Wrong, is_malformed_http2, wrong_head
+from sigward.mitm.log_once import once_a_day
 from sigward.mitm.refusals import refusal
-from sigward.mitm.told import once_a_day
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from OpenSSL import SSL
 
 from sigward import _core
 from sigward.mitm.internals import is_inside_connect
-from sigward.mitm.told import once_a_day
+from sigward.mitm.log_once import once_a_day
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ class Leaves(tlsconfig.TlsConfig):
 @once_a_day
 def tell_unmade(why: str) -> None:
     """To the log: the client only says that the handshake failed."""
-    logger.warning("a client's handshake fails: %s", why)
+    logger.warning("TLS handshake failed: %s", why)
 
 
 def host_of(context: Context) -> str:

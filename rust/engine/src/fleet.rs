@@ -24,7 +24,7 @@ use sigward_gateway::settings::EngineSettings;
 use tokio::net::UnixStream;
 use tokio::time::Instant;
 
-use crate::net::{Allowance, Bounded, Stream};
+use crate::net::{Bounded, ReadLimit, Stream};
 use crate::shared::Shared;
 use crate::{system, tls};
 
@@ -176,10 +176,10 @@ impl Keeper {
 
     /// One connection, until it fails, is old, or the settings name another store.
     async fn session(&mut self, config: &Config, place: &Place) -> Result<(), Away> {
-        let allowance = Allowance::default();
-        allowance.set(MOST_ANSWER.0);
+        let read_limit = ReadLimit::default();
+        read_limit.set(MOST_ANSWER.0);
         let late = |_| Err(Away("no connection in time".to_owned()));
-        let connecting = tokio::time::timeout(CONNECT, connect(config, place, &allowance));
+        let connecting = tokio::time::timeout(CONNECT, connect(config, place, &read_limit));
         let connected = connecting.await.unwrap_or_else(late);
         let ended = match connected {
             Err(away) => Err(away),
@@ -191,15 +191,15 @@ impl Keeper {
                 };
                 tokio::select! {
                     biased;
-                    ended = self.ask(&mut connection, &allowance, config) => ended,
+                    ended = self.ask(&mut connection, &read_limit, config) => ended,
                     () = driver => Ok(()),
                 }
             }
         };
-        ended.map_err(|away| if allowance.is_used_up() { Away("its answer is too long".to_owned()) } else { away })
+        ended.map_err(|away| if read_limit.is_used_up() { Away("its answer is too long".to_owned()) } else { away })
     }
 
-    async fn ask(&mut self, connection: &mut MultiplexedConnection, allowance: &Allowance, began: &Config) -> Result<(), Away> {
+    async fn ask(&mut self, connection: &mut MultiplexedConnection, read_limit: &ReadLimit, began: &Config) -> Result<(), Away> {
         let script = redis::Script::new(LEASE);
         let shared = Arc::clone(&self.shared);
         let since = Instant::now();
@@ -217,7 +217,7 @@ impl Keeper {
             uses = demands.iter().map(|demand| (demand.key, Use::of(uses.get(&demand.key), demand, took))).collect();
             let (mut invalid, mut unusable) = (0, 0);
             for some in demands.chunks(AT_ONCE) {
-                allowance.set(MOST_ANSWER.0 + MOST_ANSWER.1 * some.len());
+                read_limit.set(MOST_ANSWER.0 + MOST_ANSWER.1 * some.len());
                 if !loaded {
                     load(connection).await?;
                     loaded = true;
@@ -226,7 +226,7 @@ impl Keeper {
                 let grants = match self.grants(connection, &script, some, &uses).await {
                     // Somebody has emptied its memory of scripts: it is told again.
                     Err(error) if error.code() == Some("NOSCRIPT") => {
-                        allowance.set(MOST_ANSWER.0 + MOST_ANSWER.1 * some.len());
+                        read_limit.set(MOST_ANSWER.0 + MOST_ANSWER.1 * some.len());
                         load(connection).await?;
                         self.grants(connection, &script, some, &uses).await?
                     }
@@ -249,7 +249,7 @@ impl Keeper {
                 shared.queued.notify_one();
             }
             if demands.is_empty() && !self.reachable {
-                allowance.set(MOST_ANSWER.0);
+                read_limit.set(MOST_ANSWER.0);
                 redis::cmd("PING").exec_async(connection).await?;
             }
             if !demands.is_empty() || !self.reachable {
@@ -338,7 +338,7 @@ impl Use {
 async fn connect(
     config: &Config,
     place: &Place,
-    allowance: &Allowance,
+    read_limit: &ReadLimit,
 ) -> Result<(MultiplexedConnection, impl Future<Output = ()> + 'static), Away> {
     let stream = match &place.address {
         ConnectionAddr::Tcp(host, port) => {
@@ -352,10 +352,10 @@ async fn connect(
         }
         #[cfg(unix)]
         ConnectionAddr::Unix(path) => Stream::new(UnixStream::connect(path).await?.into()),
-        _ => return Err(Away("its address is of no kind that is known".to_owned())),
+        _ => return Err(Away("unsupported address type".to_owned())),
     };
     let timings = AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
-    Ok(MultiplexedConnection::new_with_config(&place.login, Bounded::new(stream, allowance.clone()), timings).await?)
+    Ok(MultiplexedConnection::new_with_config(&place.login, Bounded::new(stream, read_limit.clone()), timings).await?)
 }
 
 /// Gives the store the script. Not by the library's own function, which panics in debug builds if the answer is not what it expects.

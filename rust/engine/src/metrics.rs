@@ -201,7 +201,7 @@ impl Metrics {
             store_invalid: single("sigward_pace_store_invalid_total", "Invalid entries and answers of the store of shared limits."),
             store_unusable: IntGauge::new(
                 "sigward_pace_store_unusable_limits",
-                "Shared limits that the store leases nothing of although calls wait, or no valid rate: pacing.share applies.",
+                "Shared limits for which the store grants no valid lease while calls wait; `pacing.share` applies.",
             )
             .expect("the gauge is well-formed"),
             in_flight: IntGauge::new("sigward_in_flight_requests", "Requests under way.").expect("the gauge is well-formed"),
@@ -221,7 +221,7 @@ impl Metrics {
                 .expect("the gauge is well-formed"),
             accept_paused: counter(
                 "sigward_accept_paused_total",
-                "Times that a native listener took no connections for a while: `descriptors` ran out but for those kept for upstreams, or limits.connections \
+                "Times that a native listener took no connections for a while: `descriptors`: only those reserved for upstreams were left; `limit`: limits.connections \
                  was reached.",
                 &["reason"],
             ),
@@ -263,7 +263,7 @@ impl Metrics {
             ),
             listener_expiry: gauge(
                 "sigward_tls_certificate_expiry_seconds",
-                "The same for the certificate of `tls.certificate`, as sigward has read it.",
+                "Seconds until the certificate of `tls.certificate` expires; negative: it has expired.",
                 &[],
             ),
             build: gauge("sigward_build_info", "The version, as a label.", &["version"]),

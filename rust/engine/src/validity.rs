@@ -115,8 +115,8 @@ impl fmt::Display for Standing {
 }
 
 /// What to do about a CA.
-pub(crate) const RENEW_CA: &str =
-    "Run `sigward ca renew`, let clients trust the new certificate, then send SIGHUP to sigward or restart it.";
+pub(crate) const RENEW_CA: &str = "Pause log rotation if it sends SIGHUP, run `sigward ca renew`, let clients trust the new certificate, then send SIGHUP to sigward or \
+     restart it.";
 const REPLACE: &str = "Replace the file, then send SIGHUP to sigward or restart it.";
 const SET_CLOCK: &str = "Set this host's clock. Make another certificate only if this one was made while the clock was ahead.";
 

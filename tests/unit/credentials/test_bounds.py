@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from sigward.bounds import MOST, TooMuchError, read_file
+from sigward.bounds import MOST, TooLargeError, read_file
 from sigward.credentials import Assume, Chain, Failure, Found
 from sigward.credentials.process import end_all
 from tests.unit.credentials.test_providers import ROLE, START
@@ -327,7 +327,7 @@ def test_a_file_is_read_to_its_bound(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(bytes(10))
     assert read_file(file, 10) == bytes(10)
-    with pytest.raises(TooMuchError, match="larger than"):
+    with pytest.raises(TooLargeError, match="larger than"):
         read_file(file, 9)
     for other in ("/dev/zero", str(tmp_path)):
         with pytest.raises(OSError, match=r"regular file|directory"):

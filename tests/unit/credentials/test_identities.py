@@ -103,13 +103,13 @@ def test_a_process_gives_keys(tmp_path: Path) -> None:
         ("[1]", "a JSON object is expected, and it printed a list"),
         ("null", "a JSON object is expected"),
         ("hello", "what it gave is not JSON"),
-        ('{"Version": 1, "AccessKeyId": 5, "SecretAccessKey": "s"}', "AccessKeyId is no text"),
+        ('{"Version": 1, "AccessKeyId": 5, "SecretAccessKey": "s"}', "AccessKeyId must be a string"),
         *(
             (f'{{"Version": 1, "AccessKeyId": "A", "SecretAccessKey": "s", "Expiration": {when}}}', said)
             for when, said in (
                 ('"soon"', "Expiration is no time"),
                 (f'"{"9" * 40}"', "Expiration is no time"),
-                ("[]", "Expiration is no text"),
+                ("[]", "Expiration must be a string"),
             )
         ),
     ],

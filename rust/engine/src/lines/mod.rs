@@ -257,7 +257,7 @@ impl LineLog {
                 return Written::Late;
             }
             if !queue.failing.swap(true, Ordering::Relaxed) {
-                tracing::error!("{}: nothing was written for {WRITE_PATIENCE:?}; no call is signed until it can be", self.name);
+                tracing::error!("{}: could not write for {} s; refusing calls until writing works", self.name, WRITE_PATIENCE.as_secs());
             }
             return Written::Late;
         }

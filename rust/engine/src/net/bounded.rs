@@ -12,9 +12,9 @@ use super::Stream;
 
 /// How many bytes may still be read. Clones count together.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Allowance(Arc<AtomicUsize>);
+pub(crate) struct ReadLimit(Arc<AtomicUsize>);
 
-impl Allowance {
+impl ReadLimit {
     /// So many from now on.
     pub(crate) fn set(&self, bytes: usize) {
         self.0.store(bytes, Ordering::Relaxed);
@@ -26,14 +26,14 @@ impl Allowance {
     }
 }
 
-/// See the module. Reading beyond the allowance is an error, and takes nothing from the socket.
+/// See the module. Reading beyond the limit is an error, and takes nothing from the socket.
 pub(crate) struct Bounded {
     stream: Stream,
-    left: Allowance,
+    left: ReadLimit,
 }
 
 impl Bounded {
-    pub(crate) fn new(stream: Stream, left: Allowance) -> Self {
+    pub(crate) fn new(stream: Stream, left: ReadLimit) -> Self {
         Self { stream, left }
     }
 }
@@ -78,18 +78,18 @@ mod tests {
     #[tokio::test]
     async fn no_more_is_read_than_allowed() {
         let (near, mut far) = tokio::io::duplex(1 << 16);
-        let allowance = Allowance::default();
-        let mut bounded = Bounded::new(Stream::new(Socket::Other(Box::new(near))), allowance.clone());
+        let limit = ReadLimit::default();
+        let mut bounded = Bounded::new(Stream::new(Socket::Other(Box::new(near))), limit.clone());
         far.write_all(&[7; 100]).await.unwrap();
         let mut read = [0; 64];
         assert!(bounded.read(&mut read).await.is_err(), "nothing is allowed yet");
-        allowance.set(40);
+        limit.set(40);
         assert_eq!(bounded.read(&mut read).await.unwrap(), 40);
-        assert!(allowance.is_used_up());
+        assert!(limit.is_used_up());
         assert!(bounded.read(&mut read).await.is_err());
-        allowance.set(1000);
+        limit.set(1000);
         assert_eq!(bounded.read(&mut read).await.unwrap(), 60);
-        assert!(!allowance.is_used_up());
+        assert!(!limit.is_used_up());
         drop(far);
         assert_eq!(bounded.read(&mut read).await.unwrap(), 0, "the end is no error");
     }

@@ -8,7 +8,7 @@ mod session;
 mod socket;
 mod stream;
 
-pub(crate) use bounded::{Allowance, Bounded};
+pub(crate) use bounded::{Bounded, ReadLimit};
 pub(crate) use session::as_io;
 pub(crate) use socket::Socket;
 pub(crate) use stream::{End, Stream};
