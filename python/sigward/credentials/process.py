@@ -79,7 +79,7 @@ class CredentialProcess(subprocess.Popen[bytes]):
                     if process is not None and process in waiting.get_map():
                         waiting.unregister(process)
                 if (left := end - time.monotonic()) <= 0:
-                    raise TimeoutError(f"credential_process gave no answer within {seconds:g} s and was killed")
+                    raise TimeoutError(f"credential_process gave no answer within {seconds:.3g} s and was killed")
                 waiting.select(left if process is not None else min(left, 0.05))
 
     def _drain(self, stream: IO[bytes], verb: str, content: bytearray) -> bool:

@@ -256,6 +256,18 @@ def test_a_server_that_drips(monkeypatch: pytest.MonkeyPatch, endless: Endless, 
     wait(lambda: not [thread for thread in threading.enumerate() if thread.name == "sigward-credentials-load"])
 
 
+@pytest.mark.parametrize("program", ["sleep 600", "cat /dev/zero"])
+def test_a_process_is_no_source_of_others(program: str) -> None:
+    """Its keys would take a role: that STS works is not said, nor that it does not."""
+    Path(os.environ["AWS_CONFIG_FILE"]).write_text(
+        f"[default]\nrole_arn = {ROLE}\nsource_profile = base\n[profile base]\ncredential_process = {program}\n"
+    )
+    outcome = Chain(None, "us-east-1", deadline=2.0).load()
+    assert isinstance(outcome, Failure)
+    assert "and was killed" in outcome.cause[1]
+    assert outcome.down is None
+
+
 # ---------------------------------------------------------------- files
 
 

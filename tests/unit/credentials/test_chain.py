@@ -383,7 +383,11 @@ def test_the_walk_is_given_up_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -
     release = threading.Event()
     monkeypatch.setattr(ContainerProvider, "load", lambda self: release.wait(60))
     try:
-        assert "hangs" in failed(deadline=0.2)["chain"]
+        outcome = Chain(None, "us-east-1", deadline=2.0).load()
+        assert isinstance(outcome, Failure)
+        assert outcome.cause[0] == "container-role"
+        assert "hangs" in outcome.cause[1]
+        assert outcome.down == "the container credentials endpoint"
     finally:
         release.set()
 
