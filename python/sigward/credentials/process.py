@@ -1,4 +1,7 @@
-"""A program that prints keys: it has so much time and may print so much, and what it started ends with it."""
+"""A program that prints keys: it has so much time and may print so much. When it fails, what it started ends with it.
+
+After a success that goes on: it may be an agent that the next call asks.
+"""
 
 import atexit
 import contextlib
@@ -36,10 +39,14 @@ class CredentialProcess(subprocess.Popen[bytes]):
         input: bytes | None = None,  # noqa: A002 - Popen's name for it
         timeout: float | None = None,
     ) -> tuple[bytes, bytes]:
-        """(stdout, stderr). Raises `TimeoutError` when it takes too long and `TooMuchError` when it prints too much, and kills it then;
-        `ValueError` for what botocore would stumble over."""
+        """(stdout, stderr). Raises `TimeoutError` when it takes too long and `TooMuchError` when it prints too much; `ValueError` for what
+        botocore would stumble over."""
         try:
             out, err = self._printed(self.seconds if timeout is None else timeout)
+            if self._status():
+                self.end()
+            else:
+                check_printed(out)
         except BaseException:
             self.end()
             raise
@@ -48,8 +55,6 @@ class CredentialProcess(subprocess.Popen[bytes]):
                 if pipe is not None:
                     pipe.close()
             self.poll()
-        if self.returncode == 0:
-            check_printed(out)
         # botocore's message holds what is on stderr, which need not be UTF-8, nor be there.
         said = err.decode(errors="replace").strip() or f"it ended with status {self.returncode} and wrote nothing on stderr"
         return out, said.encode()
@@ -122,7 +127,7 @@ class CredentialProcess(subprocess.Popen[bytes]):
         return None if ended is None else int(ended.si_code != os.CLD_EXITED or ended.si_status != 0)
 
     def end(self) -> None:
-        """Kills it and what it has started."""
+        """Kills it and what it has started, as long as its number cannot be another's: until somebody has asked how it ended."""
         if self.returncode is None:
             with contextlib.suppress(OSError):
                 os.killpg(self.pid, signal.SIGKILL)

@@ -63,6 +63,19 @@ def test_a_process_that_hangs_ends_with_its_children(tmp_path: Path) -> None:
     gone(int(child.read_text()))
 
 
+@pytest.mark.fault("a credential process fails and leaves a program behind", holds="that ends too: each try would leave one more")
+@pytest.mark.parametrize("end", ["sys.exit(3)", "os.kill(os.getpid(), signal.SIGTERM)", 'print("no keys")', 'print("[1]")'])
+def test_a_process_that_fails_leaves_none_behind(tmp_path: Path, end: str) -> None:
+    child = tmp_path / "child"
+    program = f"""
+child = subprocess.Popen(["sleep", "600"], stdout=subprocess.DEVNULL)
+open({str(child)!r}, "w").write(str(child.pid))
+{end}
+"""
+    assert isinstance(process(tmp_path, program), Failure)
+    gone(int(child.read_text()))
+
+
 @pytest.mark.fault("a credential process leaves a program behind that holds its standard output", holds="its keys are used at once")
 @pytest.mark.parametrize(
     "program",
