@@ -25,7 +25,7 @@ from sigward.bounds import TooMuchError, read_file
 from sigward.credentials import files
 from sigward.credentials.process import CredentialProcess
 from sigward.credentials.region import scope_region
-from sigward.credentials.walk import TokenFile, bound_client, bound_session, bounded_cache, walk
+from sigward.credentials.walk import TokenFile, bound_client, bound_session, bounded_cache, unix_seconds, walk
 
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
@@ -449,7 +449,8 @@ def bound_sign_on(provider: Any) -> None:
 
 
 def name_refusals(fetcher: Any, method: str) -> None:
-    """An answer with a `Code` in place of keys is an error with that code; botocore takes it for no answer."""
+    """An answer with a `Code` in place of keys is an error with that code; botocore takes it for no answer. With keys, it
+    is an error too if their `Expiration` is no time: botocore's says that an int is too large."""
     from botocore.exceptions import MetadataRetrievalError
 
     ask = getattr(fetcher, method)
@@ -461,6 +462,8 @@ def name_refusals(fetcher: Any, method: str) -> None:
             if code is not None and str(code).lower() != "success":
                 message = answer.get("Message", answer.get("message"))
                 raise MetadataRetrievalError(error_msg=f"{code}: {message}" if message else str(code))
+        elif isinstance(answer, dict) and isinstance(expires := answer.get("Expiration"), str):
+            unix_seconds(expires)
         return answer
 
     setattr(fetcher, method, asked)
@@ -613,16 +616,10 @@ def is_expired(window: float, response: Mapping[str, Any]) -> bool:
 
 
 def snapshot(access_key: str, secret_key: str, token: str | None, expiry: str | datetime | None, provider: str) -> Snapshot | None:
-    """`expiry`: without a time zone it is UTC. None if a key is empty."""
+    """`expiry`: without a time zone it is UTC. None if a key is empty. Raises `ValueError`."""
     if not access_key or not secret_key:
         return None
-    if isinstance(expiry, str):
-        from botocore.utils import parse_timestamp
-
-        expiry = parse_timestamp(expiry)
-    if expiry is not None and expiry.tzinfo is None:
-        expiry = expiry.replace(tzinfo=UTC)
-    return Snapshot(access_key, secret_key, token or None, expiry.timestamp() if expiry else None, provider)
+    return Snapshot(access_key, secret_key, token or None, unix_seconds(expiry) if expiry else None, provider)
 
 
 def unexpired(outcome: Found | Failure, now: float) -> Found | Failure:

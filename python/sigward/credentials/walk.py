@@ -32,6 +32,30 @@ def ticks() -> float:
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
+NO_TIME = "Expiration is no time such as 2026-01-31T12:00:00Z"
+
+
+def unix_seconds(expires: str | datetime) -> float:
+    """Without a time zone it is UTC. Raises `ValueError` for what is no time, or is not within UTC's years 1 to 9999. A number is none:
+    botocore takes one for Unix seconds at one place and for a date at another."""
+    from botocore.utils import parse_timestamp
+
+    try:
+        if isinstance(expires, str):
+            expires = parse_timestamp("none" if is_number(expires) else expires)
+        return expires.replace(tzinfo=expires.tzinfo or UTC).astimezone(UTC).timestamp()
+    except (ValueError, OverflowError, RuntimeError):
+        raise ValueError(NO_TIME) from None
+
+
+def is_number(text: str) -> bool:
+    """True for what Python takes for one."""
+    with contextlib.suppress(ValueError):
+        float(text)
+        return True
+    return False
+
+
 class Walk(threading.local):
     """One thread's. `end`: of `time.monotonic`. `asked`: the providers so far, in order. `offset`: Unix seconds when `ticks` was 0, as an
     answer has told; None: none has."""
