@@ -25,14 +25,17 @@ from sigward.bounds import TooLargeError, read_file
 from sigward.credentials import files
 from sigward.credentials.process import CredentialProcess
 from sigward.credentials.region import scope_region
-from sigward.credentials.walk import TokenFile, bound_client, bound_session, bounded_cache, walk
+from sigward.credentials.walk import TokenFile, bound_client, bound_session, bounded_cache, unix_seconds, walk
 
 if TYPE_CHECKING:
+    from botocore.exceptions import ClientError
     from botocore.loaders import Loader
     from botocore.session import Session
 
 DEADLINE = 30.0
 """Seconds for a whole walk. A process that hangs, or an STS that does not answer, must not hold up the keeper for ever."""
+RUNS, READS = 0.8, 0.9
+"""Parts of it, after which a process is killed and no answer is read on: before the deadline, so that the walk can tell what hung."""
 
 SKIPPED = {
     "env": "AWS_ACCESS_KEY_ID is not set",
@@ -123,24 +126,21 @@ class Chain:
     def load(self, now: Callable[[], float] = time.time) -> Found | Failure:
         """Walks the chain anew, in a thread that is given up at the deadline. Raises nothing that a source can cause. `now`: Unix seconds,
         as well as they are known."""
-        walk.begin(self.deadline, now)
+        walk.begin(self.deadline, now, [])
         if self.assume == Assume() and (lying := self._logged_in() or self.lying()) is not None:
             return lying
         outcome: list[Found | Failure] = []
-        worker = threading.Thread(target=lambda: outcome.append(self._dated(now)), name="sigward-credentials-load", daemon=True)
+        asked: list[str] = []
+        worker = threading.Thread(target=lambda: outcome.append(self._dated(now, asked)), name="sigward-credentials-load", daemon=True)
         worker.start()
         worker.join(self.deadline)
         if outcome:
             return outcome[0]
+        # What it reads and runs ends before: what is left is a name that nobody resolves, or a disk.
+        provider = asked[-1] if asked else "profile"
+        why = f"no answer within {self.deadline:g} s: what it asks or reads hangs"
         return Failure(
-            (
-                (
-                    "chain",
-                    f"no answer within {self.deadline:g} s: a credential_process, STS, SSO or a metadata service hangs",
-                ),
-            ),
-            "find out which with `sigward whoami --explain`",
-            NO_ANSWER,
+            ((provider, why),), "`sigward whoami --explain` shows every provider that was asked", NO_ANSWER, down=ASKED.get(provider)
         )
 
     @property
@@ -148,8 +148,8 @@ class Chain:
         """Sources that it surely needs, as `Failure.down` names them."""
         return frozenset({STS} if self.assume.role_arn or self.assume.web_identity_token_file else ())
 
-    def _dated(self, now: Callable[[], float]) -> Found | Failure:
-        walk.begin(self.deadline, now)
+    def _dated(self, now: Callable[[], float], asked: list[str]) -> Found | Failure:
+        walk.begin(self.deadline * READS, now, asked)
         outcome = self._walk()
         if isinstance(outcome, Failure) and walk.surprised():
             # What was signed or expired by a clock that is wrong is not by the one that the answer brought.
@@ -162,6 +162,7 @@ class Chain:
         outcome = self._logged_in() or self.base()
         if self.assume.role_arn is None or isinstance(outcome, Failure):
             return outcome
+        walk.asked.append("identity-role")
         try:
             return Found(self._assumed(outcome.snapshot), outcome.passed)
         except Exception as error:
@@ -169,9 +170,10 @@ class Chain:
 
     def _failure(self, passed: Iterable[tuple[str, str]], provider: str, error: Exception, place: str = "") -> Failure:
         """A provider that is set up and has failed. `place`: what it was about."""
+        source = down(error, provider)
         error = too_much(error) or error
         mend = mend_for(error, provider, files.chosen(self.profile))
-        return Failure((*passed, (provider, place + told(error, mend))), mend, kind_of(error, provider), down=down(error, provider))
+        return Failure((*passed, (provider, place + told(error, mend))), mend, kind_of(error, provider), down=source)
 
     def _logged_in(self) -> Found | None:
         """The session that `sigward login` opened for a profile with plain keys, until it expires."""
@@ -196,6 +198,7 @@ class Chain:
 
         wanted = self.assume
         name = "identity-process" if wanted.process is not None else "identity-web-identity"
+        walk.asked.append(name)
         try:
             if wanted.process is not None:
                 profile = {"profiles": {"it": {"credential_process": wanted.process}}}
@@ -276,6 +279,7 @@ class Chain:
         try:
             for provider in self._providers():
                 name = provider.METHOD
+                walk.asked.append(name)
                 try:
                     snapshot = freeze(provider.load(), name)
                 except Exception as error:  # every provider raises its own kinds
@@ -350,8 +354,7 @@ class Chain:
                 provider._token_cache = bounded_cache(provider._token_cache)
 
     def _process(self, command: list[str], **pipes: Any) -> CredentialProcess:
-        # It ends before the walk's deadline, so that the walk can tell what hung.
-        return CredentialProcess(command, self.deadline * 0.8, **pipes)
+        return CredentialProcess(command, min(self.deadline * RUNS, walk.left()), **pipes)
 
     def session(self) -> "Session":
         """botocore's session for this chain: short waits, few attempts; files and service models are those of all chains."""
@@ -446,7 +449,8 @@ def bound_sign_on(provider: Any) -> None:
 
 
 def name_refusals(fetcher: Any, method: str) -> None:
-    """An answer with a `Code` in place of keys is an error with that code; botocore takes it for no answer."""
+    """An answer with a `Code` in place of keys is an error with that code; botocore takes it for no answer. With keys, it
+    is an error too if their `Expiration` is no time: botocore's says that an int is too large."""
     from botocore.exceptions import MetadataRetrievalError
 
     ask = getattr(fetcher, method)
@@ -458,6 +462,8 @@ def name_refusals(fetcher: Any, method: str) -> None:
             if code is not None and str(code).lower() != "success":
                 message = answer.get("Message", answer.get("message"))
                 raise MetadataRetrievalError(error_msg=f"{code}: {message}" if message else str(code))
+        elif isinstance(answer, dict) and isinstance(expires := answer.get("Expiration"), str):
+            unix_seconds(expires)
         return answer
 
     setattr(fetcher, method, asked)
@@ -610,16 +616,10 @@ def is_expired(window: float, response: Mapping[str, Any]) -> bool:
 
 
 def snapshot(access_key: str, secret_key: str, token: str | None, expiry: str | datetime | None, provider: str) -> Snapshot | None:
-    """`expiry`: without a time zone it is UTC. None if a key is empty."""
+    """`expiry`: without a time zone it is UTC. None if a key is empty. Raises `ValueError`."""
     if not access_key or not secret_key:
         return None
-    if isinstance(expiry, str):
-        from botocore.utils import parse_timestamp
-
-        expiry = parse_timestamp(expiry)
-    if expiry is not None and expiry.tzinfo is None:
-        expiry = expiry.replace(tzinfo=UTC)
-    return Snapshot(access_key, secret_key, token or None, expiry.timestamp() if expiry else None, provider)
+    return Snapshot(access_key, secret_key, token or None, unix_seconds(expiry) if expiry else None, provider)
 
 
 def unexpired(outcome: Found | Failure, now: float) -> Found | Failure:
@@ -708,6 +708,7 @@ def too_much(error: BaseException) -> TooLargeError | None:
 
 NO_ANSWER = "no answer in time"
 REFUSED = "AWS refused the call"
+UNABLE = "AWS could not answer the call"
 STS = "STS"
 ASKED = {
     "assume-role": STS,
@@ -727,18 +728,21 @@ def down(error: BaseException, provider: str) -> str | None:
     from botocore import exceptions
 
     if isinstance(error, exceptions.ClientError):
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        throttled = "Throttl" in error.response.get("Error", {}).get("Code", "") or status == 429
-        if status < 500 and not throttled:
+        if not is_unable(error):
             return None
         return ASKED["sso"] if error.operation_name == "GetRoleCredentials" else ASKED.get(provider)
     if isinstance(error, exceptions.CredentialRetrievalError):
         # Of the one that the role is taken with.
         provider = str(error.kwargs["provider"])
         return ASKED.get(provider) if provider == "container-role" else None
-    if isinstance(error, (exceptions.HTTPClientError, exceptions.ConnectionError, TooLargeError)):
-        return ASKED.get(provider)
-    return None
+    # An answer that is too long, or too slow, is among the first. Without them it is a process that hangs, or a file.
+    return ASKED.get(provider) if isinstance(error, (exceptions.HTTPClientError, exceptions.ConnectionError)) else None
+
+
+def is_unable(error: "ClientError") -> bool:
+    """True where AWS has not looked at the call: it fails, or has had enough."""
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return status >= 500 or status == 429 or "Throttl" in error.response.get("Error", {}).get("Code", "")
 
 
 def kind_of(error: BaseException, provider: str) -> str:
@@ -747,7 +751,7 @@ def kind_of(error: BaseException, provider: str) -> str:
 
     if isinstance(error, exceptions.CredentialRetrievalError):
         provider = str(error.kwargs["provider"])
-    if isinstance(error, TimeoutError):
+    if isinstance(error, (TimeoutError, exceptions.ReadTimeoutError)):
         return NO_ANSWER
     if provider in ("custom-process", "identity-process"):
         return "what the command printed is not valid" if isinstance(error, ValueError) else "the command failed"
@@ -758,7 +762,7 @@ def kind_of(error: BaseException, provider: str) -> str:
     if isinstance(error, (exceptions.ConfigParseError, exceptions.InvalidConfigError, exceptions.PartialCredentialsError)):
         return "its configuration is not valid"
     if isinstance(error, exceptions.ClientError):
-        return REFUSED
+        return UNABLE if is_unable(error) else REFUSED
     if isinstance(error, (exceptions.UnauthorizedSSOTokenError, exceptions.SSOTokenLoadError, exceptions.TokenRetrievalError)):
         return "nobody is logged in, or the login has expired"
     if isinstance(error, (exceptions.HTTPClientError, exceptions.ConnectionError)):

@@ -180,7 +180,8 @@ def with_profiles(config: Parsed, keys: Mapping[str, Section]) -> Parsed:
 
 def second_word(header: str) -> str | None:
     """Of two words, as a shell reads them; None: there are not two."""
-    if any(special in header for special in "'\"\\"):
+    # Python has more blanks than a shell: all others are of what is printed and ASCII.
+    if any(special in header for special in "'\"\\") or not (header.isascii() and header.isprintable()):
         try:
             words = shlex.split(header)
         except ValueError:

@@ -1,4 +1,7 @@
-"""A program that prints keys: it has so much time and may print so much, and what it started ends with it."""
+"""A program that prints keys: it has so much time and may print so much. When it fails, what it started ends with it.
+
+After a success that goes on: it may be an agent that the next call asks.
+"""
 
 import atexit
 import contextlib
@@ -14,6 +17,7 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from sigward.bounds import MOST, TooLargeError, size
+from sigward.credentials.walk import unix_seconds
 from sigward.descriptors import for_child
 
 _running: "weakref.WeakSet[CredentialProcess]" = weakref.WeakSet()
@@ -36,10 +40,14 @@ class CredentialProcess(subprocess.Popen[bytes]):
         input: bytes | None = None,  # noqa: A002 - Popen's name for it
         timeout: float | None = None,
     ) -> tuple[bytes, bytes]:
-        """(stdout, stderr). Raises `TimeoutError` when it takes too long and `TooLargeError` when it prints too much, and kills it then;
-        `ValueError` for what botocore would stumble over."""
+        """(stdout, stderr). Raises `TimeoutError` when it takes too long and `TooLargeError` when it prints too much; `ValueError` for what
+        botocore would stumble over."""
         try:
             out, err = self._printed(self.seconds if timeout is None else timeout)
+            if self._status():
+                self.end()
+            else:
+                check_printed(out)
         except BaseException:
             self.end()
             raise
@@ -48,8 +56,6 @@ class CredentialProcess(subprocess.Popen[bytes]):
                 if pipe is not None:
                     pipe.close()
             self.poll()
-        if self.returncode == 0:
-            check_printed(out)
         # botocore's message holds what is on stderr, which need not be UTF-8, nor be there.
         said = err.decode(errors="replace").strip() or f"it ended with status {self.returncode} and wrote nothing on stderr"
         return out, said.encode()
@@ -79,7 +85,7 @@ class CredentialProcess(subprocess.Popen[bytes]):
                     if process is not None and process in waiting.get_map():
                         waiting.unregister(process)
                 if (left := end - time.monotonic()) <= 0:
-                    raise TimeoutError(f"credential_process gave no answer within {seconds:g} s and was killed")
+                    raise TimeoutError(f"credential_process gave no answer within {seconds:.3g} s and was killed")
                 waiting.select(left if process is not None else min(left, 0.05))
 
     def _drain(self, stream: IO[bytes], verb: str, content: bytearray) -> bool:
@@ -122,7 +128,7 @@ class CredentialProcess(subprocess.Popen[bytes]):
         return None if ended is None else int(ended.si_code != os.CLD_EXITED or ended.si_status != 0)
 
     def end(self) -> None:
-        """Kills it and what it has started."""
+        """Kills it and what it has started, as long as its number cannot be another's: until somebody has asked how it ended."""
         if self.returncode is None:
             with contextlib.suppress(OSError):
                 os.killpg(self.pid, signal.SIGKILL)
@@ -149,8 +155,6 @@ def is_json(printed: bytes) -> bool:
 
 def check_printed(out: bytes) -> None:
     """Raises `ValueError` for what botocore would stumble over: it takes any JSON for an object, and any text for a time."""
-    from botocore.utils import parse_timestamp
-
     printed = json.loads(out)
     if not isinstance(printed, dict):
         raise ValueError(f"a JSON object is expected, and it printed a {type(printed).__name__}")
@@ -158,7 +162,4 @@ def check_printed(out: bytes) -> None:
         if not isinstance(printed.get(name), str | None):
             raise ValueError(f"{name} must be a string")
     if (expiration := printed.get("Expiration")) is not None:
-        try:
-            parse_timestamp(expiration)
-        except (ValueError, OverflowError, RuntimeError):
-            raise ValueError("Expiration is no time such as 2026-01-31T12:00:00Z") from None
+        unix_seconds(expiration)

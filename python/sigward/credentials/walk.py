@@ -1,13 +1,14 @@
 """What one walk of the chain may take, and what it hears of the time: of botocore's parts that ask servers and read files.
 
-Each answer is read to a bound (`MOST`), head and framing with it, and none after the walk's end, however slowly it comes. Answers are
-dated: keys expire by the clock of whoever gives them, not by this host's.
+Each answer is read to a bound (`MOST`), head and framing with it, and none after the walk's end, however slowly it comes: it fails then,
+as one that does not come at all. Answers are dated: keys expire by the clock of whoever gives them, not by this host's.
 """
 
 import contextlib
 import functools
 import io
 import math
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -31,18 +32,44 @@ def ticks() -> float:
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
+NO_TIME = "Expiration is no time such as 2026-01-31T12:00:00Z"
+
+
+def unix_seconds(expires: str | datetime) -> float:
+    """Without a time zone it is UTC. Raises `ValueError` for what is no time, or is not within UTC's years 1 to 9999. A number is none:
+    botocore takes one for Unix seconds at one place and for a date at another."""
+    from botocore.utils import parse_timestamp
+
+    try:
+        if isinstance(expires, str):
+            expires = parse_timestamp("none" if is_number(expires) else expires)
+        return expires.replace(tzinfo=expires.tzinfo or UTC).astimezone(UTC).timestamp()
+    except (ValueError, OverflowError, RuntimeError):
+        raise ValueError(NO_TIME) from None
+
+
+def is_number(text: str) -> bool:
+    """True for what Python takes for one."""
+    with contextlib.suppress(ValueError):
+        float(text)
+        return True
+    return False
+
+
 class Walk(threading.local):
-    """One thread's. `end`: of `time.monotonic`. `offset`: Unix seconds when `ticks` was 0, as an answer has told; None: none has."""
+    """One thread's. `end`: of `time.monotonic`. `asked`: the providers so far, in order. `offset`: Unix seconds when `ticks` was 0, as an
+    answer has told; None: none has."""
 
     end: float = math.inf
     offset: float | None = None
 
     def __init__(self) -> None:
         self.known: Callable[[], float] = time.time
+        self.asked: list[str] = []
 
-    def begin(self, seconds: float, known: Callable[[], float]) -> None:
-        """`known`: the time as it is known before anybody has answered."""
-        self.end, self.offset, self.known = time.monotonic() + seconds, None, known
+    def begin(self, seconds: float, known: Callable[[], float], asked: list[str]) -> None:
+        """`known`: the time as it is known before anybody has answered. `asked`: is added to; another thread may look at it."""
+        self.end, self.offset, self.known, self.asked = time.monotonic() + seconds, None, known, asked
 
     def time(self) -> float:
         """Unix seconds, as well as they are known."""
@@ -64,20 +91,21 @@ class Walk(threading.local):
             if abs(seconds - time.time()) <= FARTHEST:
                 self.offset = seconds - ticks()
 
-    def check(self) -> None:
-        """Raises `TimeoutError` after the walk's end."""
-        if time.monotonic() > self.end:
+    def left(self) -> float:
+        """Seconds, > 0. Raises `TimeoutError` after the walk's end."""
+        if (left := self.end - time.monotonic()) <= 0:
             raise TimeoutError("it answers too slowly")
+        return left
 
 
 walk = Walk()
 
 
 class Counted(io.RawIOBase):
-    """What comes from a socket, up to the bound."""
+    """What comes from a socket, up to the bound. It waits for none of it longer than the walk takes."""
 
-    def __init__(self, raw: io.RawIOBase) -> None:
-        self._raw, self._left = raw, MOST
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
+        self._raw, self._left, self._sock = raw, MOST, sock
 
     def readable(self) -> bool:
         """It is."""
@@ -85,7 +113,8 @@ class Counted(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int | None:
         """Raises `TooLargeError`, `TimeoutError`."""
-        walk.check()
+        if (left := walk.left()) < (self._sock.gettimeout() or math.inf):
+            self._sock.settimeout(left)
         count = self._raw.readinto(buffer)
         self._left -= count or 0
         if self._left < 0:
@@ -106,9 +135,9 @@ def _pools() -> Mapping[str, type]:
     from botocore import awsrequest
 
     class Response(http.client.HTTPResponse):
-        def __init__(self, *given: Any, **more: Any) -> None:
-            super().__init__(*given, **more)
-            self.fp = io.BufferedReader(Counted(self.fp.detach()))
+        def __init__(self, sock: socket.socket, *given: Any, **more: Any) -> None:
+            super().__init__(sock, *given, **more)
+            self.fp = io.BufferedReader(Counted(self.fp.detach(), sock))
 
     class Plain(awsrequest.AWSHTTPConnection):
         response_class = Response  # type: ignore[assignment]

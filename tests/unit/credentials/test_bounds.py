@@ -63,6 +63,19 @@ def test_a_process_that_hangs_ends_with_its_children(tmp_path: Path) -> None:
     gone(int(child.read_text()))
 
 
+@pytest.mark.fault("a credential process fails and leaves a program behind", holds="that ends too: each try would leave one more")
+@pytest.mark.parametrize("end", ["sys.exit(3)", "os.kill(os.getpid(), signal.SIGTERM)", 'print("no keys")', 'print("[1]")'])
+def test_a_process_that_fails_leaves_none_behind(tmp_path: Path, end: str) -> None:
+    child = tmp_path / "child"
+    program = f"""
+child = subprocess.Popen(["sleep", "600"], stdout=subprocess.DEVNULL)
+open({str(child)!r}, "w").write(str(child.pid))
+{end}
+"""
+    assert isinstance(process(tmp_path, program), Failure)
+    gone(int(child.read_text()))
+
+
 @pytest.mark.fault("a credential process leaves a program behind that holds its standard output", holds="its keys are used at once")
 @pytest.mark.parametrize(
     "program",
@@ -254,6 +267,18 @@ def test_a_server_that_drips(monkeypatch: pytest.MonkeyPatch, endless: Endless, 
     outcome = Chain(None, "us-east-1", deadline=0.5).load()
     assert isinstance(outcome, Failure)
     wait(lambda: not [thread for thread in threading.enumerate() if thread.name == "sigward-credentials-load"])
+
+
+@pytest.mark.parametrize("program", ["sleep 600", "cat /dev/zero"])
+def test_a_process_is_no_source_of_others(program: str) -> None:
+    """Its keys would take a role: that STS works is not said, nor that it does not."""
+    Path(os.environ["AWS_CONFIG_FILE"]).write_text(
+        f"[default]\nrole_arn = {ROLE}\nsource_profile = base\n[profile base]\ncredential_process = {program}\n"
+    )
+    outcome = Chain(None, "us-east-1", deadline=2.0).load()
+    assert isinstance(outcome, Failure)
+    assert "and was killed" in outcome.cause[1]
+    assert outcome.down is None
 
 
 # ---------------------------------------------------------------- files

@@ -379,11 +379,24 @@ def test_keys_near_their_end_are_taken_though_the_source_is_down_now(ecs: Metada
     assert len(ecs.seen) == 1
 
 
+@pytest.mark.parametrize("expires", ["4102444800", "soon", "0001-01-01T00:00:00+14:00"])
+@pytest.mark.parametrize("source", ["imds", "ecs"])
+def test_keys_that_expire_at_no_time_are_named(source: str, expires: str, request: pytest.FixtureRequest) -> None:
+    request.getfixturevalue(source).answer = keys(source) | {"Expiration": expires}
+    outcome = Chain(None, "us-east-1").load()
+    assert isinstance(outcome, Failure)
+    assert outcome.cause[1].startswith("Expiration is no time such as"), outcome.cause
+
+
 def test_the_walk_is_given_up_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
     monkeypatch.setattr(ContainerProvider, "load", lambda self: release.wait(60))
     try:
-        assert "hangs" in failed(deadline=0.2)["chain"]
+        outcome = Chain(None, "us-east-1", deadline=2.0).load()
+        assert isinstance(outcome, Failure)
+        assert outcome.cause[0] == "container-role"
+        assert "hangs" in outcome.cause[1]
+        assert outcome.down == "the container credentials endpoint"
     finally:
         release.set()
 

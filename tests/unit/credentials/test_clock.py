@@ -107,7 +107,7 @@ def test_what_a_process_gives_goes_by_the_clock_that_requests_have_learnt(tmp_pa
 
 def test_a_clock_that_is_set_after_an_answer_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     walk = Walk()
-    walk.begin(10.0, lambda: time.time())  # noqa: PLW0108 - what is set below
+    walk.begin(10.0, lambda: time.time(), [])  # noqa: PLW0108 - what is set below
     real = time.time()
     walk.hear(formatdate(real, usegmt=True))
     assert not walk.surprised()

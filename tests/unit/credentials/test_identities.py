@@ -109,6 +109,9 @@ def test_a_process_gives_keys(tmp_path: Path) -> None:
             for when, said in (
                 ('"soon"', "Expiration is no time"),
                 (f'"{"9" * 40}"', "Expiration is no time"),
+                ('"4102444800"', "Expiration is no time"),
+                ('"20300101"', "Expiration is no time"),
+                ('"0001-01-01T00:00:00+14:00"', "Expiration is no time"),
                 ("[]", "Expiration must be a string"),
             )
         ),

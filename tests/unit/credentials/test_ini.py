@@ -45,6 +45,11 @@ ODD = {
     "words behind a header": "[default] # c\nregion = a\n[profile b] x]\nregion = c\n",
     "brackets in a name": "[profile a[b]\nregion = c\n[profile a]b]\nregion = d\n",
     "a blank that is none": "[default]\nregion\u00a0= a\u00a0\n",
+    "blanks that are none in names": (
+        "[profile\u00a0a]\nregion = a\n[profile\u2003b]\nregion = b\n[profile c\u00a0d]\nregion = c\n"
+        "[sso-session \u3000e]\nsso_region = d\n"
+    ),
+    "control characters in names": "[profile \x1ca]\nregion = a\n[profile b\x1f]\nregion = b\n[profile\tc]\nregion = c\n",
     "a page's end": "[default]\nregion = a\x0c\n",
     "an old Mac": "[default]\rregion = a\r",
     "a line separator": "[default]\nregion = a\u2028[profile b]\nregion = c\n",

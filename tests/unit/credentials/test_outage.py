@@ -7,10 +7,12 @@ import pytest
 
 from sigward.credentials import Assume, Chain, Keeper, Pool, Snapshot
 from sigward.credentials import keeper as module
+from sigward.credentials.chain import NO_ANSWER, UNABLE
 from sigward.credentials.outage import Outage
 from tests.unit.credentials.servers import Sts, StsHandler
-from tests.unit.credentials.test_bounds import wait
+from tests.unit.credentials.test_bounds import HEAD, Endless, endless, wait
 
+__all__ = ["endless"]
 MANY = 40
 DEAD = b"<ErrorResponse><Error><Code>InternalFailure</Code></Error></ErrorResponse>"
 
@@ -66,6 +68,7 @@ def test_one_tries_for_all(failing: dict[str, Any], monkeypatch: pytest.MonkeyPa
     for each in keepers:
         assert each.wait_loaded(60), "the first requests need not wait for their own try"
     assert len(failed) == MANY
+    assert {each.failure.kind for each in keepers if each.failure} == {UNABLE}
     # Those that began before it was known; each call is made twice.
     assert failing["calls"] <= 2 * (pool._most + 2)
     assert caplog.text.count("no credentials") == 1
@@ -78,6 +81,36 @@ def test_one_tries_for_all(failing: dict[str, Any], monkeypatch: pytest.MonkeyPa
     failing["status"] = 200
     wait(lambda: len(got) == MANY)
     assert not pool._outages
+    for each in keepers:
+        each.close()
+    assert pool.join(20)
+
+
+@pytest.mark.fault(
+    "STS answers a byte at a time, for many identities", holds="it counts as down: few ask it, all hear of it, one line says so"
+)
+def test_a_source_that_drips_is_down(endless: Endless, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    endless.head, endless.more, endless.pause = HEAD + b"Content-Length: 1000000\r\n\r\n", b" ", 0.05
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", endless.url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDENV")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "env-secret")
+    pool = Pool(4)
+    keepers = [
+        Keeper(
+            Chain(None, "us-east-1", 2.0, Assume(role_arn=f"arn:aws:iam::123456789012:role/r{number}")),
+            lambda _: None,
+            lambda _: None,
+            pool=pool,
+        )
+        for number in range(MANY)
+    ]
+    for each in keepers:
+        each.start()
+    for each in keepers:
+        assert each.wait_loaded(60)
+        assert each.failure is not None
+        assert (each.failure.down, each.failure.kind) == ("STS", NO_ANSWER)
+    assert caplog.text.count("no credentials") == 1
     for each in keepers:
         each.close()
     assert pool.join(20)
