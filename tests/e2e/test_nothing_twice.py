@@ -275,8 +275,9 @@ async def check(world: World, count: int, kills: tuple[str, ...]) -> None:
         # What a killed process had told it was about to do may have no end.
         assert set(ended) <= begun.keys()
         assert end == "SIGKILL" or set(ended) == begun.keys(), end
-    # It would be seen: what may be repeated is, and there was reason to repeat the rest.
-    assert max(times for path, times in executed.items() if path not in sends) > 1
+    # It would be seen: what may be repeated is, and there was reason to repeat the rest. Of few calls, none that only reads need be in
+    # flight when something is killed.
+    assert count < 10_000 or max(times for path, times in executed.items() if path not in sends) > 1
     assert any(answer and answer[0] == 200 and answer[1] > 1 for path, answer in answers.items() if path in sends), (
         "throttled, then sent again"
     )

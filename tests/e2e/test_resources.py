@@ -84,9 +84,9 @@ KEPT = 64 << 20
 
 
 def enough(streams: int) -> int:
-    """Bytes that so many streams may take: about 100 KiB each, for a connection with TLS and what mitmproxy shows of the flow. Without a
-    bound it was 700."""
-    return (24 << 20) + streams * (150 << 10)
+    """Bytes that so many streams may take: about 160 KiB each, for a connection with TLS, a piece of the answer and what mitmproxy shows of
+    the flow. Without a bound it was 700."""
+    return (32 << 20) + streams * (220 << 10)
 
 
 def resident(gateway: Gateway) -> int:

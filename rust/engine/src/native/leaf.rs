@@ -153,9 +153,9 @@ impl Authority {
         let mut params = CertificateParams::new(vec![host.to_owned()])?;
         params.serial_number = Some(serial()?);
         params.distinguished_name.remove(DnType::CommonName);
-        // Clients look at the alternative names. Where none of these is a domain, OpenSSL holds the name constraints against the common
-        // name, if that looks like one, as an address does; and it has 64 characters at most.
-        params.distinguished_name.push(DnType::CommonName, "sigward");
+        // Clients look at the alternative names. Where none of these is a domain, they hold name constraints against a common name: OpenSSL
+        // if it looks like a domain, GnuTLS whatever it is. So there is none.
+        params.distinguished_name.push(DnType::OrganizationName, "sigward");
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
