@@ -94,14 +94,18 @@ def resident(gateway: Gateway) -> int:
     return int(fields[1]) * 4096
 
 
+SAMPLES = 5
+"""In a row, that differ by 1 MiB at most."""
+
+
 async def settled(size: Callable[[], int]) -> int:
     """What it is when it does not grow any more."""
     async with asyncio.timeout(PATIENCE):
-        before = -1
-        while (now := size()) > before + (1 << 20):
-            before = now
+        seen: list[int] = []
+        while len(seen) < SAMPLES or max(seen[-SAMPLES:]) - min(seen[-SAMPLES:]) > 1 << 20:
+            seen.append(size())
             await asyncio.sleep(0.4)
-    return now
+    return seen[-1]
 
 
 async def glance(client: Http2Client) -> None:
